@@ -1,0 +1,77 @@
+"""Tables and curves over runs: `python -m experiments.report RUN [RUN ...]`."""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from o2ojax import report
+from o2ojax.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table, draws the curves; the exit status is 2 on bad input."""
+    options = _parse(arguments)
+    try:
+        results = [report.read(run) for run in options.runs]
+        _print_table(results, options.markdown)
+        for path in _draw(results, options.out):
+            print(f"wrote {path}", file=sys.stderr)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"cannot write: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report", description="Compares finished runs."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run directory")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.png",
+        help="where the curves go; with runs of several environments, its folder takes "
+        "a curves-ENV.png for each (default: here)",
+    )
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the table in Markdown"
+    )
+    options = parser.parse_args(arguments)
+    if options.out and options.out.suffix != ".png":
+        parser.error(f"--out={options.out} should end in .png")
+    return options
+
+
+def _print_table(results: Sequence[report.Result], markdown: bool) -> None:
+    summaries = [result.summary for result in results]
+    if markdown:
+        print(report.markdown(summaries))
+    else:
+        width = None if sys.stdout.isatty() else 160
+        Console(width=width).print(report.table(summaries))
+
+
+def _draw(results: Sequence[report.Result], out: Path | None) -> list[Path]:
+    """Draws a figure for each environment; returns their files."""
+    by_env = defaultdict(list)
+    for result in results:
+        by_env[result.config["env"]].append(result)
+    folder = out.parent if out else Path()
+    paths = []
+    for env, runs in by_env.items():
+        single = out if len(by_env) == 1 else None
+        paths.append(single or folder / f"curves-{env.replace('/', '-')}.png")
+        report.draw(runs, paths[-1])
+    return paths
+
+
+if __name__ == "__main__":
+    sys.exit(main())

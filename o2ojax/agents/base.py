@@ -1,0 +1,73 @@
+"""What all algorithm files share: how a hyper-parameter is declared, and a recipe."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import struct
+
+from o2ojax.types import Agent, Array, Buffer, EnvSpec, Recipe, Transition
+
+config = struct.dataclass  # floats are leaves of the pytree: traced, sweepable
+
+
+def static(default: Any) -> Any:
+    """A hyper-parameter that is compiled in: a size, a tuple, a choice."""
+    return struct.field(pytree_node=False, default=default)
+
+
+class Plan(NamedTuple):
+    """What a recipe may know of the run it is part of.
+
+    offline_updates: of each member.
+    online_steps:    of each member; 0 for a run that stays offline.
+    """
+
+    offline_updates: int
+    online_steps: int
+
+
+class Algorithm(NamedTuple):
+    """An entry of the registry.
+
+    config: the dataclass of its hyper-parameters, with the published defaults.
+    recipe: (spec, config, plan, offline_buffer, online_buffer) -> Recipe.
+    """
+
+    config: type
+    recipe: Callable[[EnvSpec, Any, Plan, Buffer, Buffer], Recipe]
+
+
+def keep_learning(
+    agent: Agent, offline_buffer: Buffer, online_buffer: Buffer
+) -> Recipe:
+    """The same agent offline and online; what it gathers goes into a fresh store."""
+
+    def hand_over(agent_state, replay, key):
+        del replay, key
+        return agent_state, online_buffer.init()
+
+    return Recipe(agent, offline_buffer, hand_over, agent, online_buffer)
+
+
+def blank_obs(spec: EnvSpec) -> Array:
+    """An observation to shape networks by, [O]."""
+    return jnp.zeros(spec.obs_dim)
+
+
+def blank_action(spec: EnvSpec) -> Array:
+    """An action to shape networks by, [A]."""
+    return jnp.zeros(spec.action_dim)
+
+
+def blank_transition(spec: EnvSpec) -> Transition:
+    """A transition to shape stores by, no leading axes."""
+    return Transition(
+        obs=blank_obs(spec),
+        action=blank_action(spec),
+        reward=jnp.zeros(()),
+        discount=jnp.zeros(()),
+        next_obs=blank_obs(spec),
+        last=jnp.zeros((), bool),
+        task=jnp.zeros((), jnp.int32),
+    )

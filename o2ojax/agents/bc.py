@@ -1,0 +1,76 @@
+"""Behaviour cloning: do what the data did.
+
+The policy is IQL's, so that what separates the two is the learning alone.
+Pomerleau, "ALVINN: An Autonomous Land Vehicle in a Neural Network", NeurIPS 1988.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from o2ojax import learning, networks, policies
+from o2ojax.agents import base
+from o2ojax.agents.base import static
+from o2ojax.learning import Learned, descend
+from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Recipe
+
+
+@base.config
+class BCConfig:
+    """Behaviour cloning has few choices."""
+
+    lr: float = 3e-4
+    widths: tuple[int, ...] = static((256, 256))
+
+
+class BCState(NamedTuple):
+    """All that behaviour cloning learns."""
+
+    actor: Learned
+
+
+def bc(spec: EnvSpec, config: BCConfig) -> Agent:
+    """Builds the agent. Call it inside the traced function that uses it."""
+    actor_net = networks.GaussianActor(spec.action_dim, config.widths)
+    optimiser = optax.adam(config.lr)
+
+    def init(key: Key) -> BCState:
+        params = actor_net.init(key, base.blank_obs(spec))
+        return BCState(learning.begin(optimiser, params))
+
+    def update(state: BCState, batch: Batch, key: Key) -> tuple[BCState, Info]:
+        del key  # The loss draws no samples.
+
+        # Actor: the likelihood of the data's actions.
+        def actor_loss(params):
+            policy = actor_net.apply(params, batch.data.obs)
+            log_prob = policy.log_prob(batch.data.action)
+            loss = -(batch.weight * log_prob).mean()
+            return loss, {"actor_loss": loss}
+
+        actor, metrics = descend(optimiser, state.actor, actor_loss)
+        return BCState(actor), Info(metrics)
+
+    def explore(state: BCState, obs, key):
+        sample = actor_net.apply(state.actor.params, obs).sample(seed=key)
+        return jnp.clip(sample, -1.0, 1.0)
+
+    def exploit(state: BCState, obs, key):
+        del key
+        return actor_net.apply(state.actor.params, obs).mode()
+
+    return Agent(
+        init, update, policies.memoryless(explore), policies.memoryless(exploit)
+    )
+
+
+def recipe(
+    spec: EnvSpec, config: BCConfig, plan: base.Plan, offline_buffer, online_buffer
+) -> Recipe:
+    """Online, it imitates the data and itself."""
+    del plan
+    return base.keep_learning(bc(spec, config), offline_buffer, online_buffer)
+
+
+ALGORITHM = base.Algorithm(BCConfig, recipe)

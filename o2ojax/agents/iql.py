@@ -1,0 +1,142 @@
+"""Implicit Q-Learning: never ask the critic about an action that is not in the data.
+
+Kostrikov, Nair and Levine, "Offline Reinforcement Learning with Implicit Q-Learning",
+ICLR 2022, arxiv.org/abs/2110.06169
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2ojax import learning, losses, networks, policies
+from o2ojax.agents import base
+from o2ojax.agents.base import static
+from o2ojax.learning import Learned, descend, follow
+from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
+
+
+@base.config
+class IQLConfig:
+    """Defaults are the paper's for locomotion."""
+
+    lr: float = 3e-4
+    gamma: float = 0.99
+    expectile: float = 0.7  # of the action-values that V estimates; 0.9 for mazes
+    beta: float = 3.0  # inverse temperature of the policy extraction; 10 for mazes
+    max_weight: float = 100.0  # of any one action
+    target_rate: float = 0.005
+    dropout: float = static(0.0)  # of the policy's layers; 0.1 for Adroit and Kitchen
+    num_critics: int = static(2)
+    widths: tuple[int, ...] = static((256, 256))
+
+
+class IQLState(NamedTuple):
+    """All that IQL learns."""
+
+    actor: Learned
+    critic: Learned
+    value: Learned
+    target_critic: Params
+
+
+def iql(
+    spec: EnvSpec,
+    config: IQLConfig,
+    actor_schedule: optax.Schedule | None = None,
+) -> Agent:
+    """Builds the agent. Call it inside the traced function that uses it.
+
+    Args:
+        actor_schedule: learning rate of the policy by update; constant by default.
+    """
+    actor_net = networks.GaussianActor(
+        spec.action_dim, config.widths, dropout=config.dropout
+    )
+    critic_net = networks.ensemble(networks.Critic, config.num_critics)(config.widths)
+    value_net = networks.Value(config.widths)
+    optimiser = optax.adam(config.lr)
+    actor_optimiser = optax.adam(actor_schedule or optax.constant_schedule(config.lr))
+
+    def init(key: Key) -> IQLState:
+        key_actor, key_critic, key_value = jax.random.split(key, 3)
+        obs, action = base.blank_obs(spec), base.blank_action(spec)
+        critic = critic_net.init(key_critic, obs, action)
+        return IQLState(
+            actor=learning.begin(actor_optimiser, actor_net.init(key_actor, obs)),
+            critic=learning.begin(optimiser, critic),
+            value=learning.begin(optimiser, value_net.init(key_value, obs)),
+            target_critic=critic,
+        )
+
+    def update(state: IQLState, batch: Batch, key: Key) -> tuple[IQLState, Info]:
+        data = batch.data
+        target_q = critic_net.apply(state.target_critic, data.obs, data.action)
+        target_q = target_q.min(axis=0)  # [B]
+
+        # Value: an upper expectile of Q over the actions in the data.
+        def value_loss(params):
+            value = value_net.apply(params, data.obs)
+            loss = losses.expectile_loss(target_q - value, config.expectile)
+            loss = (batch.weight * loss).mean()
+            return loss, {"value_loss": loss, "value": value.mean()}
+
+        value, value_metrics = descend(optimiser, state.value, value_loss)
+
+        # Actor: imitate the data, the better actions more.
+        advantage = target_q - value_net.apply(value.params, data.obs)
+        weight = losses.advantage_weight(advantage, config.beta, config.max_weight)
+
+        def actor_loss(params):
+            policy = actor_net.apply(params, data.obs, True, rngs={"dropout": key})
+            loss = -(weight * policy.log_prob(data.action)).mean()
+            return loss, {"actor_loss": loss, "advantage": advantage.mean()}
+
+        actor, actor_metrics = descend(actor_optimiser, state.actor, actor_loss)
+
+        # Critic: regress onto the value of the next state.
+        next_value = value_net.apply(value.params, data.next_obs)
+        target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
+
+        def critic_loss(params):
+            q = critic_net.apply(params, data.obs, data.action)  # [E, B]
+            loss = (batch.weight * jnp.square(q - target[None])).sum(axis=0).mean()
+            return loss, {"critic_loss": loss, "q": q.mean()}
+
+        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+
+        target_critic = follow(state.target_critic, critic.params, config.target_rate)
+        state = IQLState(actor, critic, value, target_critic)
+        return state, Info(value_metrics | actor_metrics | critic_metrics)
+
+    def explore(state: IQLState, obs, key):
+        sample = actor_net.apply(state.actor.params, obs).sample(seed=key)
+        return jnp.clip(sample, -1.0, 1.0)
+
+    def exploit(state: IQLState, obs, key):
+        del key
+        return actor_net.apply(state.actor.params, obs).mode()
+
+    return Agent(
+        init, update, policies.memoryless(explore), policies.memoryless(exploit)
+    )
+
+
+def recipe(
+    spec: EnvSpec, config: IQLConfig, plan: base.Plan, offline_buffer, online_buffer
+) -> Recipe:
+    """IQL goes on online as it was offline.
+
+    The two published settings: in a run that stays offline, the policy's learning rate
+    falls to 0 by a cosine; in a run that goes online, it is constant throughout.
+    """
+    schedule = optax.constant_schedule(config.lr)
+    if plan.online_steps == 0:
+        schedule = optax.cosine_decay_schedule(config.lr, plan.offline_updates)
+    return base.keep_learning(
+        iql(spec, config, schedule), offline_buffer, online_buffer
+    )
+
+
+ALGORITHM = base.Algorithm(IQLConfig, recipe)

@@ -1,0 +1,127 @@
+"""Soft Actor-Critic: the return, plus a price for being predictable.
+
+Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018,
+arxiv.org/abs/1812.05905. Initialisation, and losses that are all computed before any
+step, as in rlkit, the code behind D4RL's datasets and Off2OnRL.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2ojax import learning, losses, networks, policies
+from o2ojax.agents import base
+from o2ojax.agents.base import static
+from o2ojax.learning import Learned, descend, follow
+from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
+
+
+@base.config
+class SACConfig:
+    """Defaults are the paper's."""
+
+    lr: float = 3e-4
+    gamma: float = 0.99
+    target_rate: float = 0.005
+    entropy_per_dim: float = -1.0  # target entropy, times the number of action dims
+    init_temperature: float = 1.0
+    num_critics: int = static(2)
+    widths: tuple[int, ...] = static((256, 256))
+
+
+class SACState(NamedTuple):
+    """All that SAC learns. The temperature is kept as its logarithm, []."""
+
+    actor: Learned
+    critic: Learned
+    log_temperature: Learned
+    target_critic: Params
+
+
+def sac(spec: EnvSpec, config: SACConfig) -> Agent:
+    """Builds the agent. Call it inside the traced function that uses it."""
+    actor_net = networks.SquashedActor(spec.action_dim, config.widths)
+    critic_net = networks.ensemble(networks.Critic, config.num_critics)(
+        config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
+    )
+    optimiser = optax.adam(config.lr)
+    target_entropy = config.entropy_per_dim * spec.action_dim
+
+    def init(key: Key) -> SACState:
+        key_actor, key_critic = jax.random.split(key)
+        obs, action = base.blank_obs(spec), base.blank_action(spec)
+        critic = critic_net.init(key_critic, obs, action)
+        log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
+        return SACState(
+            actor=learning.begin(optimiser, actor_net.init(key_actor, obs)),
+            critic=learning.begin(optimiser, critic),
+            log_temperature=learning.begin(optimiser, log_temperature),
+            target_critic=critic,
+        )
+
+    def update(state: SACState, batch: Batch, key: Key) -> tuple[SACState, Info]:
+        data = batch.data
+        key_actor, key_next = jax.random.split(key)
+        temperature = jnp.exp(state.log_temperature.params)
+
+        # Actor: raise the critics' lower estimate, and stay unpredictable.
+        def actor_loss(params):
+            policy = actor_net.apply(params, data.obs)
+            action, log_prob = policy.sample_and_log_prob(key_actor)
+            q = critic_net.apply(state.critic.params, data.obs, action).min(axis=0)
+            loss = -losses.soft_value(q, log_prob, temperature).mean()
+            return loss, {"actor_loss": loss, "entropy": -log_prob.mean()}
+
+        actor, actor_metrics = descend(optimiser, state.actor, actor_loss)
+        entropy = actor_metrics["entropy"]  # [], of the policy before its step
+
+        # Temperature: as high as the target entropy asks.
+        def temperature_loss(log_temperature):
+            loss = losses.temperature_loss(log_temperature, entropy, target_entropy)
+            return loss, {"temperature": temperature}
+
+        log_temperature, temperature_metrics = descend(
+            optimiser, state.log_temperature, temperature_loss
+        )
+
+        # Critic: regress onto the soft value of the next state.
+        next_policy = actor_net.apply(state.actor.params, data.next_obs)
+        next_action, next_log_prob = next_policy.sample_and_log_prob(key_next)
+        next_q = critic_net.apply(state.target_critic, data.next_obs, next_action)
+        next_value = losses.soft_value(next_q.min(axis=0), next_log_prob, temperature)
+        target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
+
+        def critic_loss(params):
+            q = critic_net.apply(params, data.obs, data.action)  # [E, B]
+            loss = (batch.weight * jnp.square(q - target[None])).sum(axis=0).mean()
+            return loss, {"critic_loss": loss, "q": q.mean()}
+
+        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+
+        target_critic = follow(state.target_critic, critic.params, config.target_rate)
+        state = SACState(actor, critic, log_temperature, target_critic)
+        return state, Info(actor_metrics | temperature_metrics | critic_metrics)
+
+    def explore(state: SACState, obs, key):
+        return actor_net.apply(state.actor.params, obs).sample_and_log_prob(key)[0]
+
+    def exploit(state: SACState, obs, key):
+        del key
+        return actor_net.apply(state.actor.params, obs).mode()
+
+    return Agent(
+        init, update, policies.memoryless(explore), policies.memoryless(exploit)
+    )
+
+
+def recipe(
+    spec: EnvSpec, config: SACConfig, plan: base.Plan, offline_buffer, online_buffer
+) -> Recipe:
+    """SAC goes on online as it was offline, if it was offline at all."""
+    del plan
+    return base.keep_learning(sac(spec, config), offline_buffer, online_buffer)
+
+
+ALGORITHM = base.Algorithm(SACConfig, recipe)

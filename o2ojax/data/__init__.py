@@ -1,0 +1,34 @@
+"""Logged experience: readers, checks, reference scores, and datasets to start with."""
+
+from o2ojax.data.dataset import (
+    DataError,
+    Dataset,
+    episode_returns,
+    fingerprint,
+    fit,
+    from_arrays,
+    return_range,
+    subsample,
+)
+from o2ojax.data.readers import read, read_hdf5, read_npz
+from o2ojax.data.reference import REFERENCE, has_reference, score
+from o2ojax.data.shipped import shipped_names, write
+
+__all__ = [
+    "REFERENCE",
+    "DataError",
+    "Dataset",
+    "episode_returns",
+    "fingerprint",
+    "fit",
+    "from_arrays",
+    "has_reference",
+    "read",
+    "read_hdf5",
+    "read_npz",
+    "return_range",
+    "score",
+    "shipped_names",
+    "subsample",
+    "write",
+]

@@ -1,0 +1,300 @@
+"""Logged experience, checked at the door. All of it is NumPy, on the host."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike
+
+from o2ojax.errors import UserError
+from o2ojax.types import EnvSpec, Transition
+
+ACTION_LIMIT = 1 - 1e-5  # keeps the log-probability of a squashed policy finite
+ACTION_SLACK = 1e-6  # beyond 1 by more than this is not a matter of rounding
+JUMP = 1e-6  # farther apart, two observations are not the same
+
+
+class DataError(UserError):
+    """A dataset that cannot be used. The message names the array and the row."""
+
+
+class Dataset(NamedTuple):
+    """Logged experience with a name.
+
+    transitions: leaves [N, ...], in the order of time.
+    """
+
+    name: str
+    transitions: Transition
+
+
+def from_arrays(
+    observations: ArrayLike,
+    actions: ArrayLike,
+    rewards: ArrayLike,
+    terminals: ArrayLike,
+    timeouts: ArrayLike | None = None,
+    next_observations: ArrayLike | None = None,
+    *,
+    name: str = "arrays",
+    clip_actions: bool = False,
+) -> Transition:
+    """Builds transitions from columns named as in D4RL.
+
+    Episodes end at terminals, at time-outs and at the final row; without
+    `timeouts`, also where an observation is not the `next_observations` of the
+    row before. Without `next_observations` the row after is looked at: a row that
+    was cut has none, so it is dropped and the row before it becomes `last`; a
+    terminal row keeps its own observation there, which nothing should read.
+
+    Actions are clipped to +-(1 - 1e-5).
+
+    Args:
+        observations: [N, O].
+        actions: [N, A], in [-1, 1].
+        rewards: [N] or [N, 1].
+        terminals: [N] or [N, 1], 0 or 1: the task ended, there is no future.
+        timeouts: [N] or [N, 1], 0 or 1: the episode was cut, the task goes on.
+        next_observations: [N, O], before any restart.
+        name: what errors call the data.
+        clip_actions: accept actions beyond [-1, 1], and clip them.
+    Returns:
+        Leaves [N', ...], N' <= N: float32, `last` bool, `task` int32 zeros. They may
+        share memory with the arguments.
+    Raises:
+        DataError: for arrays that are empty, ragged, not numbers, not finite in
+            float32, of the wrong rank or of different lengths; for actions out of
+            range; where no next observation is known.
+    """
+    columns = {
+        "observations": observations,
+        "actions": actions,
+        "rewards": rewards,
+        "terminals": terminals,
+    }
+    optional = {"timeouts": timeouts, "next_observations": next_observations}
+    columns |= {key: values for key, values in optional.items() if values is not None}
+    table = _checked(name, columns)
+    obs, terminal = table["observations"], table["terminals"]
+    rows = Transition(
+        obs=obs,
+        action=_bounded(f"{name}: actions", table["actions"], clip_actions),
+        reward=table["rewards"],
+        discount=np.where(terminal, np.float32(0), np.float32(1)),
+        next_obs=table.get("next_observations", obs),
+        last=terminal | _cuts(table),
+        task=np.zeros(len(obs), np.int32),
+    )
+    return rows if "next_observations" in table else _look_ahead(name, rows)
+
+
+def episode_returns(transitions: Transition) -> np.ndarray:
+    """Undiscounted returns, float64 [episodes].
+
+    An episode without an end, after the others, is left out; alone, it counts.
+    """
+    ends = np.flatnonzero(transitions.last)
+    if not ends.size:
+        return np.sum(transitions.reward, dtype=np.float64, keepdims=True)
+    rewards = np.asarray(transitions.reward[: ends[-1] + 1], np.float64)
+    return np.add.reduceat(rewards, np.append(0, ends[:-1] + 1))
+
+
+def return_range(transitions: Transition) -> float:
+    """The best episode's return less the worst one's.
+
+    Raises:
+        DataError: where there are fewer than two episodes, or all earn the same.
+    """
+    returns = episode_returns(transitions)
+    spread = float(returns.max() - returns.min())
+    if spread == 0:
+        raise DataError(
+            f"the range of returns is 0 over {returns.size} episode(s): rewards can "
+            "be scaled by it only where two episodes differ"
+        )
+    return spread
+
+
+def fit(dataset: Dataset, spec: EnvSpec) -> None:
+    """Checks that a dataset may come from an environment.
+
+    Raises:
+        DataError: where the sizes of observations or of actions differ.
+    """
+    rows = dataset.transitions
+    sizes = {
+        "observations": (rows.obs.shape[-1], spec.obs_dim),
+        "actions": (rows.action.shape[-1], spec.action_dim),
+    }
+    for what, (found, wanted) in sizes.items():
+        if found != wanted:
+            raise DataError(
+                f"dataset {dataset.name!r} has {what} of size {found}, but "
+                f"environment {spec.name!r} has {wanted}: choose a dataset that "
+                "was recorded there"
+            )
+
+
+def fingerprint(transitions: Transition) -> str:
+    """16 hexadecimal digits that differ where any number of the data differs."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(transitions):
+        leaf = np.ascontiguousarray(leaf)
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode())
+        digest.update(leaf.data)
+    return digest.hexdigest()[:16]
+
+
+def subsample(transitions: Transition, num_rows: int) -> Transition:
+    """Whole episodes, evenly spread over time: `num_rows` and less than one more.
+
+    So a replay buffer keeps its mixture of early and late behaviour. All of the
+    data comes back where it has no more rows than that.
+
+    Raises:
+        DataError: where `num_rows` is less than 1.
+    """
+    if num_rows < 1:
+        raise DataError(f"num_rows must be at least 1, not {num_rows}")
+    total = len(transitions.last)
+    if total <= num_rows:
+        return transitions
+    ends = np.flatnonzero(np.append(transitions.last[:-1], True))
+    taken, lengths = 0, np.diff(ends, prepend=-1)
+    chosen = np.zeros(len(ends), bool)
+    for episode, (end, length) in enumerate(
+        zip(ends.tolist(), lengths.tolist(), strict=True)
+    ):
+        # Take an episode whenever what was taken is behind its share so far.
+        chosen[episode] = taken * total < num_rows * (end + 1)
+        taken += length * bool(chosen[episode])
+    return _rows(transitions, np.repeat(chosen, lengths))
+
+
+def matrix(where: str, values: ArrayLike) -> np.ndarray:
+    """Finite numbers, float32 [N, K]. `where` begins the message of a DataError."""
+    values = _numbers(where, values)
+    if values.ndim != 2:
+        raise DataError(
+            f"{where} has shape {values.shape}; it must be [rows, numbers per row]"
+        )
+    return _floats(where, values)
+
+
+def _vector(where: str, values: ArrayLike) -> np.ndarray:
+    values = _numbers(where, values)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise DataError(f"{where} has shape {values.shape}; it must be [rows]")
+    return _floats(where, values)
+
+
+def _flags(where: str, values: ArrayLike) -> np.ndarray:
+    values = _vector(where, values)
+    odd = np.flatnonzero((values != 0) & (values != 1))
+    if odd.size:
+        raise DataError(f"{where}: row {odd[0]} is {values[odd[0]]}; give 0 or 1")
+    return values.astype(bool)
+
+
+def _numbers(where: str, values: ArrayLike) -> np.ndarray:
+    try:
+        values = np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{where} is ragged: all rows must be of one size") from error
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{where} has dtype {values.dtype}; it must hold real numbers")
+    if not values.size:
+        raise DataError(f"{where} is empty, of shape {values.shape}")
+    return values
+
+
+def _floats(where: str, values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        floats = values.astype(np.float32, copy=False)
+    if np.isfinite(floats).all():
+        return floats
+    bad = np.argwhere(~np.isfinite(floats))
+    place = ", column ".join(map(str, bad[0]))
+    raise DataError(
+        f"{where}: row {place} is {values[tuple(bad[0])]}, the first of {len(bad)} "
+        "such value(s); all must be finite in float32"
+    )
+
+
+def _checked(name: str, columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+    """The columns as arrays that agree with each other."""
+    table = {
+        key: _CHECKS[key](f"{name}: {key}", values) for key, values in columns.items()
+    }
+    obs = table["observations"]
+    for key, values in table.items():
+        if len(values) != len(obs):
+            raise DataError(
+                f"{name}: {key} has {len(values)} rows but observations has "
+                f"{len(obs)}; every array must have one row per step"
+            )
+    width = table.get("next_observations", obs).shape[1]
+    if width != obs.shape[1]:
+        raise DataError(
+            f"{name}: next_observations has {width} columns but observations has "
+            f"{obs.shape[1]}; they must agree"
+        )
+    return table
+
+
+def _bounded(where: str, action: np.ndarray, clip_actions: bool) -> np.ndarray:
+    beyond = np.abs(action).max(axis=1) > 1 + ACTION_SLACK
+    if beyond.any() and not clip_actions:
+        raise DataError(
+            f"{where} go beyond [-1, 1] in {beyond.sum()} of {len(action)} rows, "
+            f"first in row {beyond.argmax()}; they range from {action.min():g} to "
+            f"{action.max():g}: rescale them to [-1, 1], or pass clip_actions=True"
+        )
+    return np.clip(action, -ACTION_LIMIT, ACTION_LIMIT)
+
+
+def _cuts(table: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Whether an episode is cut after a row, as far as the data tells, [N]."""
+    obs = table["observations"]
+    cut = table.get("timeouts", np.zeros(len(obs), bool)).copy()
+    if "next_observations" in table and "timeouts" not in table:
+        with np.errstate(over="ignore"):
+            gap = np.linalg.norm(obs[1:] - table["next_observations"][:-1], axis=1)
+        cut[:-1] = gap > JUMP
+    cut[-1] = True
+    return cut
+
+
+def _look_ahead(name: str, rows: Transition) -> Transition:
+    """Takes next observations from the row after; drops the rows that have none."""
+    terminal = rows.discount == 0
+    known = terminal | ~rows.last
+    if not known.any():
+        raise DataError(
+            f"{name}: no row has a next observation, as every episode is one step "
+            "that was cut; give next_observations"
+        )
+    last = terminal.copy()
+    last[:-1] |= ~known[1:]
+    following = np.roll(rows.obs, -1, axis=0)
+    next_obs = np.where(terminal[:, None], rows.obs, following)
+    return _rows(rows._replace(next_obs=next_obs, last=last), known)
+
+
+def _rows(transitions: Transition, mask: np.ndarray) -> Transition:
+    return jax.tree.map(lambda leaf: leaf[mask], transitions)
+
+
+_CHECKS = {
+    "observations": matrix,
+    "actions": matrix,
+    "rewards": _vector,
+    "terminals": _flags,
+    "timeouts": _flags,
+    "next_observations": matrix,
+}

@@ -1,0 +1,201 @@
+"""halfcheetah, hopper, walker2d and ant: Gymnasium's `-v4` tasks, which are D4RL's.
+
+Observations, rewards, ends, frame skips and start states are Gymnasium's; the models
+are the MJCF files of the installed gymnasium package. Ant is the 27-d one, without
+contact forces.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from o2ojax.envs.physics import Physics, PhysicsState
+from o2ojax.envs.restart import restarting
+from o2ojax.types import Array, Env, EnvSpec
+
+HORIZON = 1000
+NUM_STARTS = 1024
+ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+
+
+class Task(NamedTuple):
+    """What makes a model a task.
+
+    file:       MJCF file among gymnasium's assets.
+    frame_skip: simulation steps per decision.
+    noise:      scale of the noise around the model's rest state where episodes begin.
+    velocity_noise: (generator, size) -> noise of unit scale on the velocities.
+    observe:    (state) -> obs [O].
+    progress:   (before, after) -> metres moved forward, [].
+    alive:      (state) -> whether the task goes on, [].
+    alive_reward: per decision.
+    action_cost:  per unit of squared action.
+    bodies:     whose positions the reward needs.
+    """
+
+    file: str
+    frame_skip: int
+    noise: float
+    velocity_noise: Callable
+    observe: Callable[[PhysicsState], Array]
+    progress: Callable[[PhysicsState, PhysicsState], Array]
+    alive: Callable[[PhysicsState], Array]
+    alive_reward: float
+    action_cost: float
+    bodies: tuple[str, ...] = ()
+
+
+def normal(generator: np.random.Generator, size: int) -> np.ndarray:
+    """Standard normal noise, [size]."""
+    return generator.standard_normal(size)
+
+
+def uniform(generator: np.random.Generator, size: int) -> np.ndarray:
+    """Noise between -1 and 1, [size]."""
+    return generator.uniform(-1.0, 1.0, size)
+
+
+def all_but(num_hidden: int, max_speed: float = np.inf) -> Callable:
+    """Sees positions but the first few, and velocities up to a bound."""
+
+    def observe(state: PhysicsState) -> Array:
+        speed = jnp.clip(state.qvel, -max_speed, max_speed)
+        return jnp.concatenate([state.qpos[num_hidden:], speed])
+
+    return observe
+
+
+def root_progress(before: PhysicsState, after: PhysicsState) -> Array:
+    """How far the root joint moved along x."""
+    return after.qpos[0] - before.qpos[0]
+
+
+def torso_progress(before: PhysicsState, after: PhysicsState) -> Array:
+    """How far the torso moved along x, by its lagging position."""
+    return after.bodies[0, 0] - before.bodies[0, 0]
+
+
+def always(state: PhysicsState) -> Array:
+    """A task that never ends."""
+    return jnp.full(state.qpos.shape[:-1], True)
+
+
+def hopper_alive(state: PhysicsState) -> Array:
+    """Upright, above the ground, and nothing out of bounds."""
+    height, angle = state.qpos[1], state.qpos[2]
+    rest = jnp.concatenate([state.qpos[2:], state.qvel])
+    bounded = (jnp.abs(rest) < 100.0).all()
+    return bounded & (height > 0.7) & (jnp.abs(angle) < 0.2)
+
+
+def walker2d_alive(state: PhysicsState) -> Array:
+    """Upright, at a walking height."""
+    height, angle = state.qpos[1], state.qpos[2]
+    return (height > 0.8) & (height < 2.0) & (jnp.abs(angle) < 1.0)
+
+
+def ant_alive(state: PhysicsState) -> Array:
+    """The torso is neither on the ground nor in the air."""
+    finite = jnp.isfinite(state.qpos).all() & jnp.isfinite(state.qvel).all()
+    return finite & (state.qpos[2] >= 0.2) & (state.qpos[2] <= 1.0)
+
+
+TASKS = {
+    "halfcheetah": Task(
+        file="half_cheetah.xml",
+        frame_skip=5,
+        noise=0.1,
+        velocity_noise=normal,
+        observe=all_but(1),
+        progress=root_progress,
+        alive=always,
+        alive_reward=0.0,
+        action_cost=0.1,
+    ),
+    "hopper": Task(
+        file="hopper.xml",
+        frame_skip=4,
+        noise=5e-3,
+        velocity_noise=uniform,
+        observe=all_but(1, max_speed=10.0),
+        progress=root_progress,
+        alive=hopper_alive,
+        alive_reward=1.0,
+        action_cost=1e-3,
+    ),
+    "walker2d": Task(
+        file="walker2d.xml",
+        frame_skip=4,
+        noise=5e-3,
+        velocity_noise=uniform,
+        observe=all_but(1, max_speed=10.0),
+        progress=root_progress,
+        alive=walker2d_alive,
+        alive_reward=1.0,
+        action_cost=1e-3,
+    ),
+    "ant": Task(
+        file="ant.xml",
+        frame_skip=5,
+        noise=0.1,
+        velocity_noise=normal,
+        observe=all_but(2),
+        progress=torso_progress,
+        alive=ant_alive,
+        alive_reward=1.0,
+        action_cost=0.5,
+        bodies=("torso",),
+    ),
+}
+
+
+@functools.cache
+def load_model(file: str) -> mujoco.MjModel:
+    """One of gymnasium's models."""
+    with warnings.catch_warnings():  # halfcheetah's file uses a deprecated attribute
+        warnings.simplefilter("ignore")
+        return mujoco.MjModel.from_xml_path(str(ASSETS / file))
+
+
+def start_states(task: Task, model: mujoco.MjModel, physics: Physics) -> PhysicsState:
+    """The states that episodes begin in, drawn once: leaves [NUM_STARTS, ...]."""
+    generator = np.random.default_rng(0)
+    placed = [
+        physics.place(
+            model.qpos0 + task.noise * uniform(generator, model.nq),
+            task.noise * task.velocity_noise(generator, model.nv),
+        )
+        for _ in range(NUM_STARTS)
+    ]
+    return PhysicsState(*(np.stack(x).astype(np.float32) for x in zip(*placed)))
+
+
+def locomotion(
+    name: str, make_physics: Callable[[mujoco.MjModel, int, tuple[str, ...]], Physics]
+) -> Env:
+    """Builds one of `TASKS` on a physics.
+
+    Reward is forward speed in m/s, plus `alive_reward`, less the price of the action.
+    """
+    task = TASKS[name]
+    model = load_model(task.file)
+    physics = make_physics(model, task.frame_skip, task.bodies)
+    decision_time = model.opt.timestep * task.frame_skip  # seconds
+    starts = start_states(task, model, physics)
+
+    def advance(before: PhysicsState, action: Array):
+        after = physics.advance(before, action)
+        speed = task.progress(before, after) / decision_time
+        cost = task.action_cost * jnp.square(action).sum()
+        return after, speed + task.alive_reward - cost, ~task.alive(after)
+
+    first = PhysicsState(*(leaf[0] for leaf in starts))
+    spec = EnvSpec(name, len(task.observe(first)), model.nu, HORIZON)
+    return restarting(spec, starts, advance, task.observe)

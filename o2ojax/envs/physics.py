@@ -1,0 +1,153 @@
+"""What advances a simulator's state: MuJoCo's C library on the host's threads.
+
+A task is written once, above this file; which physics moves it is a choice. Whatever
+the choice, the state is small: the numbers below, not a simulator's whole workspace,
+so restarts, copies and checkpoints are cheap.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from o2ojax.types import Array
+
+
+class PhysicsState(NamedTuple):
+    """A simulation between two decisions.
+
+    qpos:   [nq]    positions.
+    qvel:   [nv]    velocities.
+    act:    [na]    activations of the actuators.
+    warm:   [nv]    accelerations that the constraint solver starts from.
+    bodies: [K, 3]  positions of the tracked bodies. MuJoCo computes them on the way
+            through a step, so they lag behind `qpos` by a fraction of a substep; Ant's
+            reward is defined on these.
+    """
+
+    qpos: Array
+    qvel: Array
+    act: Array
+    warm: Array
+    bodies: Array
+
+
+class Physics(NamedTuple):
+    """A way to advance a model by one decision.
+
+    place:   (qpos [nq], qvel [nv]) -> PhysicsState, NumPy float64, on the host: the
+             model set down at rest of all else, for building start states.
+    advance: (PhysicsState, control [A]) -> PhysicsState, float32, traceable.
+    """
+
+    place: Callable
+    advance: Callable
+
+
+_STATE = (
+    mujoco.mjtState.mjSTATE_QPOS
+    | mujoco.mjtState.mjSTATE_QVEL
+    | mujoco.mjtState.mjSTATE_ACT
+    | mujoco.mjtState.mjSTATE_WARMSTART
+)
+_STATE_AND_CONTROL = int(_STATE | mujoco.mjtState.mjSTATE_CTRL)
+_STATE = int(_STATE)
+
+
+def c_physics(
+    model: mujoco.MjModel, frame_skip: int, bodies: tuple[str, ...] = ()
+) -> Physics:
+    """MuJoCo's C library, in double precision, behind `jax.pure_callback`.
+
+    Under `vmap` all members and environments arrive in one call, and the machine's
+    cores share them.
+
+    Args:
+        model: the task's model.
+        frame_skip: simulation steps per decision.
+        bodies: names of the bodies whose positions a reward or observation needs.
+    """
+    tracked = [model.body(name).id for name in bodies]
+    sizes = (model.nq, model.nv, model.na, model.nv)
+    batch_step = host_step(model, frame_skip, tracked)
+
+    def unpack(rows: np.ndarray, places: np.ndarray) -> PhysicsState:
+        parts = np.split(rows, np.cumsum(sizes)[:-1], axis=-1)
+        return PhysicsState(*parts, places)
+
+    def place(qpos: np.ndarray, qvel: np.ndarray) -> PhysicsState:
+        data = mujoco.MjData(model)
+        data.qpos[:], data.qvel[:] = qpos, qvel
+        mujoco.mj_forward(model, data)
+        row = np.empty(sum(sizes))
+        mujoco.mj_getState(model, data, row, _STATE)
+        return unpack(row, data.xpos[tracked].copy())
+
+    def on_host(qpos, qvel, act, warm, control):
+        """One decision for a batch: leaves [..., n], any leading axes, NumPy."""
+        leading = qpos.shape[:-1]
+        given = np.concatenate([qpos, qvel, act, warm, control], -1, dtype=np.float64)
+        rows, places = batch_step(given.reshape(-1, given.shape[-1]))
+        after = unpack(rows, places)
+        return PhysicsState(
+            *(x.astype(np.float32).reshape(leading + x.shape[1:]) for x in after)
+        )
+
+    def advance(state: PhysicsState, control: Array) -> PhysicsState:
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+        return jax.pure_callback(
+            on_host,
+            shapes,
+            *(state.qpos, state.qvel, state.act, state.warm),
+            jnp.where(jnp.isfinite(control), control, 0.0),
+            vmap_method="broadcast_all",
+        )
+
+    return Physics(place, advance)
+
+
+def host_step(model: mujoco.MjModel, frame_skip: int, tracked: list[int]) -> Callable:
+    """A function that advances rows of (state, control) on all cores.
+
+    Each thread walks its share of the rows with one `MjData`; `mj_step` releases the
+    interpreter's lock, so the threads run at once. As fast as `mujoco.rollout` and
+    equal to it bit for bit, and it also returns what `rollout` does not: the warm start
+    and the lagging body positions.
+
+    Returns:
+        (rows [N, nq + nv + na + nv + nu]) -> (rows [N, nq + nv + na + nv], positions
+        [N, K, 3]), float64.
+    """
+    num_threads = len(os.sched_getaffinity(0))
+    workspaces = [mujoco.MjData(model) for _ in range(num_threads)]
+    pool = ThreadPoolExecutor(num_threads)
+    size = mujoco.mj_stateSize(model, _STATE)
+
+    def walk(data, given, rows, places):
+        for before, after, place in zip(given, rows, places, strict=True):
+            mujoco.mj_setState(model, data, before, _STATE_AND_CONTROL)
+            mujoco.mj_step(model, data, frame_skip)
+            mujoco.mj_getState(model, data, after, _STATE)
+            place[:] = data.xpos[tracked]
+
+    def step(given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        num_rows = len(given)
+        rows, places = np.empty((num_rows, size)), np.empty((num_rows, len(tracked), 3))
+        num_shares = min(num_threads, num_rows)
+        cuts = [share * num_rows // num_shares for share in range(num_shares + 1)]
+        shares = [
+            (workspaces[i], given[low:high], rows[low:high], places[low:high])
+            for i, (low, high) in enumerate(zip(cuts, cuts[1:], strict=False))
+        ]
+        others = [pool.submit(walk, *share) for share in shares[1:]]
+        walk(*shares[0])
+        for other in others:
+            other.result()
+        return rows, places
+
+    return step

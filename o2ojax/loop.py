@@ -1,0 +1,169 @@
+"""The loop, once: collect, add, sample, update, evaluate.
+
+Everything here is a pure function for one member, meant to be vmapped over the
+population. The key of step t is `fold_in(key, t)`, so how a phase is cut into chunks
+never changes what it learns.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from o2ojax.types import (
+    Agent,
+    AgentState,
+    Array,
+    Buffer,
+    Env,
+    Key,
+    Metrics,
+    Policy,
+    Replay,
+    Run,
+    Transition,
+    Workers,
+)
+
+
+def keys_from(key: Key, first: Array, num: int) -> Key:
+    """The keys of steps `first` to `first + num`, [num]."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num))
+
+
+def learn(
+    agent: Agent, buffer: Buffer, state: AgentState, replay: Replay, keys: Key
+) -> tuple[AgentState, Replay, Metrics]:
+    """Takes one update for each of `keys` [num]. Metrics are averaged over them."""
+
+    def one(carry, key):
+        state, replay = carry
+        key_sample, key_update = jax.random.split(key)
+        replay, batch = buffer.sample(replay, key_sample)
+        state, info = agent.update(state, batch, key_update)
+        return (state, buffer.reweigh(replay, batch, info)), info.metrics
+
+    (state, replay), metrics = jax.lax.scan(one, (state, replay), keys)
+    return state, replay, jax.tree.map(jnp.mean, metrics)
+
+
+def offline(
+    agent: Agent, buffer: Buffer, run: Run, key: Key, first: Array, num_updates: int
+) -> tuple[Run, Metrics]:
+    """Updates number `first` to `first + num_updates` of an offline phase."""
+    keys = keys_from(key, first, num_updates)
+    state, replay, metrics = learn(agent, buffer, run.agent, run.replay, keys)
+    return run._replace(agent=state, replay=replay), metrics
+
+
+def start_workers(
+    env: Env,
+    policy: Policy,
+    buffer: Buffer,
+    state: AgentState,
+    replay: Replay,
+    key: Key,
+    num_envs: int,
+) -> Workers:
+    """Fresh environments, each at the beginning of a trial. Leaves [W]."""
+
+    def one(key):
+        key_env, key_opening, key_start = jax.random.split(key, 3)
+        task = jnp.zeros((), jnp.int32)
+        opening = buffer.opening(replay, task, key_opening)
+        return Workers(env.reset(key_env, task), policy.start(state, opening, key_start))
+
+    return jax.vmap(one)(jax.random.split(key, num_envs))
+
+
+def act(
+    env: Env, policy: Policy, state: AgentState, worker: Workers, key: Key
+) -> tuple[Workers, Transition]:
+    """One step of one environment. The transition is the one to be stored."""
+    key_act, key_env = jax.random.split(key)
+    action, memory = policy.act(state, worker.memory, worker.env.obs, key_act)
+    env_state, transition = env.step(worker.env, action, key_env)
+    memory, transition = policy.remember(state, memory, transition)
+    return Workers(env_state, memory), transition
+
+
+def collect(
+    env: Env, policy: Policy, state: AgentState, workers: Workers, keys: Key
+) -> tuple[Workers, Transition]:
+    """Steps all W environments once for each of `keys` [T]. Transitions are [T, W]."""
+    num_envs = workers.env.age.shape[0]
+
+    def one(workers, key):
+        keys = jax.random.split(key, num_envs)
+        return jax.vmap(lambda worker, key: act(env, policy, state, worker, key))(
+            workers, keys
+        )
+
+    return jax.lax.scan(one, workers, keys)
+
+
+def flat(transitions: Transition) -> Transition:
+    """[T, W] as [T * W], in the order of time."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), transitions)
+
+
+def online(
+    agent: Agent,
+    buffer: Buffer,
+    env: Env,
+    run: Run,
+    key: Key,
+    first: Array,
+    num_rounds: int,
+    steps_per_round: int,
+    updates_per_round: int,
+) -> tuple[Run, Metrics]:
+    """Rounds number `first` to `first + num_rounds` of an online phase.
+
+    A round is `steps_per_round` steps of all environments, then `updates_per_round`
+    updates.
+    """
+
+    def one(run, key):
+        key_collect, key_learn = jax.random.split(key)
+        workers, fresh = collect(
+            env,
+            agent.explore,
+            run.agent,
+            run.workers,
+            jax.random.split(key_collect, steps_per_round),
+        )
+        replay = buffer.add(run.replay, flat(fresh))
+        keys = jax.random.split(key_learn, updates_per_round)
+        state, replay, metrics = learn(agent, buffer, run.agent, replay, keys)
+        return Run(state, replay, workers), metrics
+
+    run, metrics = jax.lax.scan(one, run, keys_from(key, first, num_rounds))
+    return run, jax.tree.map(jnp.mean, metrics)
+
+
+def evaluate(
+    env: Env, policy: Policy, buffer: Buffer, run: Run, key: Key, num_episodes: int
+) -> Array:
+    """Undiscounted returns of fresh episodes, [num_episodes], side by side.
+
+    Stops when the last episode has stopped, so short episodes are cheap.
+    """
+    key_start, key_step = jax.random.split(key)
+    workers = start_workers(
+        env, policy, buffer, run.agent, run.replay, key_start, num_episodes
+    )
+
+    def unfinished(carry):
+        _, _, running, age = carry
+        return running.any() & (age < env.spec.horizon)
+
+    def step(carry):
+        workers, returns, running, age = carry
+        keys = keys_from(key_step, age, 1)
+        workers, transition = collect(env, policy, run.agent, workers, keys)
+        transition = flat(transition)
+        returns = returns + jnp.where(running, transition.reward, 0.0)
+        return workers, returns, running & ~transition.last, age + 1
+
+    carry = (workers, jnp.zeros(num_episodes), jnp.full(num_episodes, True), 0)
+    _, returns, _, _ = jax.lax.while_loop(unfinished, step, carry)
+    return returns

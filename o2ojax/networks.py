@@ -1,0 +1,150 @@
+"""The function approximators. An ensemble is one network with stacked weights."""
+
+from collections.abc import Callable
+
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from o2ojax.types import Array
+
+Init = Callable[..., Array]
+
+
+def orthogonal() -> Init:
+    """Orthogonal weights of gain sqrt(2): IQL's, for every layer."""
+    return nn.initializers.orthogonal(jnp.sqrt(2.0))
+
+
+def fan_in_uniform() -> Init:
+    """Uniform in +-1/sqrt(fan in): SAC's hidden layers."""
+    return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def small_uniform(bound: float) -> Init:
+    """Uniform in +-bound: SAC's last layers."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class MLP(nn.Module):
+    """Fully connected ReLU layers and a linear last one: [..., I] -> [..., out]."""
+
+    widths: tuple[int, ...]
+    out: int
+    hidden_init: Init = orthogonal()
+    output_init: Init = orthogonal()
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        for width in self.widths:
+            x = nn.relu(nn.Dense(width, kernel_init=self.hidden_init)(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.out, kernel_init=self.output_init)(x)
+
+
+class Value(nn.Module):
+    """V(s): obs [..., O] -> [...]."""
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Array:
+        return MLP(self.widths, 1)(obs).squeeze(-1)
+
+
+class Critic(nn.Module):
+    """Q(s, a): obs [..., O], action [..., A] -> [...]."""
+
+    widths: tuple[int, ...]
+    hidden_init: Init = orthogonal()
+    output_init: Init = orthogonal()
+
+    @nn.compact
+    def __call__(self, obs: Array, action: Array) -> Array:
+        x = jnp.concatenate([obs, action], axis=-1)
+        return MLP(self.widths, 1, self.hidden_init, self.output_init)(x).squeeze(-1)
+
+
+def ensemble(network: type[nn.Module], size: int) -> type[nn.Module]:
+    """`size` independent copies with stacked weights: outputs gain a first axis, E."""
+    return nn.vmap(
+        network,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=None,
+        out_axes=0,
+        axis_size=size,
+    )
+
+
+class GaussianActor(nn.Module):
+    """IQL's policy: an unsquashed Gaussian whose spread is the same in all states.
+
+    The mean is a tanh; the log standard deviations are free weights. Samples may leave
+    [-1, 1]: clip them before they reach an environment.
+    """
+
+    action_dim: int
+    widths: tuple[int, ...]
+    log_std_bounds: tuple[float, float] = (-5.0, 2.0)
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, obs: Array, train: bool = False) -> distrax.Distribution:
+        mean = jnp.tanh(
+            MLP(self.widths, self.action_dim, dropout=self.dropout)(obs, train)
+        )
+        log_std = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
+        std = jnp.exp(jnp.clip(log_std, *self.log_std_bounds))
+        return distrax.MultivariateNormalDiag(mean, jnp.broadcast_to(std, mean.shape))
+
+
+class SquashedActor(nn.Module):
+    """SAC's policy: a Gaussian that depends on the state, squashed by a tanh."""
+
+    action_dim: int
+    widths: tuple[int, ...]
+    log_std_bounds: tuple[float, float] = (-20.0, 2.0)
+
+    @nn.compact
+    def __call__(self, obs: Array) -> "Squashed":
+        x = MLP(
+            self.widths, 2 * self.action_dim, fan_in_uniform(), small_uniform(1e-3)
+        )(obs)
+        mean, log_std = jnp.split(x, 2, axis=-1)
+        return Squashed(mean, jnp.exp(jnp.clip(log_std, *self.log_std_bounds)))
+
+
+class Squashed:
+    """tanh of a diagonal Gaussian, over [..., A].
+
+    Log-probabilities of its own samples come from the value before the tanh, so they
+    stay exact where the tanh saturates.
+    """
+
+    def __init__(self, mean: Array, std: Array):
+        self.gaussian = distrax.MultivariateNormalDiag(mean, std)
+
+    def sample_and_log_prob(self, key: Array) -> tuple[Array, Array]:
+        """An action [..., A] and its log-density [...]."""
+        before = self.gaussian.sample(seed=key)
+        return jnp.tanh(before), self._log_prob_before(before)
+
+    def log_prob(self, action: Array) -> Array:
+        """The log-density [...] of an action strictly inside (-1, 1)."""
+        return self._log_prob_before(jnp.arctanh(action))
+
+    def mode(self) -> Array:
+        """tanh of the Gaussian's mean, [..., A]."""
+        return jnp.tanh(self.gaussian.mean())
+
+    def _log_prob_before(self, before: Array) -> Array:
+        # log(1 - tanh(x)^2), in a form that does not lose digits for large x
+        log_slope = 2 * (jnp.log(2.0) - before - jax.nn.softplus(-2 * before))
+        return self.gaussian.log_prob(before) - log_slope.sum(-1)

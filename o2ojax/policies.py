@@ -1,0 +1,38 @@
+"""Ways to act that any agent may use."""
+
+from collections.abc import Callable
+
+import jax
+
+from o2ojax.types import Policy
+
+
+def memoryless(choose: Callable) -> Policy:
+    """A policy that only looks at what it sees.
+
+    Args:
+        choose: (agent_state, obs [O], key) -> action [A].
+    """
+
+    def start(agent_state, opening, key):
+        del agent_state, opening, key
+        return ()
+
+    def act(agent_state, memory, obs, key):
+        return choose(agent_state, obs, key), memory
+
+    def remember(agent_state, memory, transition):
+        del agent_state
+        return memory, transition
+
+    return Policy(start, act, remember)
+
+
+def uniform(action_dim: int) -> Policy:
+    """Uniform noise in [-1, 1]."""
+
+    def choose(agent_state, obs, key):
+        del agent_state, obs
+        return jax.random.uniform(key, (action_dim,), minval=-1.0, maxval=1.0)
+
+    return memoryless(choose)

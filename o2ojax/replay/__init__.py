@@ -1,0 +1,52 @@
+"""Stores of experience, by name."""
+
+from o2ojax.errors import UserError, unknown
+from o2ojax.replay import uniform
+from o2ojax.types import Array, Buffer, Transition
+
+BUFFERS = ("uniform", "symmetric", "online")
+
+__all__ = ["BUFFERS", "make", "rewarded", "uniform"]
+
+
+def make(
+    name: str, dataset: Transition | None, like: Transition, capacity: int, batch: int
+) -> Buffer:
+    """The store of an online phase.
+
+    Args:
+        name: `uniform`: dataset and ring as one; `symmetric`: half a batch from each;
+            `online`: the ring alone.
+        dataset: leaves [N, ...], or None where there is no data.
+        like: a transition without leading axes, to shape a ring by.
+        capacity: rows kept of the online stream.
+        batch: rows to draw.
+    Raises:
+        UserError: for an unknown name, or a store that needs the missing dataset.
+    """
+    if name not in BUFFERS:
+        raise unknown("replay", name, BUFFERS)
+    if name == "online":
+        return uniform.online(like, capacity, batch)
+    if dataset is None:
+        raise UserError(
+            f"replay {name!r} draws from a dataset, and the config has none; set"
+            " replay.name to 'online', or name a dataset"
+        )
+    build = {"uniform": uniform.union, "symmetric": uniform.symmetric}[name]
+    return build(dataset, capacity, batch)
+
+
+def rewarded(buffer: Buffer, scale: Array, shift: Array) -> Buffer:
+    """The same store, whose batches have `scale * reward + shift` for a reward.
+
+    Offline data and what is gathered online keep their raw rewards and pass through
+    the same gate, so no transform can be applied to one and not to the other.
+    """
+
+    def sample(replay, key):
+        replay, batch = buffer.sample(replay, key)
+        reward = scale * batch.data.reward + shift
+        return replay, batch._replace(data=batch.data._replace(reward=reward))
+
+    return buffer._replace(sample=sample)

@@ -1,0 +1,43 @@
+"""The last transitions of one member, on the device."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from o2ojax.types import Array, Transition
+
+
+class Ring(NamedTuple):
+    """The last N transitions seen.
+
+    rows:  leaves [N, ...]; rows at or past `count` have never been written.
+    count: []  int32, transitions written since the start, overwritten ones too.
+    """
+
+    rows: Transition
+    count: Array
+
+
+def empty(like: Transition, capacity: int) -> Ring:
+    """A ring of `capacity` rows shaped as `like`, which has no leading axes."""
+    rows = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), like)
+    return Ring(rows, jnp.zeros((), jnp.int32))
+
+
+def add(ring: Ring, fresh: Transition) -> Ring:
+    """Writes `fresh`, leaves [N, ...], over the oldest rows."""
+    capacity, num_fresh = size(ring), fresh.reward.shape[0]
+    at = (ring.count + jnp.arange(num_fresh)) % capacity
+    rows = jax.tree.map(lambda old, new: old.at[at].set(new), ring.rows, fresh)
+    return Ring(rows, ring.count + num_fresh)
+
+
+def size(ring: Ring) -> int:
+    """Rows that the ring has room for."""
+    return ring.rows.reward.shape[0]
+
+
+def filled(ring: Ring) -> Array:
+    """Rows that have been written, []."""
+    return jnp.minimum(ring.count, size(ring))

@@ -1,0 +1,138 @@
+"""Stores that draw with equal chances: from a dataset, from a ring, or from both.
+
+The dataset is closed over inside the trace, so it is an argument of the program and
+stands once for all members; only the ring is a member's own.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from o2ojax.replay import ring
+from o2ojax.replay.ring import Ring
+from o2ojax.types import Array, Batch, Buffer, Key, Transition
+
+
+def take(rows: Transition, index: Array) -> Transition:
+    """The rows [N, ...] at `index` [B]."""
+    return jax.tree.map(lambda leaf: leaf[index], rows)
+
+
+def evenly(data: Transition, index: Array) -> Batch:
+    """A batch whose rows all weigh the same."""
+    return Batch(data, jnp.ones(index.shape), index)
+
+
+def plain(init, add, sample) -> Buffer:
+    """A store without priorities, that offers nothing to a trial."""
+
+    def reweigh(replay, batch, info):
+        del batch, info
+        return replay
+
+    def opening(replay, task, key):
+        del replay, task, key
+        return ()
+
+    return Buffer(init, add, sample, reweigh, opening)
+
+
+def offline(dataset: Transition, batch: int) -> Buffer:
+    """The dataset alone; nothing is ever added.
+
+    Args:
+        dataset: leaves [N, ...].
+        batch: rows to draw.
+    """
+    num_rows = dataset.reward.shape[0]
+
+    def init() -> tuple[()]:
+        return ()
+
+    def add(replay, fresh):
+        raise TypeError("the offline store holds a dataset and takes no transitions")
+
+    def sample(replay, key: Key):
+        index = jax.random.randint(key, (batch,), 0, num_rows)
+        return replay, evenly(take(dataset, index), index)
+
+    return plain(init, add, sample)
+
+
+def online(like: Transition, capacity: int, batch: int) -> Buffer:
+    """What the member gathered itself, alone.
+
+    Args:
+        like: a transition without leading axes, to shape the ring by.
+        capacity: rows kept.
+        batch: rows to draw.
+    """
+
+    def init() -> Ring:
+        return ring.empty(like, capacity)
+
+    def sample(replay: Ring, key: Key):
+        index = jax.random.randint(key, (batch,), 0, ring.filled(replay))
+        return replay, evenly(take(replay.rows, index), index)
+
+    return plain(init, ring.add, sample)
+
+
+def union(dataset: Transition, capacity: int, batch: int) -> Buffer:
+    """The dataset and the ring as one store: every row has the same chance.
+
+    Rows of the dataset come first in `Batch.index`, those of the ring after them.
+
+    Args:
+        dataset: leaves [N, ...]; read, never copied.
+        capacity: rows kept of the online stream.
+        batch: rows to draw.
+    """
+    num_rows = dataset.reward.shape[0]
+
+    def init() -> Ring:
+        return ring.empty(jax.tree.map(lambda x: x[0], dataset), capacity)
+
+    def sample(replay: Ring, key: Key):
+        index = jax.random.randint(key, (batch,), 0, num_rows + ring.filled(replay))
+        old = take(dataset, jnp.minimum(index, num_rows - 1))
+        new = take(replay.rows, jnp.maximum(index - num_rows, 0))
+        is_old = index < num_rows
+
+        def choose(old, new):
+            mask = is_old.reshape(is_old.shape + (1,) * (old.ndim - 1))
+            return jnp.where(mask, old, new)
+
+        return replay, evenly(jax.tree.map(choose, old, new), index)
+
+    return plain(init, ring.add, sample)
+
+
+def symmetric(dataset: Transition, capacity: int, batch: int) -> Buffer:
+    """Half of every batch from the dataset, half from the ring.
+
+    Ball et al., "Efficient Online Reinforcement Learning with Offline Data" (2023),
+    arxiv.org/abs/2302.02948
+
+    Args:
+        dataset: leaves [N, ...]; read, never copied.
+        capacity: rows kept of the online stream.
+        batch: rows to draw, the half from the ring rounded up.
+    """
+    num_rows = dataset.reward.shape[0]
+    num_old = batch // 2
+
+    def init() -> Ring:
+        return ring.empty(jax.tree.map(lambda x: x[0], dataset), capacity)
+
+    def sample(replay: Ring, key: Key):
+        key_old, key_new = jax.random.split(key)
+        old = jax.random.randint(key_old, (num_old,), 0, num_rows)
+        new = jax.random.randint(key_new, (batch - num_old,), 0, ring.filled(replay))
+        data = jax.tree.map(
+            lambda old, new: jnp.concatenate([old, new]),
+            take(dataset, old),
+            take(replay.rows, new),
+        )
+        return replay, evenly(data, jnp.concatenate([old, num_rows + new]))
+
+    return plain(init, ring.add, sample)

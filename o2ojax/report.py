@@ -1,0 +1,336 @@
+"""Runs made comparable: read them, tabulate them, draw their curves."""
+
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+from rich.table import Table
+from rich.text import Text
+
+from o2ojax import statistics
+from o2ojax.data import reference
+from o2ojax.errors import UserError
+
+COLUMNS = (
+    "agent",
+    "dataset",
+    "members",
+    "offline updates",
+    "online steps",
+    "online updates",
+    "offline score",
+    "dip",
+    "final score",
+    "regret",
+)
+NOTE = (
+    "Scores are returns on our own tasks and data, scaled by D4RL's reference scores "
+    "where those exist: they are not D4RL scores. "
+    "Interquartile mean over members, 95% bootstrap interval."
+)
+SCORE_LABEL = "normalised score\n(D4RL reference, our environments and data)"
+# Okabe and Ito's palette, which colour-blind readers can tell apart, without yellow.
+PALETTE = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000".split()
+DASHES = ("solid", "dashed", "dotted", "dashdot")
+
+
+class Result(NamedTuple):
+    """A run as its directory tells it.
+
+    name:    the directory, as it was given.
+    config:  what was asked for: "env", "dataset", "algorithm", "seeds", "population".
+    curves:  what was measured.
+    summary: what it comes to, as `statistics.summarise` returns it.
+    """
+
+    name: str
+    config: dict[str, Any]
+    curves: statistics.Curves
+    summary: dict[str, Any]
+
+
+def read(directory: str | Path) -> Result:
+    """Reads `config.json`, `returns.npz` and `summary.json` of a run.
+
+    Raises:
+        UserError: a file is missing, damaged, or at odds with the others.
+    """
+    path = Path(directory)
+    config = _read_json(path / "config.json")
+    needed = {"env", "dataset", "algorithm", "seeds", "population"}
+    if absent := needed - config.keys():
+        raise UserError(f"{path / 'config.json'} lacks {', '.join(sorted(absent))}")
+    curves = _read_curves(path / "returns.npz")
+    summary = _read_json(path / "summary.json")
+    try:
+        statistics.groups(config, curves.returns.shape[1])
+        rows(summary)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{path}: config.json or summary.json is not as a run writes it"
+        ) from None
+    return Result(str(directory), config, curves, summary)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{path.parent} is not the directory of a finished run: no {path.name}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no dictionary")
+    return content
+
+
+def _read_curves(path: Path) -> statistics.Curves:
+    damage = (OSError, ValueError, EOFError, KeyError, IndexError)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            curves = statistics.Curves(file["returns"], file["phase"], file["step"])
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is no run: no {path.name}") from None
+    except (*damage, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    num_points = len(curves.returns) if curves.returns.ndim == 3 else -1
+    if not curves.phase.shape == curves.step.shape == (num_points,):
+        shapes = ", ".join(str(field.shape) for field in curves)
+        raise UserError(
+            f"{path}: returns, phase and step should be [point, member, episode], "
+            f"[point] and [point]; they are {shapes}"
+        )
+    if curves.returns.dtype.kind != "f":
+        raise UserError(f"{path}: returns are {curves.returns.dtype}, not floats")
+    if not np.isin("offline", curves.phase):
+        raise UserError(f"{path} has no offline point")
+    return curves
+
+
+def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The cells under COLUMNS: one row, or one for each hyper-parameter setting."""
+    parts = summary.get("groups") or [summary]
+    budget = summary.get("online", {"steps": 0, "updates": 0})
+    cells = []
+    for part in parts:
+        online = part.get("online", {})
+        cells.append(
+            (
+                _named(summary["agent"], part.get("settings", {})),
+                str(summary["dataset"] or f"none ({summary['env']})"),
+                str(summary["members"] // len(parts)),
+                f"{summary['offline']['updates']:,}",
+                f"{budget['steps']:,}",
+                f"{budget['updates']:,}",
+                _estimate(part["offline"]["score"]),
+                *(_estimate(online.get(name)) for name in ("dip", "score", "regret")),
+            )
+        )
+    return cells
+
+
+def _named(agent: str, settings: dict[str, Any]) -> str:
+    return ", ".join([agent, *(f"{name}={value}" for name, value in settings.items())])
+
+
+def _estimate(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return "-"
+    if figure["iqm"] is None:
+        return "NaN"
+    low, high = figure["ci95"]
+    return f"{figure['iqm']:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def table(summaries: Iterable[dict[str, Any]]) -> Table:
+    """Budgets, scores, dips and regrets: a row per run, or per setting of a run."""
+    result = Table(title=Text(NOTE))
+    for name in COLUMNS:
+        words = name in ("agent", "dataset")
+        justify = "left" if words else "right"
+        result.add_column(name.replace(" ", "\n"), justify=justify, overflow="fold")
+    for summary in summaries:
+        for row in rows(summary):
+            result.add_row(*map(Text, row))
+    return result
+
+
+def markdown(summaries: Iterable[dict[str, Any]]) -> str:
+    """The same table for a Markdown page."""
+    lines = [COLUMNS, ["---"] * 2 + ["---:"] * (len(COLUMNS) - 2)]
+    lines += [row for summary in summaries for row in rows(summary)]
+    return "\n".join([NOTE, "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+class Series(NamedTuple):
+    """What is drawn in one colour: a run, or one hyper-parameter setting of it.
+
+    label: for the legend.
+    score: [P, M]  `statistics.scores` of the members.
+    phase: [P]     as in `statistics.Curves`.
+    step:  [P]     likewise.
+    """
+
+    label: str
+    score: np.ndarray
+    phase: np.ndarray
+    step: np.ndarray
+
+
+def draw(results: Sequence[Result], path: str | Path) -> None:
+    """Writes the learning curves of one environment's runs to a PNG file.
+
+    Offline updates and environment steps have a panel each, as wide as it is long,
+    within limits. A thick line is the IQM, its band the 95% interval, a faint line
+    one member.
+
+    Raises:
+        UserError: no run, or runs of different environments.
+        OSError: the file cannot be written.
+    """
+    envs = {result.config["env"] for result in results}
+    if len(envs) != 1:
+        raise UserError(f"one figure shows one environment, not {sorted(envs)}")
+    [env] = envs
+    titles = _titles(results)
+    drawn = [
+        series
+        for result, title in zip(results, titles, strict=True)
+        for series in _series(result, title)
+    ]
+    figure = Figure(figsize=(10, 5), dpi=150, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.04, wspace=0)
+    panels = _panels(figure, drawn)
+    for index, series in enumerate(drawn):
+        colour = PALETTE[index % len(PALETTE)]
+        dash = DASHES[index // len(PALETTE) % len(DASHES)]
+        for phase, axes in panels.items():
+            _draw_series(axes, *_track(series, phase), colour, dash, series.label)
+    first = next(iter(panels.values()))
+    first.set_ylabel(SCORE_LABEL if reference.has_reference(env) else "return")
+    first.set_title(env, loc="left", fontweight="bold")
+    handles, labels = first.get_legend_handles_labels()
+    columns = 1 if max(map(len, labels)) > 60 else 2
+    figure.set_figheight(5 + 0.22 * math.ceil(len(labels) / columns))
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+    )
+    _save(figure, Path(path))
+
+
+def _titles(results: Sequence[Result]) -> list[str]:
+    """Algorithm and data of each run; also its name where these are not its alone."""
+    configs = [result.config for result in results]
+    plain = [f"{c['algorithm']}, {c['dataset'] or 'no data'}" for c in configs]
+    return [
+        title if plain.count(title) == 1 else f"{title}, {result.name}"
+        for result, title in zip(results, plain, strict=True)
+    ]
+
+
+def _series(result: Result, title: str) -> list[Series]:
+    score = statistics.scores(result.curves, result.config["env"])
+    series = []
+    for settings, members in statistics.groups(result.config, score.shape[1]):
+        part = score[:, members]
+        count = f"{part.shape[1]} member{'s' if part.shape[1] > 1 else ''}"
+        if dead := np.isnan(part[-1]).sum():
+            count = f"{count}, {dead} died of NaN"
+        label = f"{_named(title, settings)} ({count})"
+        series.append(Series(label, part, result.curves.phase, result.curves.step))
+    return series
+
+
+def _panels(figure: Figure, drawn: Sequence[Series]) -> dict[str, Axes]:
+    """An axis for each phase that any series has, side by side, sharing scores."""
+    spans = {
+        phase: max(
+            series.step[series.phase == phase].max(initial=0) for series in drawn
+        )
+        for phase in ("offline", "online")
+    }
+    spans = {phase: span for phase, span in spans.items() if span} or {"offline": 1}
+    share = np.array(list(spans.values())) / sum(spans.values())
+    share = np.clip(share, 0.3, None)  # a short phase stays readable
+    axes = figure.subplots(
+        1, len(spans), sharey=True, squeeze=False, width_ratios=share
+    )[0]
+    panels = dict(zip(spans, axes, strict=True))
+    units = {"offline": "offline updates", "online": "online environment steps"}
+    for (phase, panel), width in zip(panels.items(), share / share.sum(), strict=True):
+        ticks = MaxNLocator(max(3, round(8 * width))).tick_values(0, spans[phase])
+        panel.set_xticks(ticks[ticks <= spans[phase]])
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.set_xlim(0, spans[phase])
+        panel.set_xlabel(units[phase])
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    panel.set_xlim(0, 1.02 * spans[phase])
+    if len(panels) == 2:
+        _mark_switch(**panels)
+    return panels
+
+
+def _mark_switch(offline: Axes, online: Axes) -> None:
+    """The line where the panels meet, their two ticks beside it."""
+    if offline.get_xticks()[-1] > 0.95 * offline.get_xlim()[1]:
+        offline.get_xticklabels()[-1].set_horizontalalignment("right")
+    online.get_xticklabels()[0].set_horizontalalignment("left")
+    online.tick_params(axis="y", length=0)
+    online.spines["left"].set(linewidth=1.6, linestyle="dashed", color="#444444")
+    online.text(
+        0,
+        1.015,
+        "switch to online",
+        transform=online.transAxes,
+        horizontalalignment="center",
+        color="#444444",
+        in_layout=False,
+    )
+
+
+def _track(series: Series, phase: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [P'] and scores [P', M] of a phase; online begins where offline ended."""
+    inside = series.phase == phase
+    step, score = series.step[inside], series.score[inside]
+    if phase == "online" and len(step) and step[0] > 0:
+        last = series.score[series.phase == "offline"][-1:]
+        return np.append(0, step), np.concatenate([last, score])
+    return step, score
+
+
+def _draw_series(
+    axes: Axes, step: np.ndarray, score: np.ndarray, colour: str, dash: str, label: str
+) -> None:
+    estimates = [statistics.interval(members) for members in score]
+    iqm = np.array([estimate["iqm"] for estimate in estimates])
+    bounds = np.array([estimate["ci95"] for estimate in estimates]).reshape(-1, 2)
+    axes.plot(step, score, color=colour, linewidth=0.7, alpha=0.3)
+    axes.fill_between(step, *bounds.T, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(step, iqm, color=colour, linewidth=2.4, linestyle=dash, label=label)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(scratch, format="png")
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)

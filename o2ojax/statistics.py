@@ -1,0 +1,176 @@
+"""What a run achieved: scores, dips and regrets of its members, with intervals.
+
+The interquartile mean and its bootstrap interval are those of Agarwal et al., "Deep
+Reinforcement Learning at the Edge of the Statistical Precipice" (2021),
+arxiv.org/abs/2108.13264. In shape comments P counts evaluation points, M members.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from o2ojax.data import reference
+from o2ojax.errors import UserError
+
+SPEEDS = {
+    "offline": ("updates", "updates_per_second"),
+    "online": ("steps", "updates", "steps_per_second"),
+}
+
+
+class Curves(NamedTuple):
+    """The evaluations of a run, in the order they were made.
+
+    returns: [P, M, episode]  undiscounted; NaN once a member died of NaN.
+    phase:   [P]              "offline" or "online".
+    step:    [P]              updates offline, environment steps per member online.
+    """
+
+    returns: np.ndarray
+    phase: np.ndarray
+    step: np.ndarray
+
+
+def interval(values: np.ndarray, num_resamples: int = 2000) -> dict[str, Any]:
+    """Interquartile mean over members, with its 95% percentile bootstrap interval.
+
+    Each resample draws M members with replacement. This is rliable's estimate for one
+    task, from a generator of our own: rliable 1.2.0 draws from NumPy's global one
+    whatever `random_state` it is given.
+
+    Args:
+        values: one value per member, [M]; NaN members are left out.
+        num_resamples: bootstrap replications.
+    Returns:
+        {"iqm": float, "ci95": [low, high]}; NaN where no member is left.
+    """
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return {"iqm": math.nan, "ci95": [math.nan, math.nan]}
+    drawn = np.random.default_rng(0).choice(values, (num_resamples, values.size))
+    low, high = np.percentile(_iqm(drawn), [2.5, 97.5])
+    return {"iqm": float(_iqm(values)), "ci95": [float(low), float(high)]}
+
+
+def _iqm(values: np.ndarray) -> np.ndarray:
+    return stats.trim_mean(values, 0.25, axis=-1)
+
+
+def scores(curves: Curves, env: str) -> np.ndarray:
+    """Mean return over episodes, scaled by D4RL's reference scores where they exist.
+
+    Returns:
+        [P, M]
+    """
+    mean = np.asarray(curves.returns, np.float64).mean(axis=2)
+    return np.asarray(reference.score(env, mean))
+
+
+def by_member(score: np.ndarray, phase: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """What each member achieved in each phase.
+
+    Offline, `score` is the last point's: after 0 updates for a run from scratch.
+    Online, `score` is the last point's, `dip` = max(0, max_t (offline - score_t)),
+    `regret` = mean_t (100 - score_t). A member with a NaN in a phase has NaN there.
+
+    Args:
+        score: [P, M], at least one of the points offline.
+        phase: [P], "offline" or "online".
+    Returns:
+        {"offline": {"score": [M]}, "online": {"score", "dip", "regret": [M]}};
+        without "online" where no point is online.
+    """
+    offline = score[phase == "offline"][-1]
+    achieved = {"offline": {"score": offline}}
+    online = score[phase == "online"]
+    if len(online):
+        achieved["online"] = {
+            "score": online[-1],
+            "dip": np.maximum((offline - online).max(axis=0), 0),
+            "regret": (100 - online).mean(axis=0),
+        }
+    return achieved
+
+
+def groups(config: Mapping, num_members: int) -> list[tuple[dict[str, Any], slice]]:
+    """The hyper-parameter settings of a population, each with its members.
+
+    Settings are the outer loop and seeds the inner one. Without a population there is
+    one setting, {}.
+
+    Raises:
+        UserError: the members are not seeds x settings.
+    """
+    seeds, population = config["seeds"], config["population"]
+    num_seeds = seeds if isinstance(seeds, int) else len(seeds)
+    product = list(itertools.product(*population.values()))
+    if num_members != num_seeds * len(product):
+        raise UserError(
+            f"there are {num_members} members, but the config asks for "
+            f"{num_seeds} seeds x {len(product)} settings"
+        )
+    return [
+        (dict(zip(population, values, strict=True)), slice(start, start + num_seeds))
+        for values, start in zip(product, range(0, num_members, num_seeds), strict=True)
+    ]
+
+
+def summarise(
+    config: Mapping, curves: Curves, speeds: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """The content of a run's `summary.json`; NaN is None, so that JSON can hold it.
+
+    Args:
+        config: with "env", "dataset", "algorithm", "seeds" and "population".
+        curves: at least one of the points offline.
+        speeds: {"offline": {"updates", "updates_per_second"},
+            "online": {"steps", "updates", "steps_per_second"}}; "online" is only read
+            where a point is online.
+    Returns:
+        "env", "dataset", "agent", "members", "offline", "online" (where a point is
+        online) and, where there is a population, "groups": the same figures for each
+        hyper-parameter setting.
+    Raises:
+        UserError: the members are not seeds x settings.
+    """
+    achieved = by_member(scores(curves, config["env"]), curves.phase)
+    num_members = curves.returns.shape[1]
+    whole = _intervals(achieved, slice(None))
+    summary = {
+        "env": config["env"],
+        "dataset": config["dataset"],
+        "agent": config["algorithm"],
+        "members": num_members,
+    }
+    for phase, figures in whole.items():
+        measured = {name: speeds[phase][name] for name in SPEEDS[phase]}
+        summary[phase] = measured | figures
+    settings = groups(config, num_members)
+    if config["population"]:
+        summary["groups"] = [
+            {"settings": chosen} | _intervals(achieved, members)
+            for chosen, members in settings
+        ]
+    return _without_nan(summary)
+
+
+def _intervals(achieved: dict, members: slice) -> dict[str, dict[str, Any]]:
+    return {
+        phase: {name: interval(values[members]) for name, values in figures.items()}
+        for phase, figures in achieved.items()
+    }
+
+
+def _without_nan(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {name: _without_nan(value) for name, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_without_nan(value) for value in tree]
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return None
+    return tree

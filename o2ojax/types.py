@@ -1,0 +1,186 @@
+"""The nouns: tuples of arrays, and tuples of pure functions.
+
+Axis letters, used in every shape comment of the package:
+
+    M  members of the population       B  rows of a batch
+    E  members of an ensemble          N  rows of a dataset or of a ring
+    W  environments of one member      T  time
+    O  observation, A  action          H  transitions of a window
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array  # a typed key, from `jax.random.key`
+Params = Any  # weights: a pytree of arrays
+Metrics = dict[str, Array]  # scalars, by name
+Obs = Any  # [..., O], or a dict of modalities
+AgentState = Any
+Memory = Any
+Replay = Any
+
+
+class Transition(NamedTuple):
+    """One step of an environment, under any leading axes.
+
+    obs:      [..., O]  what was seen.
+    action:   [..., A]  what was done, in [-1, 1].
+    reward:   [...]     what it earned.
+    discount: [...]     0 where the task ended, else 1, also at time limits.
+    next_obs: [..., O]  what was seen next, before any automatic restart.
+    last:     [...]     True where the episode stopped, for any reason.
+    task:     [...]     int32, which task of a family; 0 where there is one.
+    """
+
+    obs: Obs
+    action: Array
+    reward: Array
+    discount: Array
+    next_obs: Obs
+    last: Array
+    task: Array
+
+
+class Batch(NamedTuple):
+    """What a store hands out.
+
+    data:    Transition, [B], or [B, H] for windows, or [task, B] for tasks.
+    weight:  [B]  importance weights; 1 where unused.
+    index:   [B]  rows of the store, for `Buffer.reweigh`.
+    context: Transition for agents that infer their task, () for the others.
+    """
+
+    data: Transition
+    weight: Array
+    index: Array
+    context: Any = ()
+
+
+class Info(NamedTuple):
+    """What an update tells.
+
+    metrics:  scalars, under fixed names.
+    td_error: [B] for stores that ask for it, () else.
+    """
+
+    metrics: Metrics
+    td_error: Any = ()
+
+
+class Policy(NamedTuple):
+    """A way to act. Its memory lasts a trial of one or more episodes.
+
+    start:    (agent_state, opening, key) -> memory. `opening` is what the store
+              offers to a trial: () for most.
+    act:      (agent_state, memory, obs [O], key) -> (action [A], memory).
+    remember: (agent_state, memory, transition) -> (memory, transition): what is
+              carried on, and what is stored.
+    """
+
+    start: Callable
+    act: Callable
+    remember: Callable
+
+
+class Agent(NamedTuple):
+    """An algorithm, its hyper-parameters chosen.
+
+    init:    (key) -> state.
+    update:  (state, batch, key) -> (state, Info).
+    explore: the Policy that gathers data.
+    exploit: the Policy that is judged.
+    """
+
+    init: Callable
+    update: Callable
+    explore: Policy
+    exploit: Policy
+
+
+class Buffer(NamedTuple):
+    """A store of experience.
+
+    init:    () -> replay.
+    add:     (replay, transitions [N]) -> replay.
+    sample:  (replay, key) -> (replay, Batch). A store may refit itself when read.
+    reweigh: (replay, batch, info) -> replay, for stores that are prioritised by
+             what an update found; identity for the others.
+    opening: (replay, task, key) -> what a trial starts from; () for most.
+    """
+
+    init: Callable
+    add: Callable
+    sample: Callable
+    reweigh: Callable
+    opening: Callable
+
+
+class Recipe(NamedTuple):
+    """Offline to online.
+
+    hand_over: (agent_state, replay, key) -> (agent_state, replay): from what the
+               offline phase leaves to what the online phase starts with.
+    """
+
+    offline: Agent
+    offline_buffer: Buffer
+    hand_over: Callable
+    online: Agent
+    online_buffer: Buffer
+
+
+class EnvSpec(NamedTuple):
+    """What is known of an environment before it runs.
+
+    horizon: steps after which an episode is cut; the task itself goes on.
+    """
+
+    name: str
+    obs_dim: int
+    action_dim: int
+    horizon: int
+
+
+class EnvState(NamedTuple):
+    """One environment between two steps.
+
+    physics: the simulator's own state.
+    obs:     [O]  what the agent sees now.
+    age:     []   int32, steps since the episode began.
+    task:    []   int32.
+    """
+
+    physics: Any
+    obs: Obs
+    age: Array
+    task: Array
+
+
+class Env(NamedTuple):
+    """An environment that restarts itself, in the same task.
+
+    reset: (key, task) -> EnvState.
+    step:  (EnvState, action [A], key) -> (EnvState, Transition).
+    """
+
+    spec: EnvSpec
+    reset: Callable
+    step: Callable
+
+
+class Workers(NamedTuple):
+    """A member's environments, and what its policy remembers in each. Leaves [W]."""
+
+    env: EnvState
+    memory: Memory
+
+
+class Run(NamedTuple):
+    """All that changes during a run: save this, and only this."""
+
+    agent: AgentState
+    replay: Replay
+    workers: Workers | tuple[()]  # () during the offline phase

@@ -1,0 +1,287 @@
+import h5py
+import numpy as np
+import pytest
+
+from o2ojax.data import (
+    DataError,
+    from_arrays,
+    read,
+    read_hdf5,
+    read_npz,
+    shipped,
+    shipped_names,
+    write,
+)
+
+COLUMNS = {
+    "observations": np.arange(12, dtype=np.float64).reshape(6, 2),
+    "actions": np.linspace(-0.9, 0.9, 6)[:, None],
+    "rewards": np.arange(6) / 7,
+    "terminals": np.array([0, 0, 1, 0, 0, 0], bool),
+    "timeouts": np.array([0, 0, 0, 0, 0, 1], bool),
+}
+
+
+def next_observations():
+    """What a recorder that looks beyond the end of an episode would have seen."""
+    following = np.roll(COLUMNS["observations"], -1, axis=0)
+    following[[2, 5]] = [[30, 31], [50, 51]]
+    return following
+
+
+def transitions():
+    return from_arrays(**COLUMNS, next_observations=next_observations())
+
+
+def write_hdf5(path, columns):
+    with h5py.File(path, "w") as file:
+        for key, values in columns.items():
+            file[key] = values
+    return path
+
+
+def write_npz(path, columns):
+    np.savez(path, **columns)
+    return path
+
+
+WRITERS = {"log.hdf5": write_hdf5, "log.npz": write_npz}
+
+
+@pytest.fixture(params=WRITERS)
+def stored(request, tmp_path):
+    """A function that stores columns as one of the formats, and its path."""
+    return lambda columns: WRITERS[request.param](tmp_path / request.param, columns)
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """An empty folder in the place of the shipped datasets."""
+    folder = tmp_path / "shipped"
+    monkeypatch.setattr(shipped, "folder", lambda: folder)
+    return folder
+
+
+def assert_same_bits(found, expected):
+    for leaf, wanted in zip(found, expected, strict=True):
+        assert leaf.dtype == wanted.dtype
+        assert leaf.shape == wanted.shape
+        assert leaf.tobytes() == wanted.tobytes()
+
+
+def test_a_file_holds_what_its_arrays_hold(stored):
+    dataset = read(stored(COLUMNS))
+    assert dataset.name == "log"
+    assert_same_bits(dataset.transitions, from_arrays(**COLUMNS))
+
+
+def test_next_observations_of_a_file_are_used(stored):
+    extra = {"next_observations": next_observations()}
+    dataset = read(stored(COLUMNS | extra))
+    assert_same_bits(dataset.transitions, from_arrays(**COLUMNS, **extra))
+    assert len(dataset.transitions.reward) == 6
+
+
+def test_time_outs_are_optional(stored):
+    columns = {key: COLUMNS[key] for key in COLUMNS if key != "timeouts"}
+    assert len(read(stored(columns)).transitions.reward) == 5
+
+
+def test_other_contents_of_a_d4rl_file_are_left_alone(tmp_path):
+    extra = {"infos/qpos": np.zeros((3, 3)), "metadata/algorithm": "SAC"}
+    path = write_hdf5(tmp_path / "log.h5", COLUMNS | extra)
+    assert_same_bits(read(path).transitions, from_arrays(**COLUMNS))
+
+
+def test_clipping_reaches_the_reader(stored):
+    path = stored(COLUMNS | {"actions": np.full((6, 1), 2.0)})
+    with pytest.raises(DataError, match="actions go beyond"):
+        read(path)
+    assert (read(path, clip_actions=True).transitions.action < 1).all()
+
+
+def test_missing_columns_are_named_with_those_found(stored):
+    path = stored({"observations": np.zeros((2, 1)), "rewards": np.zeros(2)})
+    message = "has no actions, terminals; found observations, rewards"
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+def test_a_file_cut_short_is_refused(stored):
+    path = stored(COLUMNS)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(DataError, match="log.*: cannot be read"):
+        read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"these are words, not arrays"])
+def test_a_foreign_file_is_refused(stored, content):
+    path = stored(COLUMNS)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="log.*: cannot be read"):
+        read(path)
+
+
+def test_a_bare_array_under_the_name_of_an_archive_is_refused(tmp_path):
+    with (tmp_path / "log.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match="cannot be read .no zip archive"):
+        read(tmp_path / "log.npz")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(DataError, match="none.npz: no such file"):
+        read(tmp_path / "none.npz")
+    with pytest.raises(DataError, match="none.hdf5: no such file"):
+        read_hdf5(tmp_path / "none.hdf5")
+
+
+def test_a_group_in_the_place_of_an_array_is_refused(tmp_path):
+    columns = {key: COLUMNS[key] for key in COLUMNS if key != "observations"}
+    columns["observations/camera"] = np.zeros((6, 2))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_hdf5(write_hdf5(tmp_path / "log.hdf5", columns))
+
+
+def test_a_link_that_leads_nowhere_is_refused(tmp_path):
+    link = {"rewards": h5py.SoftLink("/gone")}
+    with pytest.raises(DataError, match="cannot be read"):
+        read_hdf5(write_hdf5(tmp_path / "log.hdf5", COLUMNS | link))
+
+
+def test_an_encrypted_archive_is_refused(tmp_path):
+    path = write_npz(tmp_path / "log.npz", COLUMNS)
+    content = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # of each kind, the first
+        content[content.index(header) + flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read .*encrypted"):
+        read_npz(path)
+
+
+def test_pickled_objects_are_never_read(tmp_path):
+    loud = np.array([{"a": 1}] * 6, object)
+    path = write_npz(tmp_path / "log.npz", COLUMNS | {"rewards": loud})
+    with pytest.raises(DataError, match="pickled objects are never read"):
+        read_npz(path)
+
+
+def test_what_is_written_is_read_bit_for_bit(tmp_path):
+    rows = transitions()
+    write(tmp_path / "log.npz", rows)
+    assert_same_bits(read_npz(tmp_path / "log.npz").transitions, rows)
+
+
+def test_a_written_file_leaves_nothing_beside_it(tmp_path):
+    write(tmp_path / "new" / "log.npz", transitions())
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["log.npz"]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "log.npz"
+    write(path, transitions())
+    before = path.read_bytes()
+
+    def fail(file, **columns):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez_compressed", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write(path, transitions())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_final_row_of_a_written_file_ends_an_episode(tmp_path):
+    rows = transitions()
+    running = rows._replace(last=rows.last & (np.arange(6) < 5))
+    write(tmp_path / "log.npz", running)
+    assert_same_bits(read(tmp_path / "log.npz").transitions, rows)
+
+
+@pytest.mark.parametrize(
+    "field, row, value, message",
+    [
+        ("last", 2, False, "last must be True wherever discount is 0"),
+        ("discount", 1, 0.5, "discount must be 0 or 1"),
+        ("task", 1, 3, "task must be 0"),
+        ("next_obs", 0, 9.0, "next_obs of row 0 is not obs of row 1"),
+        ("action", 0, 2.0, "actions go beyond"),
+        ("reward", 3, np.nan, "rewards: row 3 is nan"),
+    ],
+)
+def test_what_would_not_come_back_is_not_written(tmp_path, field, row, value, message):
+    leaf = getattr(transitions(), field).copy()
+    leaf[row] = value
+    with pytest.raises(DataError, match=message):
+        write(tmp_path / "log.npz", transitions()._replace(**{field: leaf}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_not_written_under_a_name_that_is_not_read(tmp_path):
+    with pytest.raises(DataError, match="must end in .npz"):
+        write(tmp_path / "log", transitions())
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"timeouts": [0, 1, 0, 0, 0, 1]}, r"shape \(2, 2\), but .* need \(3, 2\)"),
+        ({"final_observations": np.zeros((2, 3))}, r"shape \(2, 3\)"),
+        ({"final_observations": [[0, 0], [0, np.nan]]}, "row 1, column 1 is nan"),
+    ],
+)
+def test_final_observations_must_match_the_episodes(tmp_path, changes, message):
+    columns = COLUMNS | {"final_observations": np.zeros((2, 2))} | changes
+    path = write_npz(tmp_path / "log.npz", columns)
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+def test_final_observations_need_time_outs(tmp_path):
+    columns = {key: COLUMNS[key] for key in COLUMNS if key != "timeouts"}
+    columns["final_observations"] = np.zeros((2, 2))
+    with pytest.raises(DataError, match="needs timeouts too"):
+        read(write_npz(tmp_path / "log.npz", columns))
+
+
+def test_next_observations_of_all_rows_outdo_the_final_ones(tmp_path):
+    extra = {
+        "next_observations": next_observations(),
+        "final_observations": np.zeros((2, 2)),
+    }
+    path = write_npz(tmp_path / "log.npz", COLUMNS | extra)
+    assert_same_bits(read(path).transitions, transitions())
+
+
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write("~/log.npz", transitions())
+    assert (tmp_path / "log.npz").exists()
+    assert_same_bits(read("~/log.npz").transitions, transitions())
+
+
+def test_shipped_datasets_are_read_by_name(shelf):
+    assert shipped_names() == ()
+    write(shelf / "hopper-medium.npz", transitions())
+    write(shelf / "ant-medium.npz", transitions())
+    assert shipped_names() == ("ant-medium", "hopper-medium")
+    dataset = read("hopper-medium")
+    assert dataset.name == "hopper-medium"
+    assert_same_bits(dataset.transitions, transitions())
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_and_the_forms(shelf):
+    with pytest.raises(DataError, match="Shipped: none. Or give a path .* .npz"):
+        read("hopper-medum")
+    write(shelf / "hopper-medium.npz", transitions())
+    with pytest.raises(DataError, match="did you mean 'hopper-medium'"):
+        read("hopper-medum")
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_every_shipped_dataset_can_be_read(name):
+    rows = read(name).transitions
+    assert rows.last[-1]
+    assert len(rows.reward) > 0
