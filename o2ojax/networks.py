@@ -12,9 +12,27 @@ from o2ojax.types import Array
 Init = Callable[..., Array]
 
 
-def orthogonal() -> Init:
-    """Orthogonal weights of gain sqrt(2): IQL's, for every layer."""
-    return nn.initializers.orthogonal(jnp.sqrt(2.0))
+def orthogonal(gain: float = 2.0**0.5) -> Init:
+    """Orthogonal weights, by default of gain sqrt(2): IQL's, for every layer.
+
+    The orthogonal factor of a Gaussian matrix is uniform over rotations. It is found by
+    Newton-Schulz steps, which are matrix products alone: LAPACK's factorisations, run
+    side by side for a population, can wait for each other for ever on a CPU with two
+    threads.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        rows, columns = max(shape), min(shape)
+        x = jax.random.normal(key, (rows, columns), dtype)
+        x = x / (jnp.sqrt(rows) + jnp.sqrt(columns))  # largest singular value about 1
+
+        def step(x, _):
+            return 1.5 * x - 0.5 * x @ (x.T @ x), None
+
+        x, _ = jax.lax.scan(step, x, None, length=50)  # grows a value of 1e-7 to 1
+        return gain * (x if shape[0] >= shape[1] else x.T)
+
+    return init
 
 
 def fan_in_uniform() -> Init:
