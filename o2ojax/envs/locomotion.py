@@ -6,7 +6,6 @@ contact forces.
 """
 
 import functools
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -158,10 +157,18 @@ TASKS = {
 
 @functools.cache
 def load_model(file: str) -> mujoco.MjModel:
-    """One of gymnasium's models."""
-    with warnings.catch_warnings():  # halfcheetah's file uses a deprecated attribute
-        warnings.simplefilter("ignore")
-        return mujoco.MjModel.from_xml_path(str(ASSETS / file))
+    """One of gymnasium's models.
+
+    Half-cheetah's file sets the total mass by an attribute that MuJoCo complains about
+    on stderr; it is taken out and done here, which gives the same model.
+    """
+    spec = mujoco.MjSpec.from_file(str(ASSETS / file))
+    total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, 0.0
+    model = spec.compile()
+    if total_mass > 0:
+        mujoco.mj_setTotalmass(model, total_mass)
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
 
 
 def start_states(task: Task, model: mujoco.MjModel, physics: Physics) -> PhysicsState:
@@ -177,13 +184,26 @@ def start_states(task: Task, model: mujoco.MjModel, physics: Physics) -> Physics
     return PhysicsState(*(np.stack(x).astype(np.float32) for x in zip(*placed)))
 
 
-def locomotion(
-    name: str, make_physics: Callable[[mujoco.MjModel, int, tuple[str, ...]], Physics]
-) -> Env:
-    """Builds one of `TASKS` on a physics.
+def judge(
+    task: Task,
+    decision_time: float,
+    before: PhysicsState,
+    action: Array,
+    after: PhysicsState,
+) -> tuple[Array, Array]:
+    """What a decision of so many seconds earned, [], and whether it ended the task, [].
 
     Reward is forward speed in m/s, plus `alive_reward`, less the price of the action.
     """
+    speed = task.progress(before, after) / decision_time
+    cost = task.action_cost * jnp.square(action).sum()
+    return speed + task.alive_reward - cost, ~task.alive(after)
+
+
+def locomotion(
+    name: str, make_physics: Callable[[mujoco.MjModel, int, tuple[str, ...]], Physics]
+) -> Env:
+    """Builds one of `TASKS` on a physics."""
     task = TASKS[name]
     model = load_model(task.file)
     physics = make_physics(model, task.frame_skip, task.bodies)
@@ -192,9 +212,7 @@ def locomotion(
 
     def advance(before: PhysicsState, action: Array):
         after = physics.advance(before, action)
-        speed = task.progress(before, after) / decision_time
-        cost = task.action_cost * jnp.square(action).sum()
-        return after, speed + task.alive_reward - cost, ~task.alive(after)
+        return after, *judge(task, decision_time, before, action, after)
 
     first = PhysicsState(*(leaf[0] for leaf in starts))
     spec = EnvSpec(name, len(task.observe(first)), model.nu, HORIZON)

@@ -58,6 +58,18 @@ def offline(dataset: Transition, batch: int) -> Buffer:
     return plain(init, add, sample)
 
 
+def nothing() -> Buffer:
+    """No data: the offline store of a run from scratch. It cannot be sampled."""
+
+    def init() -> tuple[()]:
+        return ()
+
+    def refuse(*args):
+        raise TypeError("a run without a dataset has no offline store")
+
+    return plain(init, refuse, refuse)
+
+
 def online(like: Transition, capacity: int, batch: int) -> Buffer:
     """What the member gathered itself, alone.
 

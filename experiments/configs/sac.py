@@ -1,0 +1,12 @@
+"""SAC (Haarnoja et al., 2018) from scratch, the way rlkit made D4RL's datasets."""
+
+from o2ojax.config import ConfigDict, defaults
+
+
+def get_config(task: str = "halfcheetah") -> ConfigDict:
+    """1M environment steps, one update each, after 1000 steps without."""
+    config = defaults("sac", task)
+    config.replay.name = "online"
+    config.offline.updates = 0
+    config.online.warmup = 1_000
+    return config

@@ -1,0 +1,75 @@
+"""The main program: `python -m experiments.run --config=FILE.py:TASK`.
+
+The same command on a directory that holds an unfinished run goes on with it.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from o2ojax import config as settings
+from o2ojax import report
+from o2ojax.errors import UserError
+from o2ojax.progress import Progress
+from o2ojax.training import (
+    Interrupted,
+    described_config,
+    refuse_another_config,
+    train,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 interrupted and saved, 2 bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.run",
+        description="Trains agents offline, then fine-tunes them online.",
+        epilog="Any field of the config: --config.FIELD=VALUE, as in"
+        " --config.agent.expectile=0.9, --config.population.expectile=0.7,0.9",
+    )
+    parser.add_argument("--config", required=True, metavar="FILE.py[:TASK]")
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        metavar="DIR",
+        help="the run directory (default: runs/ALGORITHM/TASK)",
+    )
+    options, overrides = parser.parse_known_args(arguments)
+    progress = Progress()
+    try:
+        config = settings.load(options.config)
+        settings.override(config, overrides)
+        workdir = options.workdir or default_workdir(config)
+        if finished(config, workdir, progress):
+            return 0
+        train(config, workdir, progress)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted:
+        print("interrupted; saved. The same command goes on from here", file=sys.stderr)
+        return 1
+    print(f"everything is in {workdir}")
+    return 0
+
+
+def default_workdir(config: settings.ConfigDict) -> Path:
+    """Where a run goes that is not told."""
+    return Path("runs") / config.algorithm / (Path(config.dataset).stem or config.env)
+
+
+def finished(config: settings.ConfigDict, workdir: Path, progress: Progress) -> bool:
+    """Whether the directory holds a finished run of this config; shows it if so."""
+    path = workdir / "summary.json"
+    if not path.exists():
+        return False
+    refuse_another_config(described_config(config), workdir)
+    progress.table(report.table([json.loads(path.read_text())]))
+    print(f"{workdir} is finished; nothing to do")
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

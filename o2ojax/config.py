@@ -1,0 +1,336 @@
+"""What a run is told: the fields that every config has, overrides, and refusals.
+
+A config is an `ml_collections.ConfigDict` that a Python file's `get_config(task)`
+returns. Everything that could go wrong with it is said here, before anything compiles.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from o2ojax import agents, envs
+from o2ojax.errors import UserError, unknown
+
+RETURN_RANGE = "return_range"
+
+
+def defaults(algorithm: str, task: str) -> ConfigDict:
+    """Every field, with the values that most configs keep.
+
+    Args:
+        algorithm: a name in `agents.AGENTS`; its config fills `agent`.
+        task: `ENV-KIND`, a dataset's name that begins with its environment's; or `ENV`
+            alone, for a run without data.
+    """
+    env, _, kind = task.partition("-")
+    config = ConfigDict()
+    config.algorithm = algorithm
+    config.env = env
+    config.dataset = task if kind else ""  # a shipped name or a file; "" for none
+    config.clip_actions = False  # of a dataset that leaves [-1, 1], rather than refuse
+    config.physics = "auto"  # auto | mujoco
+    config.agent = dataclasses.asdict(agents.find(algorithm).config())
+    config.batch = 256
+    config.reward = ConfigDict()
+    # what the agent sees is scale * reward + shift, offline and online alike
+    config.reward.scale = 1.0  # or "return_range": 1000 / (max - min return of data)
+    config.reward.shift = 0.0
+    config.replay = ConfigDict()
+    config.replay.name = "uniform"  # uniform | symmetric | online
+    config.replay.capacity = 0  # rows of the online ring; 0 keeps every step
+    config.offline = ConfigDict()
+    config.offline.updates = 1_000_000
+    config.offline["from"] = ""  # a run directory to take the offline agents from
+    config.online = ConfigDict()
+    config.online.steps = 1_000_000  # per member, all its environments together
+    config.online.envs = 1  # per member
+    config.online.updates_per_step = 1.0  # per transition
+    config.online.warmup = 0  # steps gathered before the first online update
+    config.online.until = float("inf")  # stop early once a member scores this
+    config.eval = ConfigDict()
+    config.eval.every = 10_000
+    config.eval.episodes = 10
+    config.seeds = 4  # how many, counted from 0; or a tuple of them
+    config.population = ConfigDict()  # agent field -> values; members are all pairs
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 50_000
+    config.log = ConfigDict()
+    config.log.every = 1_000
+    config.wandb = ""  # a Weights & Biases project, if one is wanted
+    return config
+
+
+def load(path_and_task: str) -> ConfigDict:
+    """Runs `get_config` of a file: `FILE.py` or `FILE.py:TASK`.
+
+    Raises:
+        UserError: no such file, or no `get_config` in it.
+    """
+    path, _, task = path_and_task.partition(":")
+    if not Path(path).is_file():
+        raise UserError(f"--config={path}: there is no such file")
+    spec = importlib.util.spec_from_file_location("config_file", path)
+    if spec is None:
+        raise UserError(f"--config={path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config={path}: the file defines no get_config()")
+    return module.get_config(*([task] if task else []))
+
+
+def override(config: ConfigDict, arguments: Iterable[str]) -> None:
+    """Applies `--config.FIELD=VALUE` arguments, in place.
+
+    Raises:
+        UserError: an unknown field, with the nearest one; a value of a wrong type.
+    """
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not name.startswith("--config.") or not equals:
+            raise UserError(
+                f"cannot read {argument!r}; overrides look like --config.FIELD=VALUE"
+            )
+        _set(config, name.removeprefix("--config."), text)
+
+
+def _set(config: ConfigDict, name: str, text: str) -> None:
+    if name.startswith("population."):
+        field = name.removeprefix("population.")
+        config.population[field] = _sequence(name, _parse(text))
+        return
+    *path, field = name.split(".")
+    node = config
+    for part in path:
+        node = node.get(part)
+        if not isinstance(node, ConfigDict):
+            raise _unknown_field(config, name)
+    if field not in node or isinstance(node[field], ConfigDict):
+        raise _unknown_field(config, name)
+    node[field] = _like(name, node[field], _parse(text), text)
+
+
+def _unknown_field(config: ConfigDict, name: str) -> UserError:
+    return unknown("config field", name, fields(config))
+
+
+def fields(config: ConfigDict, prefix: str = "") -> list[str]:
+    """The dotted names of all fields that hold a value."""
+    names = []
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            names += fields(value, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def _parse(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return float(text) if text in ("inf", "-inf") else text
+
+
+def _sequence(name: str, value: Any) -> tuple:
+    value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if not value or not all(isinstance(x, (int, float)) for x in value):
+        raise UserError(f"config.{name} takes numbers, as in 0.7,0.9; got {value!r}")
+    return tuple(float(x) for x in value)
+
+
+def _like(name: str, old: Any, new: Any, text: str) -> Any:
+    """`new` as the type of `old`, or a refusal."""
+    if name == "seeds" and isinstance(new, (int, tuple, list)):
+        return new if isinstance(new, int) else tuple(new)
+    if name == "reward.scale" and text == RETURN_RANGE:
+        return text
+    kind = float if name == "reward.scale" else type(old)
+    if kind is str:
+        return text
+    if kind is tuple and not isinstance(new, str):
+        return tuple(new) if isinstance(new, (tuple, list)) else (new,)
+    if kind is float and isinstance(new, int) and not isinstance(new, bool):
+        return float(new)
+    if kind is int and isinstance(new, float) and new.is_integer():
+        return int(new)
+    if type(new) is not kind:
+        raise UserError(
+            f"config.{name} takes a value of type {kind.__name__}, as {old!r};"
+            f" got {text!r}"
+        )
+    return new
+
+
+def seeds(config: ConfigDict) -> tuple[int, ...]:
+    """The seeds themselves."""
+    if isinstance(config.seeds, int):
+        return tuple(range(config.seeds))
+    return tuple(config.seeds)
+
+
+def round_shape(config: ConfigDict) -> tuple[int, int]:
+    """Steps of every environment, and updates, in one online round.
+
+    The shortest round in which the updates per transition come out whole: one step and
+    one update for a ratio of 1, five steps and sixteen updates for 3.2.
+    """
+    ratio = Fraction(config.online.updates_per_step).limit_denominator(1000)
+    ratio *= config.online.envs
+    return ratio.denominator, ratio.numerator
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses what cannot work.
+
+    Raises:
+        UserError: names the field, what is wrong with it, and what would be right.
+    """
+    algorithm = agents.find(config.algorithm)
+    if config.env not in envs.ENVS:
+        raise unknown("environment", config.env, envs.ENVS)
+    envs.choose_physics(config.physics)
+    _check_numbers(config)
+    _check_rhythm(config)
+    _check_agent(algorithm.config, config)
+    if not config.dataset and config.offline.updates:
+        raise UserError(
+            "config.offline.updates is not 0, but there is no config.dataset to learn"
+            " from; name a dataset, or set config.offline.updates=0"
+        )
+    if config.offline["from"] and config.offline.updates:
+        raise UserError(
+            "config.offline.from takes the offline agents of another run, so"
+            " config.offline.updates must be 0"
+        )
+    if config.offline.updates == 0 and config.online.steps == 0:
+        raise UserError(
+            "nothing to do: config.offline.updates and config.online.steps are both 0"
+        )
+
+
+def _check_numbers(config: ConfigDict) -> None:
+    at_least = {
+        "batch": 1,
+        "replay.capacity": 0,
+        "offline.updates": 0,
+        "online.steps": 0,
+        "online.envs": 1,
+        "online.warmup": 0,
+        "eval.every": 1,
+        "eval.episodes": 1,
+        "checkpoint.every": 1,
+        "log.every": 1,
+    }
+    for name, least in at_least.items():
+        value = config
+        for part in name.split("."):
+            value = value[part]
+        if value < least:
+            raise UserError(f"config.{name} is {value}; it must be at least {least}")
+    if not 0 < config.online.updates_per_step < float("inf"):
+        raise UserError(
+            f"config.online.updates_per_step is {config.online.updates_per_step};"
+            " it must be a positive number"
+        )
+    if not seeds(config):
+        raise UserError("config.seeds names no seed; it takes a number above 0")
+    if len(set(seeds(config))) < len(seeds(config)):
+        raise UserError(f"config.seeds {seeds(config)} names a seed twice")
+
+
+def _check_rhythm(config: ConfigDict) -> None:
+    """All that happens at times must fall between two chunks of work."""
+    every = config.log.every
+    for name in ("eval", "checkpoint"):
+        if config[name].every % every:
+            raise UserError(
+                f"config.{name}.every is {config[name].every}; it must be a multiple"
+                f" of config.log.every, {every}"
+            )
+    if not config.online.steps:
+        return
+    steps = round_shape(config)[0] * config.online.envs
+    for name, value in (
+        ("log.every", every),
+        ("online.steps", config.online.steps),
+        ("online.warmup", config.online.warmup),
+    ):
+        if value % steps:
+            raise UserError(
+                f"config.{name} is {value}; online, work comes in rounds of {steps}"
+                " steps (config.online.envs environments, times the steps that make"
+                f" the updates come out whole), so it must be a multiple of {steps}"
+            )
+    if config.online.warmup > config.online.steps:
+        raise UserError(
+            f"config.online.warmup {config.online.warmup} is more than"
+            f" config.online.steps {config.online.steps}"
+        )
+    if 0 < config.replay.capacity < max(steps, config.online.warmup):
+        raise UserError(
+            f"config.replay.capacity is {config.replay.capacity}; the ring must hold"
+            f" the warm-up and one round, {max(steps, config.online.warmup)} rows"
+        )
+
+
+def _check_agent(kind: type, config: ConfigDict) -> None:
+    floats = {
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.metadata.get("pytree_node", True)
+    }
+    for name, values in config.population.items():
+        if name not in floats:
+            near = difflib.get_close_matches(name, floats, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ";"
+            raise UserError(
+                f"config.population.{name}: members can only differ in numbers that"
+                f" {config.algorithm} traces{hint} Those are: "
+                + ", ".join(sorted(floats))
+            )
+        if not len(values):
+            raise UserError(f"config.population.{name} lists no value")
+
+
+def agent_config(config: ConfigDict) -> Any:
+    """The algorithm's own dataclass, filled from `config.agent`."""
+    kind = agents.find(config.algorithm).config
+    return kind(**{name: config.agent[name] for name in config.agent})
+
+
+def as_json(config: ConfigDict) -> dict[str, Any]:
+    """Plain lists, dicts and numbers; infinity by its name."""
+
+    def plain(value):
+        if isinstance(value, ConfigDict):
+            return {name: plain(child) for name, child in value.items()}
+        if isinstance(value, (tuple, list)):
+            return [plain(child) for child in value]
+        return str(value) if value == float("inf") else value
+
+    return plain(config)
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """The fields in which two `as_json` configs differ, as `name: old -> new`."""
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found.append(f"{prefix}{name}: {a!r} -> {b!r}")
+    return found
+
+
+def grid(population: dict[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
+    """The population as a plain dict of tuples, in a fixed order."""
+    return {name: tuple(population[name]) for name in sorted(population)}

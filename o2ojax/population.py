@@ -1,0 +1,217 @@
+"""Seeds x hyper-parameters: the phases of a run as programs over all members.
+
+A member is a key and a config. Every program maps one member's pure function over the
+population; the dataset is the one argument that all members share.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from o2ojax import learning, loop, replay
+from o2ojax.agents import base
+from o2ojax.types import Array, Env, Key, Recipe, Run, Transition
+
+INIT, OFFLINE, HAND_OVER, ONLINE, EVALUATE = range(5)  # streams of a member's key
+
+
+class Sizes(NamedTuple):
+    """What is compiled into the programs of a run.
+
+    offline_updates:   of each member.
+    online_steps:      transitions of each member, all its environments together.
+    num_envs:          environments of each member.
+    warmup:            transitions gathered before the first online update.
+    steps_per_round:   steps of every environment between two rounds of updates.
+    updates_per_round: updates in such a round.
+    batch:             rows of a batch.
+    replay:            name of the online store.
+    capacity:          rows of the online ring.
+    eval_episodes:     of each member, at each evaluation.
+    reward_scale, reward_shift: reward = scale * raw + shift, in every batch.
+    """
+
+    offline_updates: int
+    online_steps: int
+    num_envs: int
+    warmup: int
+    steps_per_round: int
+    updates_per_round: int
+    batch: int
+    replay: str
+    capacity: int
+    eval_episodes: int
+    reward_scale: float
+    reward_shift: float
+
+    @property
+    def transitions_per_round(self) -> int:
+        """Transitions that a member gathers in a round."""
+        return self.steps_per_round * self.num_envs
+
+
+class Members(NamedTuple):
+    """Who is trained. Leaves [M, ...]: settings outermost, seeds innermost.
+
+    keys:    [M]  one key per seed, shared between settings.
+    configs: the agent's config, every float [M].
+    """
+
+    keys: Key
+    configs: Any
+
+
+class Programs(NamedTuple):
+    """The phases, over all members. Runs are donated: use what comes back.
+
+    begin:     (members, dataset) -> Run.
+    offline:   (run, members, dataset, first, num_updates) -> (Run, metrics [M]).
+    hand_over: (run, members, dataset) -> Run.
+    online:    (run, members, dataset, first, num_rounds) -> (Run, metrics [M]).
+    evaluate_offline, evaluate_online:
+               (run, members, dataset, step) -> returns [M, episodes].
+    healthy:   (run) -> [M], whether all that a member has learned is finite.
+    """
+
+    begin: Callable
+    offline: Callable
+    hand_over: Callable
+    online: Callable
+    evaluate_offline: Callable
+    evaluate_online: Callable
+    healthy: Callable
+
+
+def members(
+    config: Any, seeds: Sequence[int], population: Mapping[str, Sequence[float]]
+) -> Members:
+    """All seeds under all settings: the product of the population's values.
+
+    Args:
+        config: an agent's config, one member's.
+        seeds: one integer per seed.
+        population: values to try, by name of a float field of the config.
+    """
+    settings = [
+        config.replace(**dict(zip(population, values, strict=True)))
+        for values in itertools.product(*population.values())
+    ]
+    chosen = [setting for setting in settings for _ in seeds]
+    configs = jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *chosen)
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    return Members(jnp.tile(keys, len(settings)), configs)
+
+
+def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
+    """Builds, jits and vmaps the phases of a run."""
+    plan = base.Plan(sizes.offline_updates, sizes.online_steps)
+    like = base.blank_transition(env.spec)
+
+    def recipe_of(member: Members, dataset: Transition | None) -> Recipe:
+        """Called inside the trace: the config's floats and the dataset are traced."""
+        offline_buffer = replay.uniform.nothing()
+        if dataset is not None:
+            offline_buffer = replay.uniform.offline(dataset, sizes.batch)
+        online_buffer = replay.make(
+            sizes.replay, dataset, like, sizes.capacity, sizes.batch
+        )
+        stores = (
+            replay.rewarded(store, sizes.reward_scale, sizes.reward_shift)
+            for store in (offline_buffer, online_buffer)
+        )
+        return algorithm.recipe(env.spec, member.configs, plan, *stores)
+
+    def begin(member, dataset):
+        recipe = recipe_of(member, dataset)
+        agent = recipe.offline.init(jax.random.fold_in(member.keys, INIT))
+        return Run(agent, recipe.offline_buffer.init(), ())
+
+    def offline(run, member, dataset, first, num_updates):
+        recipe = recipe_of(member, dataset)
+        key = jax.random.fold_in(member.keys, OFFLINE)
+        return loop.offline(
+            recipe.offline, recipe.offline_buffer, run, key, first, num_updates
+        )
+
+    def hand_over(run, member, dataset):
+        recipe = recipe_of(member, dataset)
+        key = jax.random.fold_in(member.keys, HAND_OVER)
+        key_agent, key_workers, key_warmup = jax.random.split(key, 3)
+        agent, store = recipe.hand_over(run.agent, run.replay, key_agent)
+        workers = loop.start_workers(
+            env,
+            recipe.online.explore,
+            recipe.online_buffer,
+            agent,
+            store,
+            key_workers,
+            sizes.num_envs,
+        )
+        if sizes.warmup:
+            keys = jax.random.split(key_warmup, sizes.warmup // sizes.num_envs)
+            workers, fresh = loop.collect(
+                env, recipe.online.explore, agent, workers, keys
+            )
+            store = recipe.online_buffer.add(store, loop.flat(fresh))
+        return Run(agent, store, workers)
+
+    def online(run, member, dataset, first, num_rounds):
+        recipe = recipe_of(member, dataset)
+        return loop.online(
+            recipe.online,
+            recipe.online_buffer,
+            env,
+            run,
+            jax.random.fold_in(member.keys, ONLINE),
+            first,
+            num_rounds,
+            sizes.steps_per_round,
+            sizes.updates_per_round,
+        )
+
+    def evaluate(agent_and_buffer, run, member, dataset, step) -> Array:
+        agent, buffer = agent_and_buffer(recipe_of(member, dataset))
+        key = jax.random.fold_in(jax.random.fold_in(member.keys, EVALUATE), step)
+        return loop.evaluate(
+            env, agent.exploit, buffer, run, key, sizes.eval_episodes
+        )
+
+    def evaluate_offline(*args):
+        return evaluate(lambda r: (r.offline, r.offline_buffer), *args)
+
+    def evaluate_online(*args):
+        return evaluate(lambda r: (r.online, r.online_buffer), *args)
+
+    return Programs(
+        begin=over_members(begin, (0, None)),
+        offline=over_members(offline, (0, 0, None, None), donate=True, sized=True),
+        hand_over=over_members(hand_over, (0, 0, None), donate=True),
+        online=over_members(online, (0, 0, None, None), donate=True, sized=True),
+        evaluate_offline=over_members(evaluate_offline, (0, 0, None, None)),
+        evaluate_online=over_members(evaluate_online, (0, 0, None, None)),
+        healthy=over_members(lambda run: learning.finite(run.agent), (0,)),
+    )
+
+
+def over_members(
+    one: Callable, in_axes: tuple, donate: bool = False, sized: bool = False
+) -> Callable:
+    """Jits and vmaps one member's function; the first argument may be donated.
+
+    Args:
+        in_axes: 0 for what each member has, None for what all share.
+        sized: whether the last argument, beyond `in_axes`, is a compiled-in number.
+    """
+
+    def many(*args):
+        args, size = (args[:-1], args[-1:]) if sized else (args, ())
+        return jax.vmap(lambda *args: one(*args, *size), in_axes)(*args)
+
+    return jax.jit(
+        many,
+        donate_argnums=(0,) if donate else (),
+        static_argnums=(len(in_axes),) if sized else (),
+    )
