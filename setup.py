@@ -37,6 +37,6 @@ setup(
         "cuda": ["jax[cuda12]"],
         "warp": ["warp-lang>=1.18"],
         "sweep": ["ray[default]>=2.40"],
-        "dev": ["pytest>=8", "ruff>=0.9"],
+        "dev": ["pytest>=8", "ruff>=0.9", "setuptools>=77"],
     },
 )

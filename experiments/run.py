@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+
 from o2ojax import config as settings
 from o2ojax import report
 from o2ojax.errors import UserError
@@ -38,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options, overrides = parser.parse_known_args(arguments)
     progress = Progress()
+    if not jax.config.jax_compilation_cache_dir:  # programs compile once per machine
+        cache = Path.home() / ".cache" / "o2ojax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
     try:
         config = settings.load(options.config)
         settings.override(config, overrides)
@@ -47,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         train(config, workdir, progress)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error}; what was saved is in {workdir}", file=sys.stderr)
         return 2
     except Interrupted:
         print("interrupted; saved. The same command goes on from here", file=sys.stderr)

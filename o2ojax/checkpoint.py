@@ -127,8 +127,10 @@ class Checkpoints:
             else:
                 reason = str(error).splitlines()[0]
             newest = max(self.numbers(), default=None)
-            kept = "there is none before it" if newest is None else (
-                f"checkpoint {newest} is the last good one"
+            kept = (
+                "there is none before it"
+                if newest is None
+                else (f"checkpoint {newest} is the last good one")
             )
             raise UserError(
                 f"a checkpoint could not be written to {self._directory}: {reason};"

@@ -30,7 +30,7 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
             alone, for a run without data.
     """
     env, _, kind = task.partition("-")
-    config = ConfigDict()
+    config = ConfigDict(type_safe=False)
     config.algorithm = algorithm
     config.env = env
     config.dataset = task if kind else ""  # a shipped name or a file; "" for none
@@ -38,30 +38,32 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
     config.physics = "auto"  # auto | mujoco
     config.agent = dataclasses.asdict(agents.find(algorithm).config())
     config.batch = 256
-    config.reward = ConfigDict()
+    config.reward = ConfigDict(type_safe=False)
     # what the agent sees is scale * reward + shift, offline and online alike
     config.reward.scale = 1.0  # or "return_range": 1000 / (max - min return of data)
     config.reward.shift = 0.0
-    config.replay = ConfigDict()
+    config.replay = ConfigDict(type_safe=False)
     config.replay.name = "uniform"  # uniform | symmetric | online
     config.replay.capacity = 0  # rows of the online ring; 0 keeps every step
-    config.offline = ConfigDict()
+    config.offline = ConfigDict(type_safe=False)
     config.offline.updates = 1_000_000
     config.offline["from"] = ""  # a run directory to take the offline agents from
-    config.online = ConfigDict()
+    config.online = ConfigDict(type_safe=False)
     config.online.steps = 1_000_000  # per member, all its environments together
     config.online.envs = 1  # per member
     config.online.updates_per_step = 1.0  # per transition
     config.online.warmup = 0  # steps gathered before the first online update
     config.online.until = float("inf")  # stop early once a member scores this
-    config.eval = ConfigDict()
+    config.eval = ConfigDict(type_safe=False)
     config.eval.every = 10_000
     config.eval.episodes = 10
     config.seeds = 4  # how many, counted from 0; or a tuple of them
-    config.population = ConfigDict()  # agent field -> values; members are all pairs
-    config.checkpoint = ConfigDict()
+    config.population = ConfigDict(
+        type_safe=False
+    )  # agent field -> values; members are all pairs
+    config.checkpoint = ConfigDict(type_safe=False)
     config.checkpoint.every = 50_000
-    config.log = ConfigDict()
+    config.log = ConfigDict(type_safe=False)
     config.log.every = 1_000
     config.wandb = ""  # a Weights & Biases project, if one is wanted
     return config

@@ -69,7 +69,9 @@ def start_workers(
         key_env, key_opening, key_start = jax.random.split(key, 3)
         task = jnp.zeros((), jnp.int32)
         opening = buffer.opening(replay, task, key_opening)
-        return Workers(env.reset(key_env, task), policy.start(state, opening, key_start))
+        return Workers(
+            env.reset(key_env, task), policy.start(state, opening, key_start)
+        )
 
     return jax.vmap(one)(jax.random.split(key, num_envs))
 

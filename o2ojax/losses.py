@@ -8,9 +8,7 @@ import jax.numpy as jnp
 from o2ojax.types import Array
 
 
-def td_target(
-    reward: Array, discount: Array, next_value: Array, gamma: Array
-) -> Array:
+def td_target(reward: Array, discount: Array, next_value: Array, gamma: Array) -> Array:
     """What a value should be, by the reward and the value of what follows.
 
     y = r + gamma d V(s')

@@ -175,9 +175,7 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
     def evaluate(agent_and_buffer, run, member, dataset, step) -> Array:
         agent, buffer = agent_and_buffer(recipe_of(member, dataset))
         key = jax.random.fold_in(jax.random.fold_in(member.keys, EVALUATE), step)
-        return loop.evaluate(
-            env, agent.exploit, buffer, run, key, sizes.eval_episodes
-        )
+        return loop.evaluate(env, agent.exploit, buffer, run, key, sizes.eval_episodes)
 
     def evaluate_offline(*args):
         return evaluate(lambda r: (r.offline, r.offline_buffer), *args)

@@ -24,18 +24,18 @@ COLUMNS = (
     "agent",
     "dataset",
     "members",
-    "offline updates",
-    "online steps",
-    "online updates",
+    "budget",
     "offline score",
     "dip",
     "final score",
     "regret",
 )
+WORDS = ("agent", "dataset", "budget")  # the columns that are no numbers
 NOTE = (
     "Scores are returns on our own tasks and data, scaled by D4RL's reference scores "
     "where those exist: they are not D4RL scores. "
-    "Interquartile mean over members, 95% bootstrap interval."
+    "Interquartile mean over members, 95% bootstrap interval. Budget: offline updates, "
+    "then environment steps (updates)."
 )
 SCORE_LABEL = "normalised score\n(D4RL reference, our environments and data)"
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without yellow.
@@ -123,7 +123,9 @@ def _read_curves(path: Path) -> statistics.Curves:
 def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     """The cells under COLUMNS: one row, or one for each hyper-parameter setting."""
     parts = summary.get("groups") or [summary]
-    budget = summary.get("online", {"steps": 0, "updates": 0})
+    budget = f"{summary['offline']['updates']:,}"
+    if "online" in summary:
+        budget += ", {steps:,} ({updates:,})".format(**summary["online"])
     cells = []
     for part in parts:
         online = part.get("online", {})
@@ -132,9 +134,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
                 _named(summary["agent"], part.get("settings", {})),
                 str(summary["dataset"] or f"none ({summary['env']})"),
                 str(summary["members"] // len(parts)),
-                f"{summary['offline']['updates']:,}",
-                f"{budget['steps']:,}",
-                f"{budget['updates']:,}",
+                budget,
                 _estimate(part["offline"]["score"]),
                 *(_estimate(online.get(name)) for name in ("dip", "score", "regret")),
             )
@@ -159,9 +159,8 @@ def table(summaries: Iterable[dict[str, Any]]) -> Table:
     """Budgets, scores, dips and regrets: a row per run, or per setting of a run."""
     result = Table(title=Text(NOTE))
     for name in COLUMNS:
-        words = name in ("agent", "dataset")
-        justify = "left" if words else "right"
-        result.add_column(name.replace(" ", "\n"), justify=justify, overflow="fold")
+        justify = "left" if name in WORDS else "right"
+        result.add_column(name, justify=justify, overflow="fold")
     for summary in summaries:
         for row in rows(summary):
             result.add_row(*map(Text, row))
@@ -170,7 +169,7 @@ def table(summaries: Iterable[dict[str, Any]]) -> Table:
 
 def markdown(summaries: Iterable[dict[str, Any]]) -> str:
     """The same table for a Markdown page."""
-    lines = [COLUMNS, ["---"] * 2 + ["---:"] * (len(COLUMNS) - 2)]
+    lines = [COLUMNS, ["---" if name in WORDS else "---:" for name in COLUMNS]]
     lines += [row for summary in summaries for row in rows(summary)]
     return "\n".join([NOTE, "", *(f"| {' | '.join(line)} |" for line in lines)])
 

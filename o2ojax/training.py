@@ -150,20 +150,19 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
     total = _number(job, record)
     logs = Logs(job.workdir, record.log_size, total, job.config.wandb)
     session = Session(job, checkpoints, logs, progress, record)
-    with stop_on_signal() as asked_to_stop:
-        session.asked_to_stop = asked_to_stop
-        try:
+    try:
+        with stop_on_signal() as session.asked_to_stop:
             run = session.phase(run)
+            session.save(run)
             if job.sizes.online_steps:
                 if record.phase == "offline":
-                    session.save(run)
                     checkpoints.finish()
                     run = hand_over(job, run, record)
                 run = session.phase(run)
-            session.save(run)
-        finally:
-            logs.close()
-            checkpoints.close()
+                session.save(run)
+    finally:
+        logs.close()
+        checkpoints.close()
     return run, record
 
 
@@ -204,9 +203,11 @@ class Session:
         log, evaluation, checkpoint = (
             job.config[name].every for name in ("log", "eval", "checkpoint")
         )
+        if not total and not record.points:  # nothing to learn offline: where it starts
+            self.evaluate(run)
+        if record.step == total:
+            return run
         with self.progress.phase(record.phase, total, record.step) as bar:
-            if not record.points:  # a run from scratch, or from another run's agents
-                self.evaluate(run)
             while record.step < total and not record.reached:
                 size = min(total, (record.step // log + 1) * log) - record.step
                 run = self.chunk(run, size, bar)

@@ -176,7 +176,7 @@ def test_the_table_has_a_row_per_setting_with_scores_and_budgets():
     assert report.table([summary, alone]).row_count == 3
     first, second = report.rows(summary)
     assert first == (
-        *("iql, expectile=0.7", "counter-random", "1", "200", "100", "400"),
+        *("iql, expectile=0.7", "counter-random", "1", "200, 100 (400)"),
         *("50.0 [50.0, 50.0]", "30.0 [30.0, 30.0]"),
         *("60.0 [60.0, 60.0]", "60.0 [60.0, 60.0]"),
     )

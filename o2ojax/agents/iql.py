@@ -101,7 +101,8 @@ def iql(
 
         def critic_loss(params):
             q = critic_net.apply(params, data.obs, data.action)  # [E, B]
-            loss = (batch.weight * jnp.square(q - target[None])).sum(axis=0).mean()
+            error = jnp.square(q - target[None]).sum(axis=0)  # [B]
+            loss = (batch.weight * error).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
         critic, critic_metrics = descend(optimiser, state.critic, critic_loss)

@@ -90,7 +90,7 @@ def hopper_alive(state: PhysicsState) -> Array:
     """Upright, above the ground, and nothing out of bounds."""
     height, angle = state.qpos[1], state.qpos[2]
     rest = jnp.concatenate([state.qpos[2:], state.qvel])
-    bounded = (jnp.abs(rest) < 100.0).all()
+    bounded = (jnp.abs(rest) < 100.0).all() & (height < jnp.inf)
     return bounded & (height > 0.7) & (jnp.abs(angle) < 0.2)
 
 
@@ -181,7 +181,9 @@ def start_states(task: Task, model: mujoco.MjModel, physics: Physics) -> Physics
         )
         for _ in range(NUM_STARTS)
     ]
-    return PhysicsState(*(np.stack(x).astype(np.float32) for x in zip(*placed)))
+    return PhysicsState(
+        *(np.stack(x).astype(np.float32) for x in zip(*placed, strict=True))
+    )
 
 
 def judge(

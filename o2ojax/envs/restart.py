@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from o2ojax.types import Array, Env, EnvSpec, EnvState, Key, Transition
 
 
-def restarting(
-    spec: EnvSpec, starts: Any, advance: Callable, observe: Callable
-) -> Env:
+def restarting(spec: EnvSpec, starts: Any, advance: Callable, observe: Callable) -> Env:
     """An environment that begins a new episode by itself when one stops.
 
     A restart copies one of the cached start states; none is computed while stepping.

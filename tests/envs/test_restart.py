@@ -210,11 +210,9 @@ def test_the_discount_is_zero_only_where_an_episode_stops(started):
     assert played.last[played.discount == 0.0].all()
 
 
-def test_workers_do_not_move_in_step(started):
-    """Neither their noise nor, where there is a choice, their starts are shared."""
+def test_workers_act_each_for_itself(started):
     _, _, played = started
-    actions = np.asarray(played.action)[0]
-    assert len(np.unique(actions, axis=0)) == 4
+    assert len(np.unique(np.asarray(played.action)[0], axis=0)) == 4
 
 
 def test_an_unknown_environment_is_refused_with_those_that_exist():

@@ -1,0 +1,44 @@
+# Everything runs in a virtual environment that `setup` builds from the lock file.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test test-all bench lint lock clean
+
+setup: $(READY)
+
+$(READY): requirements.lock setup.py
+	$(PYTHON) -c 'import sys; sys.exit("o2ojax needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(READY)
+
+# IQL, offline then online, four seeds at once, on the data in the package.
+demo: setup
+	$(BIN)/python -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
+	@echo "the picture: runs/demo/curves.png"
+
+test: setup
+	$(BIN)/python -m pytest -q -m "not slow" tests
+
+test-all: setup
+	$(BIN)/python -m pytest -q tests
+
+bench: setup
+	$(BIN)/python -m benchmarks.bench
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Resolves setup.py anew, for Python 3.11 and later.
+lock: setup
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile setup.py --extra dev --universal --python-version 3.11 \
+	  --fork-strategy fewest --no-emit-index-url --no-annotate --no-header \
+	  -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info

@@ -1,0 +1,300 @@
+"""`make bench`: updates, environment steps and memory, as shares of what is possible.
+
+Prints a table and writes `benchmarks/results/bench-DEVICE.json`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from mujoco import rollout
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import timing
+from o2ojax import agents, envs, loop, population
+from o2ojax.agents import iql
+from o2ojax.envs import locomotion
+from o2ojax.files import write_json
+from o2ojax.replay import uniform
+from o2ojax.types import EnvSpec, Run, Transition
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def random_data(spec: EnvSpec, num_rows: int) -> Transition:
+    """Noise in the shape of a dataset."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    return Transition(
+        obs=jax.random.normal(keys[0], (num_rows, spec.obs_dim)),
+        action=jax.random.uniform(keys[1], (num_rows, spec.action_dim), minval=-1.0),
+        reward=jax.random.normal(keys[2], (num_rows,)),
+        discount=jnp.ones(num_rows),
+        next_obs=jax.random.normal(keys[3], (num_rows, spec.obs_dim)),
+        last=jnp.zeros(num_rows, bool),
+        task=jnp.zeros(num_rows, jnp.int32),
+    )
+
+
+def sizes(**changed: Any) -> population.Sizes:
+    """The paper's sizes, but for what is named."""
+    given = dict(
+        offline_updates=1_000_000,
+        online_steps=10_000,
+        num_envs=1,
+        warmup=0,
+        steps_per_round=1,
+        updates_per_round=1,
+        batch=256,
+        replay="uniform",
+        capacity=10_000,
+        eval_episodes=10,
+        reward_scale=1.0,
+        reward_shift=0.0,
+    )
+    return population.Sizes(**(given | changed))
+
+
+def iql_flop(spec: EnvSpec, width: int, batch: int) -> int:
+    """Floating-point operations in the matrix products of one IQL update.
+
+    A pass through a network is 2 operations per weight and row. Learning from it takes
+    two more passes (the gradients of weights and of inputs), less the gradient of the
+    first layer's input, which nobody asks for.
+
+        target Q x 2          forward                  1 pass  each
+        V(s)                  forward, backward        3 passes less the first layer
+        V(s) new, V(s') new   forward                  1 pass  each
+        policy                forward, backward        3 passes less the first layer
+        Q x 2                 forward, backward        3 passes less the first layer
+    """
+
+    def network(inputs: int, outputs: int) -> tuple[int, int]:
+        first, rest = inputs * width, width * width + width * outputs
+        forward = first + rest
+        return forward, 3 * forward - first
+
+    q, learn_q = network(spec.obs_dim + spec.action_dim, 1)
+    v, learn_v = network(spec.obs_dim, 1)
+    _, learn_policy = network(spec.obs_dim, spec.action_dim)
+    return 2 * batch * (2 * q + learn_v + 2 * v + learn_policy + 2 * learn_q)
+
+
+def bench_iql(num_members: int, updates: int, windows: int) -> dict[str, Any]:
+    """IQL's offline phase, all members together, and its share of the matrix limit."""
+    env = envs.make("halfcheetah")
+    programs = population.programs(agents.find("iql"), env, sizes())
+    members = population.members(iql.IQLConfig(), range(num_members), {})
+    dataset = random_data(env.spec, 100_000)
+    each = updates // num_members
+    run = programs.begin(members, dataset)
+
+    def learn():
+        nonlocal run
+        run, _ = programs.offline(run, members, dataset, np.int32(0), each)
+        return run
+
+    works = {"learn": learn, "limit": timing.matrix_limit()}
+    taken = timing.alternate(works, windows)
+    flop = iql_flop(env.spec, 256, 256)
+    rate = each * num_members / taken["learn"]
+    limit = timing.MATRIX_FLOP * timing.MATRIX_REPEATS / taken["limit"]
+    return {
+        "members": num_members,
+        "updates_per_second": timing.spread(rate),
+        "flop_per_update": flop,
+        "limit_gflop_per_second": timing.spread(limit / 1e9),
+        "share_of_limit": timing.spread(rate * flop / limit),
+    }
+
+
+def bench_env(name: str, members: int, num_envs: int, windows: int) -> dict[str, Any]:
+    """The compiled loop with a policy, against one `rollout` call per decision.
+
+    Both take the same number of decisions with as many environments side by side, from
+    states in the middle of an episode.
+    """
+    num_rows = members * num_envs
+    num_steps = max(20, 2_000 // num_rows)
+    env = envs.make(name)
+    agent = iql.iql(env.spec, iql.IQLConfig())
+    store = uniform.nothing()
+
+    def start(key):
+        state = agent.init(key)
+        workers = loop.start_workers(
+            env, agent.explore, store, state, (), key, num_envs
+        )
+        return Run(state, (), workers)
+
+    def play(run, key):
+        keys = loop.keys_from(key, jnp.int32(0), num_steps)
+        workers, _ = loop.collect(env, agent.explore, run.agent, run.workers, keys)
+        return run._replace(workers=workers)
+
+    keys = jax.random.split(jax.random.key(0), members)
+    run = jax.jit(jax.vmap(start))(keys)
+    play = jax.jit(jax.vmap(play), donate_argnums=0)
+
+    def ours():
+        nonlocal run
+        run = play(run, keys)
+        return run
+
+    ours()
+    theirs = raw_rollout(name, jax.tree.map(np.asarray, run.workers.env), num_steps)
+    taken = timing.alternate({"ours": ours, "theirs": theirs}, windows)
+    done = num_rows * num_steps
+    return {
+        "env": name,
+        "members": members,
+        "envs": num_envs,
+        "steps_per_second": timing.spread(done / taken["ours"]),
+        "rollout_steps_per_second": timing.spread(done / taken["theirs"]),
+        "ratio": timing.spread(taken["theirs"] / taken["ours"]),
+    }
+
+
+def raw_rollout(name: str, state: Any, num_steps: int):
+    """`mujoco.rollout` on all cores, one call per decision, with random controls."""
+    task = locomotion.TASKS[name]
+    model = locomotion.load_model(task.file)
+    physics = state.physics
+    qpos = physics.qpos.reshape(-1, model.nq)
+    qvel = physics.qvel.reshape(-1, model.nv)
+    rows = np.concatenate([np.zeros((len(qpos), 1)), qpos, qvel], axis=1)
+    warm = physics.warm.reshape(-1, model.nv).astype(np.float64)
+    threads = timing.machine()["cores"]
+    pool = rollout.Rollout(nthread=threads)
+    workspaces = [mujoco.MjData(model) for _ in range(threads)]
+    generator = np.random.default_rng(0)
+
+    def work():
+        at = rows
+        for _ in range(num_steps):
+            control = generator.uniform(-1, 1, (len(at), 1, model.nu))
+            control = np.repeat(control, task.frame_skip, axis=1)
+            states, _ = pool.rollout(
+                model, workspaces, at, control, initial_warmstart=warm
+            )
+            at = states[:, -1]
+        return at
+
+    return work
+
+
+def bench_memory(num_rows: int) -> dict[str, Any]:
+    """Bytes that the compiled phases need, for 1 and 8 members, by XLA's own account."""
+    env = envs.make("halfcheetah")
+    dataset = random_data(env.spec, num_rows)
+    capacity = 100_000
+    programs = population.programs(
+        agents.find("iql"), env, sizes(online_steps=capacity, capacity=capacity)
+    )
+    found = {"dataset": size_of(dataset), "rows": num_rows, "ring_rows": capacity}
+    found["ring"] = size_of(uniform.union(dataset, capacity, 256).init())
+    for num_members in (1, 8):
+        members = population.members(iql.IQLConfig(), range(num_members), {})
+        run = programs.begin(members, dataset)
+        arguments = (run, members, dataset, np.int32(0), 100)
+        offline = programs.offline.lower(*arguments).compile()
+        online_run = jax.eval_shape(programs.hand_over, run, members, dataset)
+        arguments = (online_run, members, dataset, np.int32(0), 100)
+        online = programs.online.lower(*arguments).compile()
+        found[f"offline_{num_members}"] = needed(offline)
+        found[f"online_{num_members}"] = needed(online)
+        found[f"agents_{num_members}"] = size_of(run)
+    found["offline_ratio"] = found["offline_8"] / found["offline_1"]
+    found["online_beyond_data_and_rings_8"] = (
+        found["online_8"] - found["dataset"] - 8 * found["ring"]
+    )
+    return found
+
+
+def size_of(tree: Any) -> int:
+    """Bytes of a pytree's arrays."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def needed(compiled: Any) -> int:
+    """Bytes of arguments, results and workspace, what is donated counted once."""
+    memory = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+
+
+def show(results: dict[str, Any]) -> None:
+    """Prints the tables."""
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table(title="IQL, 256-256, batch 256, 100k rows of halfcheetah's shape")
+    for name in ("members", "updates/s in total", "share of the matrix limit"):
+        table.add_column(name, justify="right")
+    for row in results["iql"]:
+        table.add_row(
+            str(row["members"]),
+            f"{row['updates_per_second']['median']:,.0f}",
+            in_words(row["share_of_limit"]),
+        )
+    console.print(table)
+    table = Table(title="halfcheetah in the compiled loop with a policy")
+    for name in ("members x envs", "steps/s", "rollout alone", "ratio"):
+        table.add_column(name, justify="right")
+    for row in results["env"]:
+        table.add_row(
+            f"{row['members']} x {row['envs']}",
+            f"{row['steps_per_second']['median']:,.0f}",
+            f"{row['rollout_steps_per_second']['median']:,.0f}",
+            in_words(row["ratio"]),
+        )
+    console.print(table)
+    memory = results["memory"]
+    console.print(
+        f"memory, {memory['rows']:,} rows ({memory['dataset'] / 1e6:.0f} MB): offline"
+        f" {memory['offline_1'] / 1e6:.0f} MB for 1 member,"
+        f" {memory['offline_8'] / 1e6:.0f} MB for 8 ({memory['offline_ratio']:.2f} x);"
+        f" online, 8 members: {memory['online_8'] / 1e6:.0f} MB, of which"
+        f" {memory['online_beyond_data_and_rings_8'] / 1e6:.0f} MB are neither dataset"
+        f" nor rings of {memory['ring_rows']:,} rows ({memory['ring'] / 1e6:.0f} MB)"
+    )
+
+
+def in_words(figure: dict[str, float]) -> str:
+    """Median with its range."""
+    return f"{figure['median']:.2f} [{figure['min']:.2f}, {figure['max']:.2f}]"
+
+
+def main() -> None:
+    """Runs everything; some three minutes on two cores."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench")
+    parser.add_argument("--windows", type=int, default=7, help="timed, in turn")
+    parser.add_argument("--updates", type=int, default=400, help="in a window")
+    options = parser.parse_args()
+    results = {
+        "machine": timing.machine(),
+        "iql": [
+            bench_iql(members, options.updates, options.windows) for members in (1, 8)
+        ],
+        "env": [
+            bench_env("halfcheetah", members, num_envs, options.windows)
+            for members, num_envs in ((1, 1), (1, 8), (8, 8), (8, 64))
+        ],
+        "memory": bench_memory(1_000_000),
+    }
+    show(results)
+    kind = results["machine"]["device"].split()[0]
+    path = RESULTS / f"bench-{kind}.json"
+    write_json(path, results)
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

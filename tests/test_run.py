@@ -1,0 +1,265 @@
+"""The public command: runs, resumes, refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import run as command
+from o2ojax import config as settings
+from o2ojax import training
+from o2ojax.checkpoint import Checkpoints
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "--config=experiments/configs/iql.py:hopper-medium-replay",
+    "--config.agent.widths=16,16",
+    "--config.batch=32",
+    "--config.seeds=2",
+    "--config.offline.updates=60",
+    "--config.online.steps=60",
+    "--config.online.envs=2",
+    "--config.eval.every=20",
+    "--config.eval.episodes=2",
+    "--config.checkpoint.every=20",
+    "--config.log.every=10",
+)
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def run(workdir, *overrides, base=SMALL):
+    return command.main([*base, f"--workdir={workdir}", *overrides])
+
+
+def lines(workdir):
+    text = (workdir / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def last_run(workdir, *overrides):
+    """The Run and the Record of a directory's newest checkpoint."""
+    config = settings.load(SMALL[0].partition("=")[2])
+    settings.override(config, [*SMALL[1:], *overrides])
+    job = training.prepare(config, workdir)
+    return training.restore(job, Checkpoints(workdir / "checkpoints", keep=60))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    os.chdir(ROOT)
+    assert run(workdir) == 0
+    return workdir
+
+
+def assert_same_end(workdir, other):
+    """Returns, parameters and replay agree bit for bit; metrics do but for the rest."""
+    with np.load(workdir / "returns.npz") as a, np.load(other / "returns.npz") as b:
+        for name in ("returns", "phase", "step"):
+            np.testing.assert_array_equal(a[name], b[name])
+    (run_a, record_a), (run_b, record_b) = last_run(workdir), last_run(other)
+    jax.tree.map(np.testing.assert_array_equal, run_a, run_b)
+    assert (record_a.phase, record_a.step) == (record_b.phase, record_b.step)
+    assert lines(workdir) == lines(other)
+
+
+def test_a_run_leaves_what_it_promises(whole):
+    described = json.loads((whole / "config.json").read_text())
+    assert described["algorithm"] == "iql"
+    assert described["seeds"] == [0, 1]
+    assert {"versions", "commit", "device"} <= described.keys()
+    with np.load(whole / "returns.npz") as curves:
+        assert curves["returns"].shape == (6, 2, 2)
+        assert list(curves["phase"]) == ["offline"] * 3 + ["online"] * 3
+        assert list(curves["step"]) == [20, 40, 60] * 2
+        assert np.isfinite(curves["returns"]).all()
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["offline"]["updates"] == 60
+    assert summary["online"]["steps"] == 60
+    assert summary["online"]["updates"] == 60
+    assert {"score", "dip", "regret"} <= summary["online"].keys()
+    assert (whole / "curves.png").stat().st_size > 10_000
+    assert list((whole / "tensorboard").iterdir())
+    assert {"60", "121"} <= {path.name for path in (whole / "checkpoints").iterdir()}
+
+
+def test_members_are_never_averaged_away(whole):
+    metrics = [line for line in lines(whole) if "critic_loss" in line]
+    assert [line["step"] for line in metrics] == [10, 20, 30, 40, 50, 60] * 2
+    assert all(len(line["critic_loss"]) == 2 for line in metrics)
+
+
+def test_a_finished_run_says_so(whole, capsys):
+    before = (whole / "summary.json").stat().st_mtime_ns
+    assert run(whole) == 0
+    assert "finished" in capsys.readouterr().out
+    assert (whole / "summary.json").stat().st_mtime_ns == before
+
+
+def test_how_often_a_run_logs_and_saves_changes_nothing_it_learns(whole, tmp_path):
+    assert run(tmp_path, "--config.log.every=20", "--config.checkpoint.every=40") == 0
+    with (
+        np.load(whole / "returns.npz") as a,
+        np.load(tmp_path / "returns.npz") as b,
+    ):
+        np.testing.assert_array_equal(a["returns"], b["returns"])
+
+
+def wait_for(workdir, phase, step, process):
+    """Until the metrics file has a line of that phase at or past that step."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        path = workdir / "metrics.jsonl"
+        for line in path.read_text().splitlines() if path.exists() else []:
+            if f'"phase": "{phase}", "step": ' in line:
+                if int(line.split('"step": ')[1].split(",")[0]) >= step:
+                    return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    raise TimeoutError(f"no line of {phase} {step}")
+
+
+def start(workdir):
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.run", *SMALL, f"--workdir={workdir}"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_run_resumes_to_the_same_end_bit_for_bit(whole, tmp_path):
+    for phase, step in (("offline", 30), ("online", 30)):
+        process = start(tmp_path)
+        wait_for(tmp_path, phase, step, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "summary.json").exists()
+    assert run(tmp_path) == 0
+    assert_same_end(tmp_path, whole)
+
+
+def test_a_terminated_run_saves_and_resumes_to_the_same_end(whole, tmp_path):
+    process = start(tmp_path)
+    wait_for(tmp_path, "offline", 30, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 1
+    assert "saved" in process.stderr.read()
+    saved_at = last_run(tmp_path)[1].step
+    assert saved_at >= 30 or last_run(tmp_path)[1].phase == "online"
+    assert run(tmp_path) == 0
+    assert_same_end(tmp_path, whole)
+
+
+def test_an_online_run_starts_from_an_offline_one(whole, tmp_path):
+    """Fine-tuning the agents that a run left behind is that run's online phase."""
+    source = f"--config.offline.from={whole}"
+    assert run(tmp_path, "--config.offline.updates=0", source) == 0
+    with (
+        np.load(whole / "returns.npz") as a,
+        np.load(tmp_path / "returns.npz") as b,
+    ):
+        online = a["returns"][a["phase"] == "online"]
+        np.testing.assert_array_equal(b["returns"][b["phase"] == "online"], online)
+
+
+def test_a_member_that_dies_of_nan_is_named_and_the_others_go_on(tmp_path, capsys):
+    healthy, mixed = tmp_path / "healthy", tmp_path / "mixed"
+    short = ("--config.online.steps=0", "--config.seeds=1")
+    assert run(healthy, *short, "--config.population.lr=3e-4") == 0
+    assert run(mixed, *short, "--config.population.lr=3e-4,1e38") == 0
+    assert "member 1 (seed 0, lr 1e+38) has died of NaN" in capsys.readouterr().out
+    with np.load(healthy / "returns.npz") as a, np.load(mixed / "returns.npz") as b:
+        np.testing.assert_allclose(b["returns"][:, 0], a["returns"][:, 0], rtol=1e-4)
+        assert np.isnan(b["returns"][:, 1]).all()
+
+
+def test_a_run_whose_members_all_die_ends_with_an_error(tmp_path, capsys):
+    assert run(tmp_path, "--config.agent.lr=1e38") == 2
+    error = capsys.readouterr().err
+    assert "all 2 members have died of NaN" in error
+    assert "by offline step 10" in error
+
+
+def test_a_full_disk_is_named_and_the_last_good_checkpoint_kept(
+    tmp_path, capsys, monkeypatch
+):
+    import errno
+
+    import orbax.checkpoint as ocp
+
+    save = ocp.CheckpointManager.save
+
+    def full_after_the_first(self, number, **kwargs):
+        if number > 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(self, number, **kwargs)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full_after_the_first)
+    assert run(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "the disk is full" in error
+    assert "checkpoint 20 is the last good one" in error
+    monkeypatch.undo()
+    os.chdir(ROOT)
+    assert run(tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    "override, said",
+    [
+        ("--config.agent.expectil=0.9", "did you mean 'agent.expectile'"),
+        ("--config.batch=many", "config.batch takes a value of type int"),
+        ("--config.batch=0", "config.batch is 0; it must be at least 1"),
+        ("--config.env=hoper", "did you mean 'hopper'"),
+        ("--config.algorithm=iqll", "did you mean 'iql'"),
+        ("--config.dataset=hopper-medium-repla", "hopper-medium-replay"),
+        ("--config.dataset=nowhere.hdf5", "nowhere.hdf5"),
+        ("--config.env=halfcheetah", "halfcheetah"),
+        ("--config.physics=bullet", "unknown physics 'bullet'"),
+        ("--config.replay.name=fancy", "unknown replay 'fancy'"),
+        ("--config.population.widths=1,2", "config.population.widths"),
+        ("--config.population.expectil=0.1", "did you mean 'expectile'"),
+        ("--config.eval.every=15", "must be a multiple of config.log.every"),
+        ("--config.online.envs=3", "config.log.every is 10"),
+        ("--config.seeds=1,1", "names a seed twice"),
+        ("--config.offline.from=nowhere", "config.offline.updates must be 0"),
+        ("expectile=0.9", "overrides look like --config.FIELD=VALUE"),
+    ],
+)
+def test_bad_input_gets_one_clear_message(override, said, tmp_path, capsys):
+    assert run(tmp_path / "new", override) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "new" / "metrics.jsonl").exists()
+
+
+def test_a_directory_with_a_run_of_another_config_is_refused(whole, capsys):
+    assert run(whole, "--config.agent.expectile=0.8") == 2
+    error = capsys.readouterr().err
+    assert "agent.expectile: 0.7 -> 0.8" in error
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run(tmp_path / "file" / "run") == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_missing_config_file_is_named(capsys):
+    assert command.main(["--config=nowhere.py"]) == 2
+    assert "nowhere.py: there is no such file" in capsys.readouterr().err
