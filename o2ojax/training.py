@@ -205,7 +205,7 @@ class Session:
         )
         if not total and not record.points:  # nothing to learn offline: where it starts
             self.evaluate(run)
-        if record.step == total:
+        if record.step == total or record.reached:
             return run
         with self.progress.phase(record.phase, total, record.step) as bar:
             while record.step < total and not record.reached:

@@ -73,40 +73,38 @@ def c_physics(
         bodies: names of the bodies whose positions a reward or observation needs.
     """
     tracked = [model.body(name).id for name in bodies]
-    sizes = (model.nq, model.nv, model.na, model.nv)
+    cuts = np.cumsum([model.nq, model.nv, model.na, model.nv])
+    width, size = cuts[-1] + model.nu, cuts[-1] + 3 * len(tracked)
     batch_step = host_step(model, frame_skip, tracked)
 
-    def unpack(rows: np.ndarray, places: np.ndarray) -> PhysicsState:
-        parts = np.split(rows, np.cumsum(sizes)[:-1], axis=-1)
-        return PhysicsState(*parts, places)
+    def unpack(row) -> PhysicsState:
+        *parts, places = (np if isinstance(row, np.ndarray) else jnp).split(row, cuts)
+        return PhysicsState(*parts, places.reshape(len(tracked), 3))
 
     def place(qpos: np.ndarray, qvel: np.ndarray) -> PhysicsState:
         data = mujoco.MjData(model)
         data.qpos[:], data.qvel[:] = qpos, qvel
         mujoco.mj_forward(model, data)
-        row = np.empty(sum(sizes))
+        row = np.empty(cuts[-1])
         mujoco.mj_getState(model, data, row, _STATE)
-        return unpack(row, data.xpos[tracked].copy())
+        return unpack(np.concatenate([row, data.xpos[tracked].ravel()]))
 
-    def on_host(qpos, qvel, act, warm, control):
-        """One decision for a batch: leaves [..., n], any leading axes, NumPy."""
-        leading = qpos.shape[:-1]
-        given = np.concatenate([qpos, qvel, act, warm, control], -1, dtype=np.float64)
-        rows, places = batch_step(given.reshape(-1, given.shape[-1]))
-        after = unpack(rows, places)
-        return PhysicsState(
-            *(x.astype(np.float32).reshape(leading + x.shape[1:]) for x in after)
-        )
+    def on_host(given) -> np.ndarray:
+        """One decision for a batch, [..., state and control] -> [..., state]."""
+        rows, places = batch_step(np.asarray(given, np.float64).reshape(-1, width))
+        after = np.concatenate([rows, places.reshape(len(rows), -1)], axis=1)
+        return after.astype(np.float32).reshape(*given.shape[:-1], size)
 
     def advance(state: PhysicsState, control: Array) -> PhysicsState:
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
-        return jax.pure_callback(
+        control = jnp.where(jnp.isfinite(control), control, 0.0)
+        # One array each way: what a callback costs is per array, not per number.
+        row = jax.pure_callback(
             on_host,
-            shapes,
-            *(state.qpos, state.qvel, state.act, state.warm),
-            jnp.where(jnp.isfinite(control), control, 0.0),
+            jax.ShapeDtypeStruct((size,), jnp.float32),
+            jnp.concatenate([state.qpos, state.qvel, state.act, state.warm, control]),
             vmap_method="broadcast_all",
         )
+        return unpack(row)
 
     return Physics(place, advance)
 
