@@ -1,0 +1,1 @@
+"""What is measured: speeds, memory, and whether agents learn."""

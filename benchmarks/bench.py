@@ -4,6 +4,8 @@ Prints a table and writes `benchmarks/results/bench-DEVICE.json`.
 """
 
 import argparse
+import resource
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -189,31 +191,58 @@ def raw_rollout(name: str, state: Any, num_steps: int):
 
 
 def bench_memory(num_rows: int) -> dict[str, Any]:
-    """Bytes that the compiled phases need, for 1 and 8 members, by XLA's own account."""
-    env = envs.make("halfcheetah")
-    dataset = random_data(env.spec, num_rows)
+    """Bytes for 1 and 8 members: the process's peak, and XLA's own account."""
     capacity = 100_000
+    changed = dict(online_steps=capacity, capacity=capacity)
     programs = population.programs(
-        agents.find("iql"), env, sizes(online_steps=capacity, capacity=capacity)
+        agents.find("iql"), envs.make("halfcheetah"), sizes(**changed)
     )
-    found = {"dataset": size_of(dataset), "rows": num_rows, "ring_rows": capacity}
-    found["ring"] = size_of(uniform.union(dataset, capacity, 256).init())
+    dataset = random_data(envs.make("halfcheetah").spec, num_rows)
+    ring = uniform.union(dataset, capacity, 256).init()
+    found = {
+        "rows": num_rows,
+        "ring_rows": capacity,
+        "dataset": size_of(dataset),
+        "ring": size_of(ring),
+    }
     for num_members in (1, 8):
         members = population.members(iql.IQLConfig(), range(num_members), {})
         run = programs.begin(members, dataset)
-        arguments = (run, members, dataset, np.int32(0), 100)
-        offline = programs.offline.lower(*arguments).compile()
+        rest = (members, dataset, np.int32(0), 100)
+        offline = programs.offline.lower(run, *rest).compile()
         online_run = jax.eval_shape(programs.hand_over, run, members, dataset)
-        arguments = (online_run, members, dataset, np.int32(0), 100)
-        online = programs.online.lower(*arguments).compile()
-        found[f"offline_{num_members}"] = needed(offline)
-        found[f"online_{num_members}"] = needed(online)
-        found[f"agents_{num_members}"] = size_of(run)
-    found["offline_ratio"] = found["offline_8"] / found["offline_1"]
-    found["online_beyond_data_and_rings_8"] = (
-        found["online_8"] - found["dataset"] - 8 * found["ring"]
-    )
+        online = programs.online.lower(online_run, *rest).compile()
+        found |= {
+            f"agents_{num_members}": size_of(run),
+            f"offline_{num_members}": needed(offline),
+            f"online_{num_members}": needed(online),
+            f"offline_peak_{num_members}": in_own_process(num_members, num_rows),
+        }
     return found
+
+
+def in_own_process(num_members: int, num_rows: int) -> int:
+    """Peak bytes of a fresh process that trains offline."""
+    command = [sys.executable, "-m", "benchmarks.bench", f"--peak-of={num_members}"]
+    done = subprocess.run(
+        [*command, f"--rows={num_rows}"], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout.split()[-1])
+
+
+def peak_of(num_members: int, num_rows: int) -> int:
+    """Trains offline for a while. Returns the peak of this process or its device."""
+    env = envs.make("halfcheetah")
+    programs = population.programs(agents.find("iql"), env, sizes())
+    members = population.members(iql.IQLConfig(), range(num_members), {})
+    dataset = random_data(env.spec, num_rows)
+    run = programs.begin(members, dataset)
+    run, _ = programs.offline(run, members, dataset, np.int32(0), 20)
+    jax.block_until_ready(run)
+    on_device = jax.devices()[0].memory_stats()
+    if on_device:
+        return on_device["peak_bytes_in_use"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def size_of(tree: Any) -> int:
@@ -256,15 +285,29 @@ def show(results: dict[str, Any]) -> None:
             in_words(row["ratio"]),
         )
     console.print(table)
-    memory = results["memory"]
-    console.print(
-        f"memory, {memory['rows']:,} rows ({memory['dataset'] / 1e6:.0f} MB): offline"
-        f" {memory['offline_1'] / 1e6:.0f} MB for 1 member,"
-        f" {memory['offline_8'] / 1e6:.0f} MB for 8 ({memory['offline_ratio']:.2f} x);"
-        f" online, 8 members: {memory['online_8'] / 1e6:.0f} MB, of which"
-        f" {memory['online_beyond_data_and_rings_8'] / 1e6:.0f} MB are neither dataset"
-        f" nor rings of {memory['ring_rows']:,} rows ({memory['ring'] / 1e6:.0f} MB)"
+    console.print(memory_table(results["memory"]))
+
+
+def memory_table(memory: dict[str, int]) -> Table:
+    """Megabytes of both phases, beside what they cannot do without."""
+    table = Table(
+        title=f"memory in MB: IQL, a dataset of {memory['rows']:,} rows"
+        f" ({memory['dataset'] / 1e6:.0f} MB), rings of {memory['ring_rows']:,} rows"
+        f" ({memory['ring'] / 1e6:.0f} MB)"
     )
+    for name in ("", "1 member", "8 members", "ratio"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, key in (
+        ("offline phase, peak of the process", "offline_peak"),
+        ("offline phase, arrays by XLA's account", "offline"),
+        ("online phase, arrays by XLA's account", "online"),
+        ("the agents themselves", "agents"),
+    ):
+        one, eight = memory[f"{key}_1"], memory[f"{key}_8"]
+        table.add_row(
+            name, f"{one / 1e6:.0f}", f"{eight / 1e6:.0f}", f"{eight / one:.2f}"
+        )
+    return table
 
 
 def in_words(figure: dict[str, float]) -> str:
@@ -277,7 +320,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench")
     parser.add_argument("--windows", type=int, default=7, help="timed, in turn")
     parser.add_argument("--updates", type=int, default=400, help="in a window")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="for the memory")
+    parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.peak_of:
+        print(peak_of(options.peak_of, options.rows))
+        return
     results = {
         "machine": timing.machine(),
         "iql": [
@@ -287,7 +335,7 @@ def main() -> None:
             bench_env("halfcheetah", members, num_envs, options.windows)
             for members, num_envs in ((1, 1), (1, 8), (8, 8), (8, 64))
         ],
-        "memory": bench_memory(1_000_000),
+        "memory": bench_memory(options.rows),
     }
     show(results)
     kind = results["machine"]["device"].split()[0]

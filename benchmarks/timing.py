@@ -1,7 +1,7 @@
 """How things are timed here: several windows, in turn, and their median.
 
-Machines are shared, so a figure is a ratio of two things measured in one process, window
-by window in turn.
+Machines are shared, so a figure is a ratio of two things measured in one process,
+window by window in turn.
 """
 
 import os

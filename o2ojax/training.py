@@ -20,8 +20,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from o2ojax import agents, config as settings
-from o2ojax import data, envs, population, report, statistics
+from o2ojax import agents, data, envs, population, report, statistics
+from o2ojax import config as settings
 from o2ojax.checkpoint import Checkpoints
 from o2ojax.errors import UserError
 from o2ojax.files import write_json, write_whole
