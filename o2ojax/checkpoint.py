@@ -25,9 +25,12 @@ class Checkpoints:
     Args:
         directory: where they live; made if need be.
         keep: a checkpoint number that is never deleted (the end of the offline phase).
+        read_only: whether to leave the directory alone: another run may be writing it.
     """
 
-    def __init__(self, directory: Path, keep: int | None = None):
+    def __init__(
+        self, directory: Path, keep: int | None = None, read_only: bool = False
+    ):
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._directory = directory
         options = ocp.CheckpointManagerOptions(
@@ -37,7 +40,8 @@ class Checkpoints:
                     ocp.checkpoint_managers.CustomSteps([keep] if keep else []),
                 ]
             ),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
             enable_async_checkpointing=True,
         )
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)

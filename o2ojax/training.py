@@ -6,8 +6,10 @@ it needs to go on is in the newest checkpoint: the `Run`, and the `Record`.
 """
 
 import dataclasses
+import errno
 import importlib.metadata
 import json
+import os
 import signal
 import subprocess
 import time
@@ -142,11 +144,12 @@ def train(config: ConfigDict, workdir: Path, progress: Progress) -> dict[str, An
 
 def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
     """Both phases, resumed where a checkpoint is. Returns how it ended."""
-    describe(job)
+    open_workdir(job)
     checkpoints = Checkpoints(
         job.workdir / "checkpoints", keep=job.sizes.offline_updates
     )
     run, record = restore(job, checkpoints) or begin(job, progress)
+    describe(job)
     total = _number(job, record)
     logs = Logs(job.workdir, record.log_size, total, job.config.wandb)
     session = Session(job, checkpoints, logs, progress, record)
@@ -348,17 +351,14 @@ def take_over(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
                 f" not of {job.config[name]!r}"
             )
     number = described["offline"]["updates"]
-    checkpoints = Checkpoints(source / "checkpoints", keep=number)
+    checkpoints = Checkpoints(source / "checkpoints", read_only=True)
     if number == 0 or number not in checkpoints.numbers():
         raise UserError(
             f"config.offline.from={source}: its offline phase has not come to an end"
         )
-    if described["online"]["steps"] == 0 and job.config.algorithm == "iql":
-        progress.warn(
-            f"{source} is an offline-only run: its policy's learning rate fell to 0."
-            " The published setting for fine-tuning keeps it constant; a run with an"
-            " online phase leaves such agents behind"
-        )
+    note = agents.find(job.config.algorithm).offline_only
+    if described["online"]["steps"] == 0 and note:
+        progress.warn(f"{source} is an offline-only run: {note}")
     num_taken = len(described["seeds"]) * int(
         np.prod([len(values) for values in described["population"].values()])
     )
@@ -387,22 +387,33 @@ def _sources(job: Job, described: dict, num_taken: int, source: Path) -> list[in
     return [theirs.index(seed) for seed in ours] * (job.num_members // len(ours))
 
 
-def describe(job: Job) -> None:
-    """Writes `config.json`, or holds the one that is there against this run.
+def open_workdir(job: Job) -> None:
+    """Makes the run directory, or holds the run that is in it against this one.
 
     Raises:
-        UserError: the directory cannot be written, or holds a run of another config.
+        UserError: it cannot be written, or holds a run of another config.
     """
-    described = described_config(job.config) | {"data_fingerprint": job.fingerprint}
     try:
         job.workdir.mkdir(parents=True, exist_ok=True)
-        if _described(job.workdir) is None:
-            write_json(job.workdir / "config.json", described | _surroundings())
+        if not os.access(job.workdir, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UserError(
             f"--workdir={job.workdir} cannot be written: {error.strerror}"
         ) from error
-    refuse_another_config(described, job.workdir)
+    if _described(job.workdir):
+        refuse_another_config(_description(job), job.workdir)
+
+
+def describe(job: Job) -> None:
+    """Writes `config.json`, once a run has begun."""
+    if not _described(job.workdir):
+        path = job.workdir / "config.json"
+        write_json(path, _description(job) | _surroundings())
+
+
+def _description(job: Job) -> dict[str, Any]:
+    return described_config(job.config) | {"data_fingerprint": job.fingerprint}
 
 
 def described_config(config: ConfigDict) -> dict[str, Any]:

@@ -176,6 +176,22 @@ def test_an_online_run_starts_from_an_offline_one(whole, tmp_path):
         np.testing.assert_array_equal(b["returns"][b["phase"] == "online"], online)
 
 
+def test_starting_from_an_offline_only_run_warns(tmp_path, capsys):
+    assert run(tmp_path / "offline", "--config.online.steps=0") == 0
+    source = f"--config.offline.from={tmp_path / 'offline'}"
+    budget = ("--config.offline.updates=0", "--config.online.steps=20")
+    assert run(tmp_path / "online", *budget, source) == 0
+    assert "learning rate fell to 0" in capsys.readouterr().out
+
+
+def test_agents_are_not_taken_from_a_run_that_does_not_fit(whole, tmp_path, capsys):
+    taking = ("--config.offline.updates=0", f"--config.offline.from={whole}")
+    assert run(tmp_path, *taking, "--config.seeds=3") == 2
+    assert "seeds [0, 1]" in capsys.readouterr().err
+    assert run(tmp_path, *taking, "--config.agent.widths=8,8") == 2
+    assert "another kind of agent" in capsys.readouterr().err
+
+
 def test_a_member_that_dies_of_nan_is_named_and_the_others_go_on(tmp_path, capsys):
     healthy, mixed = tmp_path / "healthy", tmp_path / "mixed"
     short = ("--config.online.steps=0", "--config.seeds=1")

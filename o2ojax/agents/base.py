@@ -32,10 +32,13 @@ class Algorithm(NamedTuple):
 
     config: the dataclass of its hyper-parameters, with the published defaults.
     recipe: (spec, config, plan, offline_buffer, online_buffer) -> Recipe.
+    offline_only: what to know before going online with the agents of a run that was
+        planned to stay offline; "" where it makes no difference.
     """
 
     config: type
     recipe: Callable[[EnvSpec, Any, Plan, Buffer, Buffer], Recipe]
+    offline_only: str = ""
 
 
 def keep_learning(

@@ -140,4 +140,9 @@ def recipe(
     )
 
 
-ALGORITHM = base.Algorithm(IQLConfig, recipe)
+ALGORITHM = base.Algorithm(
+    IQLConfig,
+    recipe,
+    offline_only="its policy's learning rate fell to 0. The published setting for"
+    " fine-tuning keeps it constant, as a run with an online phase does",
+)

@@ -1,0 +1,585 @@
+"""What is asked of every agent in the registry; new ones are asked for free.
+
+A job is an agent's whole life, offline and then online, for six members through the
+programs that a run uses. Its programs are compiled once per agent, and read by all
+tests. The environment is `aim`, whose returns tell the action that was taken; the data
+are made up, so that every row ends, goes on, and earns differently.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o2ojax import loop, policies, population, replay
+from o2ojax.agents import AGENTS, base
+from o2ojax.envs.probes import aim, endless, one_step, telltale, two_steps
+from o2ojax.replay import uniform
+from o2ojax.types import Run, Transition
+
+KEY = jax.random.key(0)
+SEEDS = (3, 1, 4, 15, 9, 2)
+NUM_MEMBERS = len(SEEDS)
+ENV = aim()
+SIZES = population.Sizes(
+    offline_updates=6,
+    online_steps=12,
+    num_envs=2,
+    warmup=4,
+    steps_per_round=1,
+    updates_per_round=2,
+    batch=32,
+    replay="uniform",
+    capacity=64,
+    eval_episodes=2,
+    reward_scale=2.0,
+    reward_shift=-1.0,
+)
+NUM_ROUNDS = 6
+
+# Floats that are compiled in, and why.
+COMPILED_IN = {("iql", "dropout"): "flax asks in Python whether it drops anything"}
+# Floats that only an untrained agent is told.
+AT_BIRTH = {("sac", "init_temperature")}
+# Floats of which half, as is tried of all others, may change nothing.
+TRIED_AT = {("iql", "max_weight"): 0.5}  # 50 is seldom reached; 0.5 always binds
+# The field by which the members of a population differ; the learning rate for others.
+SWEPT = {"iql": "expectile"}
+# Agents that no reward moves; they are judged by what they imitate.
+IMITATORS = {"bc"}
+
+
+def small(name: str):
+    """The agent's published config, on tiny networks."""
+    config = AGENTS[name].config()
+    tiny = {"widths": (16, 16)} if hasattr(config, "widths") else {}
+    return dataclasses.replace(config, **tiny)
+
+
+def made_up(num_rows: int = 48) -> Transition:
+    draw = np.random.default_rng(0)
+    return jax.tree.map(
+        jnp.asarray,
+        Transition(
+            obs=np.float32(draw.normal(size=(num_rows, 1))),
+            action=np.float32(draw.uniform(-0.9, 0.9, (num_rows, 1))),
+            reward=np.float32(draw.normal(size=num_rows)),
+            discount=np.float32(draw.uniform(size=num_rows) < 0.8),
+            next_obs=np.float32(draw.normal(size=(num_rows, 1))),
+            last=draw.uniform(size=num_rows) < 0.3,
+            task=np.zeros(num_rows, np.int32),
+        ),
+    )
+
+
+DATASET = made_up()
+
+
+class Job(NamedTuple):
+    """One agent, and the programs of its run."""
+
+    name: str
+    config: Any
+    programs: population.Programs
+
+    def members(self, seeds=SEEDS, grid=None) -> population.Members:
+        return population.members(self.config, seeds, grid or {})
+
+    def recipe(self, config=None):
+        """The same recipe for one member, outside the programs."""
+        plan = base.Plan(SIZES.offline_updates, SIZES.online_steps)
+        like = base.blank_transition(ENV.spec)
+        stores = uniform.offline(DATASET, SIZES.batch), replay.make(
+            SIZES.replay, DATASET, like, SIZES.capacity, SIZES.batch
+        )
+        config = config or self.config
+        return AGENTS[self.name].recipe(ENV.spec, config, plan, *stores)
+
+
+class Life(NamedTuple):
+    """What is left of six members at every stage, in NumPy, and what was told."""
+
+    born: Run
+    trained: Run
+    offline_metrics: Any
+    offline_returns: Any
+    handed: Run
+    done: Run
+    online_metrics: Any
+    online_returns: Any
+
+
+@pytest.fixture(scope="module", params=AGENTS)
+def job(request):
+    name = request.param
+    return Job(
+        name, small(name), population.programs(AGENTS[name], ENV, SIZES)
+    )
+
+
+def host(tree):
+    """A copy that no program can take back."""
+    return jax.tree.map(np.array, tree)
+
+
+def lend(tree):
+    """A copy that a program may take."""
+    return jax.tree.map(jnp.array, tree)
+
+
+def offline(job, members, *chunks):
+    run, first, metrics = job.programs.begin(members, DATASET), 0, None
+    for num in chunks:
+        run, metrics = job.programs.offline(run, members, DATASET, first, num)
+        first += num
+    return host(run), host(metrics)
+
+
+def online(job, members, trained, *chunks):
+    run, first, metrics = job.programs.hand_over(lend(trained), members, DATASET), 0, 0
+    for num in chunks:
+        run, metrics = job.programs.online(run, members, DATASET, first, num)
+        first += num
+    return host(run), host(metrics)
+
+
+@pytest.fixture(scope="module")
+def life(job):
+    members = job.members()
+    programs = job.programs
+    born = host(programs.begin(members, DATASET))
+    trained, offline_metrics = offline(job, members, SIZES.offline_updates)
+    handed = host(programs.hand_over(lend(trained), members, DATASET))
+    done, online_metrics = online(job, members, trained, NUM_ROUNDS)
+    return Life(
+        born,
+        trained,
+        offline_metrics,
+        host(programs.evaluate_offline(trained, members, DATASET, 6)),
+        handed,
+        done,
+        online_metrics,
+        host(programs.evaluate_online(done, members, DATASET, 12)),
+    )
+
+
+def same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def close(one, other, rtol=1e-4, atol=1e-5):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other
+    )
+
+
+def differ(one, other) -> bool:
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return any(not np.array_equal(a, b) for a, b in pairs)
+
+
+def member(tree, at):
+    return jax.tree.map(lambda leaf: leaf[at], tree)
+
+
+def acts(policy, buffer, agent_state, store, obs, keys):
+    """An action [A] of a trial that has just begun, for each of `obs` and `keys`."""
+
+    def one(obs, key):
+        opening = buffer.opening(store, jnp.int32(0), key)
+        memory = policy.start(agent_state, opening, key)
+        return policy.act(agent_state, memory, obs, key)[0]
+
+    return jax.jit(jax.vmap(one))(obs, keys)
+
+
+# An update
+
+
+def test_an_update_keeps_shapes_and_types(life):
+    for before, after in (
+        (life.born, life.trained),
+        (life.handed, life.done),
+    ):
+        assert jax.tree.structure(before) == jax.tree.structure(after)
+        for old, new in zip(
+            jax.tree.leaves(before), jax.tree.leaves(after), strict=True
+        ):
+            assert old.shape == new.shape and old.dtype == new.dtype
+
+
+def test_an_update_tells_scalars(job):
+    recipe = job.recipe()
+    for agent, buffer in (
+        (recipe.offline, recipe.offline_buffer),
+        (recipe.online, recipe.online_buffer),
+    ):
+
+        def told(key, agent=agent, buffer=buffer):
+            _, batch = buffer.sample(buffer.init(), key)
+            return agent.update(agent.init(key), batch, key)[1].metrics
+
+        metrics = jax.eval_shape(told, KEY)
+        assert metrics
+        for name, metric in metrics.items():
+            assert (metric.shape, metric.dtype) == ((), jnp.float32), name
+
+
+def test_all_that_is_learned_is_finite(job, life):
+    for tree in life:
+        for leaf in jax.tree.leaves(tree):
+            assert np.isfinite(np.float64(leaf)).all()
+    assert job.programs.healthy(life.done).tolist() == [True] * NUM_MEMBERS
+
+
+def test_a_broken_member_is_found(job, life):
+    def broken(leaf):
+        leaf = leaf.copy()
+        if leaf.dtype == np.float32:
+            leaf[2] = np.nan
+        return leaf
+
+    run = life.done._replace(agent=jax.tree.map(broken, life.done.agent))
+    healthy = [at != 2 for at in range(NUM_MEMBERS)]
+    assert job.programs.healthy(run).tolist() == healthy
+
+
+def test_metrics_are_told_member_by_member(life):
+    for metrics in (life.offline_metrics, life.online_metrics):
+        for name, metric in metrics.items():
+            assert metric.shape == (NUM_MEMBERS,) and metric.dtype == np.float32
+            if name != "temperature":  # follows the sign of a gradient, at first
+                assert len(set(metric.tolist())) > 1, name
+
+
+def test_both_phases_learn(life):
+    assert differ(life.born.agent, life.trained.agent)
+    assert differ(life.handed.agent, life.done.agent)
+
+
+# Acting
+
+
+def test_actions_are_within_bounds_and_only_exploration_is_random(job, life):
+    recipe = job.recipe()
+    state, store = member(life.done.agent, 0), member(life.done.replay, 0)
+    obs = 10 * jax.random.normal(KEY, (64, 1))
+    keys, others = (jax.random.split(jax.random.key(seed), 64) for seed in (0, 1))
+    for agent, buffer in (
+        (recipe.offline, recipe.offline_buffer),
+        (recipe.online, recipe.online_buffer),
+    ):
+        act = functools.partial(acts, buffer=buffer, agent_state=state, store=store)
+        explored = act(agent.explore, obs=obs, keys=keys)
+        exploited = act(agent.exploit, obs=obs, keys=keys)
+        for action in (explored, exploited):
+            assert action.shape == (64, 1) and action.dtype == jnp.float32
+            assert np.abs(action).max() <= 1.0
+        same(act(agent.exploit, obs=obs, keys=keys), exploited)
+        same(act(agent.explore, obs=obs, keys=keys), explored)
+        assert differ(act(agent.explore, obs=obs, keys=others), explored)
+
+
+def test_the_switch_to_online_is_no_surprise(job, life):
+    """The first exploration online is what exploration offline would have been."""
+    recipe = job.recipe()
+    obs, keys = jax.random.normal(KEY, (16, 1)), jax.random.split(KEY, 16)
+    before, after = member(life.trained, 0), member(life.handed, 0)
+    old = acts(
+        recipe.offline.explore,
+        recipe.offline_buffer,
+        before.agent,
+        before.replay,
+        obs,
+        keys,
+    )
+    new = acts(
+        recipe.online.explore,
+        recipe.online_buffer,
+        after.agent,
+        after.replay,
+        obs,
+        keys,
+    )
+    np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-6)
+
+
+def test_an_evaluation_judges_what_the_member_would_do(job, life):
+    """On `aim`, a return is -(action - 0.5)^2 of the action at obs 1."""
+    recipe = job.recipe()
+    for run, returns, agent, buffer in (
+        (life.trained, life.offline_returns, recipe.offline, recipe.offline_buffer),
+        (life.done, life.online_returns, recipe.online, recipe.online_buffer),
+    ):
+        assert returns.shape == (NUM_MEMBERS, SIZES.eval_episodes)
+        for at in (0, NUM_MEMBERS - 1):
+            one = member(run, at)
+            action = acts(
+                agent.exploit,
+                buffer,
+                one.agent,
+                one.replay,
+                jnp.ones((1, 1)),
+                KEY[None],
+            )
+            expected = np.full(SIZES.eval_episodes, -((action[0, 0] - 0.5) ** 2))
+            np.testing.assert_allclose(returns[at], expected, rtol=1e-4, atol=1e-6)
+
+
+# What is gathered
+
+
+def test_what_is_gathered_is_stored_raw(life):
+    """The warm-up and all rounds, each row with the reward that `aim` gave."""
+    gathered = SIZES.warmup + SIZES.online_steps
+    store = life.done.replay
+    np.testing.assert_array_equal(store.count, [gathered] * NUM_MEMBERS)
+    rows = jax.tree.map(lambda x: x[:, :gathered], store.rows)
+    np.testing.assert_allclose(
+        rows.reward, -((rows.action[..., 0] - 0.5) ** 2), rtol=1e-4, atol=1e-6
+    )
+    assert (rows.obs == 1).all() and (rows.discount == 0).all() and rows.last.all()
+    # no member repeats another's actions (the ends are where noise is cut)
+    inside = [a[np.abs(a) < 1].tolist() for a in rows.action]
+    assert len({x for a in inside for x in a}) == sum(len(a) for a in inside)
+
+
+# Members
+
+
+def test_settings_are_outermost_and_seeds_innermost(job):
+    value = getattr(job.config, SWEPT.get(job.name, "lr"))
+    grid = {SWEPT.get(job.name, "lr"): (value, 0.5 * value, 0.1 * value)}
+    members = job.members((3, 1), grid)
+    swept = getattr(members.configs, SWEPT.get(job.name, "lr"))
+    np.testing.assert_allclose(
+        swept, np.repeat([value, 0.5 * value, 0.1 * value], 2), rtol=1e-6
+    )
+    keys = jax.random.key_data(members.keys)
+    expected = jnp.stack([jax.random.key_data(jax.random.key(s)) for s in (3, 1)])
+    np.testing.assert_array_equal(keys, np.tile(expected, (3, 1)))
+
+
+def test_a_setting_counts_and_a_seed_counts_and_nothing_else(job, life):
+    """Three settings, two of them alike, of two seeds: as one job."""
+    field = SWEPT.get(job.name, "lr")
+    value = getattr(job.config, field)
+    members = job.members(SEEDS[:2], {field: (value, value, 0.5 * value)})
+    born = host(job.programs.begin(members, DATASET))
+    trained, _ = offline(job, members, SIZES.offline_updates)
+    done, _ = online(job, members, trained, NUM_ROUNDS)
+    # the same start, but for the seed
+    same(member(born, slice(0, 2)), member(born, slice(4, 6)))
+    for at, run, reference in ((0, trained, life.trained), (1, done, life.done)):
+        # alike in setting and seed, wherever they stand
+        close(member(run, slice(0, 2)), member(run, slice(2, 4)))
+        close(member(run, slice(0, 2)), member(reference, slice(0, 2)))
+        # another setting, another seed
+        assert differ(member(run.agent, at), member(run.agent, at + 4))
+        assert differ(member(run.agent, 0), member(run.agent, 1))
+
+
+def test_a_seed_in_company_is_the_seed_alone(job):
+    crowd, alone = job.members(), job.members(SEEDS[4:5])
+    one, together = offline(job, alone, 2)[0], offline(job, crowd, 2)[0]
+    close(one, member(together, slice(4, 5)))
+    one, together = (
+        online(job, who, run, 2)[0] for who, run in ((alone, one), (crowd, together))
+    )
+    close(one, member(together, slice(4, 5)))
+
+
+def test_how_a_phase_is_cut_changes_nothing(job, life):
+    """Bit for bit, as a run that is interrupted and resumed must be."""
+    members = job.members()
+    trained, _ = offline(job, members, 2, 2, 2)
+    same(trained, life.trained)
+    done, _ = online(job, members, trained, 2, 2, 2)
+    same(done, life.done)
+
+
+# Hyper-parameters
+
+
+def floats(config) -> list[str]:
+    return [f.name for f in dataclasses.fields(config) if f.type in (float, "float")]
+
+
+def traced(config) -> list[str]:
+    return [
+        f.name
+        for f in dataclasses.fields(config)
+        if f.metadata.get("pytree_node", True)
+    ]
+
+
+def test_floats_are_traced_and_the_rest_is_compiled_in(job):
+    config = job.config
+    excused = {field for name, field in COMPILED_IN if name == job.name}
+    assert set(traced(config)) == set(floats(config)) - excused
+    assert len(jax.tree.leaves(config)) == len(traced(config))
+
+
+def tried(job, field):
+    value = getattr(job.config, field)
+    return TRIED_AT.get((job.name, field), 0.5 * value if value else 0.1)
+
+
+def test_every_hyper_parameter_does_something_and_none_recompiles(job, life):
+    """Half of each value leads elsewhere; the programs of the first job do it all."""
+    programs = (job.programs.begin, job.programs.offline)
+    compiled = [program._cache_size() for program in programs]
+    assert min(compiled) > 0
+    idle, early = [], []
+    names = traced(job.config)
+    for at in range(0, len(names), NUM_MEMBERS - 1):
+        some = names[at : at + NUM_MEMBERS - 1]
+        settings = [{}] + [{field: tried(job, field)} for field in some]
+        settings += [{}] * (NUM_MEMBERS - len(settings))
+        configs = [dataclasses.replace(job.config, **setting) for setting in settings]
+        members = population.Members(
+            jnp.stack([KEY] * NUM_MEMBERS),
+            jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *configs),
+        )
+        born = host(job.programs.begin(members, DATASET)).agent
+        trained = offline(job, members, SIZES.offline_updates)[0].agent
+        same(member(trained, 0), member(trained, -1) if len(some) < 5 else member(trained, 0))
+        for place, field in enumerate(some, start=1):
+            if differ(member(born, place), member(born, 0)):
+                early.append((job.name, field))
+            if not differ(member(trained, place), member(trained, 0)):
+                idle.append(field)
+    assert not idle
+    assert set(early) == {known for known in AT_BIRTH if known[0] == job.name}
+    assert [program._cache_size() for program in programs] == compiled
+
+
+# Probes
+
+
+def recorded(env, num_steps=32, num_envs=16) -> Transition:
+    """What a uniform policy meets, rows [T * W]."""
+    policy, store = policies.uniform(1), uniform.nothing()
+
+    @jax.jit
+    def play(key):
+        workers = loop.start_workers(env, policy, store, (), (), key, num_envs)
+        keys = jax.random.split(key, num_steps)
+        return loop.flat(loop.collect(env, policy, (), workers, keys)[1])
+
+    return play(KEY)
+
+
+def copied(rows: Transition) -> Transition:
+    """The same rows, as if a policy had done half of what it saw."""
+    return rows._replace(action=0.5 * rows.obs)
+
+
+GAMMA = 0.8
+NUM_UPDATES = 1500
+PROBES = {
+    "one_step": lambda: recorded(one_step()),
+    "telltale": lambda: recorded(telltale()),
+    "two_steps": lambda: recorded(two_steps()),
+    "endless": lambda: recorded(endless()),
+    "aim up": lambda: recorded(aim(0.5)),
+    "aim down": lambda: recorded(aim(-0.5)),
+    "imitate": lambda: copied(recorded(telltale())),
+}
+LEARNING = dict(lr=3e-3, gamma=GAMMA, target_rate=0.05)
+# What an agent needs besides, to value plain returns, and to act well on noisy data.
+SUITED = {
+    "iql": dict(expectile=0.8, beta=20.0),
+    "sac": dict(init_temperature=0.01, entropy_per_dim=-3.0),
+}
+
+
+class Solved(NamedTuple):
+    agent: Any
+    states: Any  # leaves [probe, ...]
+
+
+@pytest.fixture(scope="module")
+def solved(job):
+    """All probes side by side, in one program."""
+    wanted = LEARNING | SUITED.get(job.name, {})
+    known = set(traced(job.config))
+    config = dataclasses.replace(
+        job.config, **{name: x for name, x in wanted.items() if name in known}
+    )
+    data = [rows() for rows in PROBES.values()]
+    data = jax.tree.map(lambda *x: jnp.stack(x), *data)
+
+    @jax.jit
+    def train(data, key):
+        def one(data):
+            buffer = uniform.offline(data, 32)
+            agent = build(config, buffer)
+            run = Run(agent.init(key), buffer.init(), ())
+            return loop.offline(agent, buffer, run, key, 0, NUM_UPDATES)[0].agent
+
+        return jax.vmap(one)(data)
+
+    def build(config, buffer):
+        plan = base.Plan(NUM_UPDATES, 1)
+        return AGENTS[job.name].recipe(ENV.spec, config, plan, buffer, buffer).offline
+
+    return Solved(build(config, uniform.offline(DATASET, 32)), train(data, KEY))
+
+
+def on(solved, probe):
+    return member(solved.states, list(PROBES).index(probe))
+
+
+def q_at(solved, probe, obs, rows):
+    """The critics' mean value of what the data did at `obs`, as an update tells it."""
+    at = np.flatnonzero(rows.obs[:, 0] == obs)[:32]
+    batch = uniform.evenly(uniform.take(rows, at), jnp.asarray(at))
+    _, info = jax.jit(solved.agent.update)(on(solved, probe), batch, KEY)
+    if "q" not in info.metrics:
+        pytest.skip("the agent estimates no values")
+    return float(info.metrics["q"])
+
+
+@pytest.mark.parametrize(
+    "probe, values",
+    [
+        ("one_step", {1.0: 1.0}),
+        ("telltale", {1.0: 1.0, -1.0: -1.0}),
+        ("two_steps", {0.0: GAMMA, 1.0: 1.0}),
+        ("endless", {1.0: 1 / (1 - GAMMA)}),
+    ],
+)
+def test_values_are_learned(solved, probe, values):
+    rows = PROBES[probe]()
+    for obs, expected in values.items():
+        learned = q_at(solved, probe, obs, rows)
+        np.testing.assert_allclose(learned, expected, rtol=0.05, atol=0.02)
+
+
+def exploited(solved, probe, obs):
+    store = uniform.offline(DATASET, 32)
+    obs = jnp.asarray(obs)[:, None]
+    keys = jax.random.split(KEY, len(obs))
+    state = on(solved, probe)
+    return acts(solved.agent.exploit, store, state, store.init(), obs, keys)[:, 0]
+
+
+@pytest.mark.parametrize("probe, target", [("aim up", 0.5), ("aim down", -0.5)])
+def test_better_actions_are_taken(job, solved, probe, target):
+    """The data's mean action is 0: whoever only imitates stays there."""
+    action = exploited(solved, probe, [1.0])
+    expected = 0.0 if job.name in IMITATORS else target
+    np.testing.assert_allclose(action, [expected], atol=0.15)
+
+
+def test_what_the_data_did_everywhere_is_done_again(job, solved):
+    if job.name not in IMITATORS:
+        pytest.skip("the agent need not imitate")
+    np.testing.assert_allclose(
+        exploited(solved, "imitate", [1.0, -1.0]), [0.5, -0.5], atol=0.05
+    )
