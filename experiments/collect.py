@@ -113,7 +113,7 @@ def make(
         algorithm = agents.find(job.config.algorithm)
         recipe = algorithm.recipe(env.spec, config, plan, nothing, nothing)
         policy = recipe.online.explore
-    key = jax.random.fold_in(jax.random.key(0), KINDS.index(kind))
+    key = jax.random.key(1_000 + KINDS.index(kind))  # apart from those of seeds
     return streams(gather(env, policy, state, key, num_rows), NUM_ENVS)
 
 

@@ -39,14 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="the run directory (default: runs/ALGORITHM/TASK)",
     )
     options, overrides = parser.parse_known_args(arguments)
-    progress = Progress()
+    progress, workdir = Progress(), options.workdir
     if not jax.config.jax_compilation_cache_dir:  # programs compile once per machine
         cache = Path.home() / ".cache" / "o2ojax"
         jax.config.update("jax_compilation_cache_dir", str(cache))
     try:
         config = settings.load(options.config)
         settings.override(config, overrides)
-        workdir = options.workdir or default_workdir(config)
+        workdir = workdir or default_workdir(config)
         if finished(config, workdir, progress):
             return 0
         train(config, workdir, progress)

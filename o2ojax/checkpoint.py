@@ -81,22 +81,18 @@ class Checkpoints:
         Raises:
             UserError: it holds other arrays than `like` asks for.
         """
-        wanted = _named(like)
-        args = ocp.args.Composite(
-            arrays=ocp.args.StandardRestore(
-                {
-                    name: np.empty(leaf.shape, leaf.dtype)
-                    for name, leaf in wanted.items()
-                }
-            )
-        )
+        wanted = {
+            name: np.empty(leaf.shape, leaf.dtype)
+            for name, leaf in _named(like).items()
+        }
+        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(wanted))
         try:
             arrays = self._manager.restore(number, args=args).arrays
         except (ValueError, KeyError) as error:
-            raise UserError(
-                f"checkpoint {number} in {self._directory} holds another kind of agent"
-                " or run than this config describes"
-            ) from error
+            raise self._foreign(number) from error
+        for name, leaf in wanted.items():
+            if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
+                raise self._foreign(number)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
         restored = [
             jax.numpy.asarray(arrays[_name(path)])
@@ -105,6 +101,12 @@ class Checkpoints:
             for path, leaf in leaves
         ]
         return jax.tree.unflatten(treedef, restored)
+
+    def _foreign(self, number: int) -> UserError:
+        return UserError(
+            f"checkpoint {number} in {self._directory} holds another kind of agent or"
+            " run than this config describes; compare the config.json beside it"
+        )
 
     def finish(self) -> None:
         """Waits until what was begun is on disk.

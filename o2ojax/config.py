@@ -6,7 +6,6 @@ returns. Everything that could go wrong with it is said here, before anything co
 
 import ast
 import dataclasses
-import difflib
 import importlib.util
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -15,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from o2ojax import agents, envs
+from o2ojax import agents, envs, replay
 from o2ojax.errors import UserError, unknown
 
 RETURN_RANGE = "return_range"
@@ -30,43 +29,42 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
             alone, for a run without data.
     """
     env, _, kind = task.partition("-")
-    config = ConfigDict(type_safe=False)
-    config.algorithm = algorithm
-    config.env = env
-    config.dataset = task if kind else ""  # a shipped name or a file; "" for none
-    config.clip_actions = False  # of a dataset that leaves [-1, 1], rather than refuse
-    config.physics = "auto"  # auto | mujoco
-    config.agent = dataclasses.asdict(agents.find(algorithm).config())
-    config.batch = 256
-    config.reward = ConfigDict(type_safe=False)
-    # what the agent sees is scale * reward + shift, offline and online alike
-    config.reward.scale = 1.0  # or "return_range": 1000 / (max - min return of data)
-    config.reward.shift = 0.0
-    config.replay = ConfigDict(type_safe=False)
-    config.replay.name = "uniform"  # uniform | symmetric | online
-    config.replay.capacity = 0  # rows of the online ring; 0 keeps every step
-    config.offline = ConfigDict(type_safe=False)
-    config.offline.updates = 1_000_000
-    config.offline["from"] = ""  # a run directory to take the offline agents from
-    config.online = ConfigDict(type_safe=False)
-    config.online.steps = 1_000_000  # per member, all its environments together
-    config.online.envs = 1  # per member
-    config.online.updates_per_step = 1.0  # per transition
-    config.online.warmup = 0  # steps gathered before the first online update
-    config.online.until = float("inf")  # stop early once a member scores this
-    config.eval = ConfigDict(type_safe=False)
-    config.eval.every = 10_000
-    config.eval.episodes = 10
-    config.seeds = 4  # how many, counted from 0; or a tuple of them
-    config.population = ConfigDict(
-        type_safe=False
-    )  # agent field -> values; members are all pairs
-    config.checkpoint = ConfigDict(type_safe=False)
-    config.checkpoint.every = 50_000
-    config.log = ConfigDict(type_safe=False)
-    config.log.every = 1_000
-    config.wandb = ""  # a Weights & Biases project, if one is wanted
-    return config
+    fields = dict(
+        algorithm=algorithm,
+        env=env,
+        dataset=task if kind else "",  # a shipped name or a file; "" for none
+        clip_actions=False,  # of a dataset that leaves [-1, 1], rather than refuse
+        physics="auto",  # auto | mujoco
+        agent=dataclasses.asdict(agents.find(algorithm).config()),
+        batch=256,
+        # what the agent sees is scale * reward + shift, offline and online alike
+        reward=dict(
+            scale=1.0,  # or "return_range": 1000 / (max - min return of the dataset)
+            shift=0.0,
+        ),
+        replay=dict(
+            name="uniform",  # uniform | symmetric | online
+            capacity=0,  # rows of the online ring; 0 keeps every step
+        ),
+        offline={
+            "updates": 1_000_000,
+            "from": "",  # a run directory to take the offline agents from
+        },
+        online=dict(
+            steps=1_000_000,  # per member, all its environments together
+            envs=1,  # per member
+            updates_per_step=1.0,  # per transition
+            warmup=0,  # of the steps, those gathered before the first update
+            until=float("inf"),  # stop early once a member scores this
+        ),
+        eval=dict(every=10_000, episodes=10),
+        seeds=4,  # how many, counted from 0; or a tuple of them
+        population={},  # agent field -> values; members are seeds x their product
+        checkpoint=dict(every=50_000),
+        log=dict(every=1_000),
+        wandb="",  # a Weights & Biases project, if one is wanted
+    )
+    return ConfigDict(fields, type_safe=False)
 
 
 def load(path_and_task: str) -> ConfigDict:
@@ -184,9 +182,12 @@ def round_shape(config: ConfigDict) -> tuple[int, int]:
     The shortest round in which the updates per transition come out whole: one step and
     one update for a ratio of 1, five steps and sixteen updates for 3.2.
     """
-    ratio = Fraction(config.online.updates_per_step).limit_denominator(1000)
-    ratio *= config.online.envs
+    ratio = _ratio(config) * config.online.envs
     return ratio.denominator, ratio.numerator
+
+
+def _ratio(config: ConfigDict) -> Fraction:
+    return Fraction(config.online.updates_per_step).limit_denominator(1000)
 
 
 def check(config: ConfigDict) -> None:
@@ -199,6 +200,8 @@ def check(config: ConfigDict) -> None:
     if config.env not in envs.ENVS:
         raise unknown("environment", config.env, envs.ENVS)
     envs.choose_physics(config.physics)
+    if config.replay.name not in replay.BUFFERS:
+        raise unknown("replay", config.replay.name, replay.BUFFERS)
     _check_numbers(config)
     _check_rhythm(config)
     _check_agent(algorithm.config, config)
@@ -232,20 +235,33 @@ def _check_numbers(config: ConfigDict) -> None:
         "log.every": 1,
     }
     for name, least in at_least.items():
-        value = config
-        for part in name.split("."):
-            value = value[part]
+        value = _get(config, name)
         if value < least:
             raise UserError(f"config.{name} is {value}; it must be at least {least}")
-    if not 0 < config.online.updates_per_step < float("inf"):
+    updates = config.online.updates_per_step
+    if not 0 < updates < float("inf") or abs(_ratio(config) / updates - 1) > 1e-6:
         raise UserError(
-            f"config.online.updates_per_step is {config.online.updates_per_step};"
-            " it must be a positive number"
+            f"config.online.updates_per_step is {updates}; it must be a positive number"
+            " that is a fraction of whole numbers up to 1000, as 1, 0.25 or 3.2"
+        )
+    for name in ("reward.scale", "reward.shift"):
+        value = _get(config, name)
+        if value != RETURN_RANGE and not abs(value) < float("inf"):
+            raise UserError(f"config.{name} is {value}; it must be a finite number")
+    if not config.online.until > -float("inf"):
+        raise UserError(
+            f"config.online.until is {config.online.until}; it must be a score, or inf"
         )
     if not seeds(config):
         raise UserError("config.seeds names no seed; it takes a number above 0")
     if len(set(seeds(config))) < len(seeds(config)):
         raise UserError(f"config.seeds {seeds(config)} names a seed twice")
+
+
+def _get(config: ConfigDict, name: str) -> Any:
+    for part in name.split("."):
+        config = config[part]
+    return config
 
 
 def _check_rhythm(config: ConfigDict) -> None:
@@ -271,10 +287,10 @@ def _check_rhythm(config: ConfigDict) -> None:
                 " steps (config.online.envs environments, times the steps that make"
                 f" the updates come out whole), so it must be a multiple of {steps}"
             )
-    if config.online.warmup > config.online.steps:
+    if config.online.warmup >= config.online.steps:
         raise UserError(
-            f"config.online.warmup {config.online.warmup} is more than"
-            f" config.online.steps {config.online.steps}"
+            f"config.online.warmup is {config.online.warmup}; it is part of"
+            f" config.online.steps, {config.online.steps}, and must be smaller"
         )
     if 0 < config.replay.capacity < max(steps, config.online.warmup):
         raise UserError(
@@ -291,12 +307,11 @@ def _check_agent(kind: type, config: ConfigDict) -> None:
     }
     for name, values in config.population.items():
         if name not in floats:
-            near = difflib.get_close_matches(name, floats, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ";"
-            raise UserError(
-                f"config.population.{name}: members can only differ in numbers that"
-                f" {config.algorithm} traces{hint} Those are: "
-                + ", ".join(sorted(floats))
+            raise unknown(
+                f"config.population field (of the numbers that {config.algorithm}"
+                " traces)",
+                name,
+                floats,
             )
         if not len(values):
             raise UserError(f"config.population.{name} lists no value")

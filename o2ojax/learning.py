@@ -35,7 +35,7 @@ def descend(
 
 def follow(target: Params, params: Params, rate: Array) -> Params:
     """Moves target weights by `rate` of the way towards the weights."""
-    return jax.tree.map(lambda old, new: old + rate * (new - old), target, params)
+    return optax.incremental_update(params, target, rate)
 
 
 def finite(tree: Any) -> Array:

@@ -1,5 +1,6 @@
 """Where the numbers go while a run goes on: JSON lines, TensorBoard, W&B if asked."""
 
+import hashlib
 import json
 import math
 import os
@@ -20,16 +21,18 @@ class Logs:
         workdir: the run directory.
         size: bytes of `metrics.jsonl` to keep; what follows them came after the
             checkpoint that is being resumed, and will be written again.
-        step: where TensorBoard goes on from; points from there on are replaced.
+        step: where TensorBoard goes on from; points after it are replaced.
         wandb_project: a Weights & Biases project, or "".
     """
 
     def __init__(self, workdir: Path, size: int, step: int, wandb_project: str = ""):
         path = workdir / "metrics.jsonl"
         path.touch()
+        if path.stat().st_size < size:
+            raise UserError(f"{path} is shorter than its checkpoint remembers it")
         os.truncate(path, size)
         self._lines = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
         self._wandb = _start_wandb(wandb_project, workdir) if wandb_project else None
 
     def write(
@@ -54,7 +57,8 @@ class Logs:
                 self._wandb.log({f"{phase}/{name}": per_member.tolist()}, step=total)
 
     def size(self) -> int:
-        """Bytes of `metrics.jsonl` so far: what a checkpoint remembers."""
+        """Bytes of `metrics.jsonl` so far, all on disk: what a checkpoint remembers."""
+        os.fsync(self._lines.fileno())
         return self._lines.tell()
 
     def close(self) -> None:
@@ -79,4 +83,7 @@ def _start_wandb(project: str, workdir: Path) -> Any:
         raise UserError(
             f"config.wandb={project!r} needs the wandb package: pip install wandb"
         ) from error
-    return wandb.init(project=project, dir=str(workdir), name=workdir.name)
+    name = hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:16]
+    return wandb.init(
+        project=project, dir=str(workdir), name=workdir.name, id=name, resume="allow"
+    )

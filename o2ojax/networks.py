@@ -15,19 +15,20 @@ Init = Callable[..., Array]
 def orthogonal(gain: float = 2.0**0.5) -> Init:
     """Orthogonal weights, by default of gain sqrt(2): IQL's, for every layer.
 
-    The orthogonal factor of a Gaussian matrix is uniform over rotations. It is found by
-    Newton-Schulz steps, which are matrix products alone: LAPACK's factorisations, run
-    side by side for a population, can wait for each other for ever on a CPU with two
-    threads.
+    The polar factor of a Gaussian matrix is uniform over orthogonal ones. It is found
+    by Newton-Schulz steps, which are matrix products alone: LAPACK's factorisations,
+    run side by side for a population, can wait for each other for ever on a CPU with
+    two threads.
     """
 
     def init(key, shape, dtype=jnp.float32):
-        rows, columns = max(shape), min(shape)
+        columns, rows = sorted(shape)
         x = jax.random.normal(key, (rows, columns), dtype)
         x = x / (jnp.sqrt(rows) + jnp.sqrt(columns))  # largest singular value about 1
 
         def step(x, _):
-            return 1.5 * x - 0.5 * x @ (x.T @ x), None
+            gram = jnp.matmul(x.T, x, precision="highest")
+            return 1.5 * x - 0.5 * jnp.matmul(x, gram, precision="highest"), None
 
         x, _ = jax.lax.scan(step, x, None, length=50)  # grows a value of 1e-7 to 1
         return gain * (x if shape[0] >= shape[1] else x.T)
@@ -36,12 +37,12 @@ def orthogonal(gain: float = 2.0**0.5) -> Init:
 
 
 def fan_in_uniform() -> Init:
-    """Uniform in +-1/sqrt(fan in): SAC's hidden layers."""
+    """Uniform in +-1/sqrt(fan in)."""
     return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def small_uniform(bound: float) -> Init:
-    """Uniform in +-bound: SAC's last layers."""
+    """Uniform in +-bound, for last layers that begin near 0."""
 
     def init(key, shape, dtype=jnp.float32):
         return jax.random.uniform(key, shape, dtype, -bound, bound)
@@ -155,8 +156,9 @@ class Squashed:
         return jnp.tanh(before), self._log_prob_before(before)
 
     def log_prob(self, action: Array) -> Array:
-        """The log-density [...] of an action strictly inside (-1, 1)."""
-        return self._log_prob_before(jnp.arctanh(action))
+        """The log-density [...] of an action; the border counts as just inside."""
+        inside = jnp.clip(action, -1 + 1e-5, 1 - 1e-5)
+        return self._log_prob_before(jnp.arctanh(inside))
 
     def mode(self) -> Array:
         """tanh of the Gaussian's mean, [..., A]."""

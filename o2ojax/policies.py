@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from o2ojax.types import Policy
 
@@ -26,6 +27,23 @@ def memoryless(choose: Callable) -> Policy:
         return memory, transition
 
     return Policy(start, act, remember)
+
+
+def gaussian(distribution: Callable) -> tuple[Policy, Policy]:
+    """To explore and to exploit: samples clipped to [-1, 1], and the mean.
+
+    Args:
+        distribution: (agent_state, obs [O]) -> distrax distribution over [A].
+    """
+
+    def explore(agent_state, obs, key):
+        return jnp.clip(distribution(agent_state, obs).sample(seed=key), -1.0, 1.0)
+
+    def exploit(agent_state, obs, key):
+        del key
+        return distribution(agent_state, obs).mode()
+
+    return memoryless(explore), memoryless(exploit)
 
 
 def uniform(action_dim: int) -> Policy:

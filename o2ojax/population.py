@@ -15,7 +15,8 @@ from o2ojax import learning, loop, replay
 from o2ojax.agents import base
 from o2ojax.types import Array, Env, Key, Recipe, Run, Transition
 
-INIT, OFFLINE, HAND_OVER, ONLINE, EVALUATE = range(5)  # streams of a member's key
+# streams of a member's key
+INIT, OFFLINE, HAND_OVER, ONLINE, EVALUATE_OFFLINE, EVALUATE_ONLINE = range(6)
 
 
 class Sizes(NamedTuple):
@@ -69,7 +70,8 @@ class Programs(NamedTuple):
 
     begin:     (members, dataset) -> Run.
     offline:   (run, members, dataset, first, num_updates) -> (Run, metrics [M]).
-    hand_over: (run, members, dataset) -> Run.
+    hand_over: (run, members, dataset) -> Run, its environments started and the warm-up
+               gathered.
     online:    (run, members, dataset, first, num_rounds) -> (Run, metrics [M]).
     evaluate_offline, evaluate_online:
                (run, members, dataset, step) -> returns [M, episodes].
@@ -172,16 +174,19 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
             sizes.updates_per_round,
         )
 
-    def evaluate(agent_and_buffer, run, member, dataset, step) -> Array:
-        agent, buffer = agent_and_buffer(recipe_of(member, dataset))
-        key = jax.random.fold_in(jax.random.fold_in(member.keys, EVALUATE), step)
+    def evaluate_offline(run, member, dataset, step):
+        recipe = recipe_of(member, dataset)
+        stream = jax.random.fold_in(member.keys, EVALUATE_OFFLINE)
+        return evaluate(recipe.offline, recipe.offline_buffer, run, stream, step)
+
+    def evaluate_online(run, member, dataset, step):
+        recipe = recipe_of(member, dataset)
+        stream = jax.random.fold_in(member.keys, EVALUATE_ONLINE)
+        return evaluate(recipe.online, recipe.online_buffer, run, stream, step)
+
+    def evaluate(agent, buffer, run, stream, step) -> Array:
+        key = jax.random.fold_in(stream, step)
         return loop.evaluate(env, agent.exploit, buffer, run, key, sizes.eval_episodes)
-
-    def evaluate_offline(*args):
-        return evaluate(lambda r: (r.offline, r.offline_buffer), *args)
-
-    def evaluate_online(*args):
-        return evaluate(lambda r: (r.online, r.online_buffer), *args)
 
     return Programs(
         begin=over_members(begin, (0, None)),

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from rich.text import Text
 from o2ojax import statistics
 from o2ojax.data import reference
 from o2ojax.errors import UserError
+from o2ojax.files import write_whole
 
 COLUMNS = (
     "agent",
@@ -231,7 +231,7 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
         ncols=columns,
         frameon=False,
     )
-    _save(figure, Path(path))
+    write_whole(Path(path), lambda unfinished: figure.savefig(unfinished, format="png"))
 
 
 def _titles(results: Sequence[Result]) -> list[str]:
@@ -324,12 +324,3 @@ def _draw_series(
     axes.plot(step, score, color=colour, linewidth=0.7, alpha=0.3)
     axes.fill_between(step, *bounds.T, color=colour, alpha=0.2, linewidth=0)
     axes.plot(step, iqm, color=colour, linewidth=2.4, linestyle=dash, label=label)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(scratch, format="png")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)

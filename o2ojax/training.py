@@ -6,15 +6,14 @@ it needs to go on is in the newest checkpoint: the `Run`, and the `Record`.
 """
 
 import dataclasses
-import errno
+import fcntl
 import importlib.metadata
 import json
-import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +63,7 @@ class Record:
     log_size: bytes of metrics.jsonl.
     seconds: spent in each phase's chunks, compilation aside.
     reached: whether a member has scored `online.until`.
+    updates_taken: offline updates that its agents had from another run.
     """
 
     phase: str = "offline"
@@ -75,6 +75,7 @@ class Record:
         default_factory=lambda: {"offline": 0.0, "online": 0.0}
     )
     reached: bool = False
+    updates_taken: int = 0
 
 
 class Interrupted(Exception):
@@ -144,28 +145,27 @@ def train(config: ConfigDict, workdir: Path, progress: Progress) -> dict[str, An
 
 def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
     """Both phases, resumed where a checkpoint is. Returns how it ended."""
-    open_workdir(job)
-    checkpoints = Checkpoints(
-        job.workdir / "checkpoints", keep=job.sizes.offline_updates
-    )
-    run, record = restore(job, checkpoints) or begin(job, progress)
-    describe(job)
-    total = _number(job, record)
-    logs = Logs(job.workdir, record.log_size, total, job.config.wandb)
-    session = Session(job, checkpoints, logs, progress, record)
-    try:
-        with stop_on_signal() as session.asked_to_stop:
+    with ExitStack() as opened:
+        opened.enter_context(sole_owner(job))
+        checkpoints = Checkpoints(
+            job.workdir / "checkpoints", keep=job.sizes.offline_updates
+        )
+        opened.callback(checkpoints.close)
+        run, record = restore(job, checkpoints) or begin(job, progress)
+        describe(job)
+        logs = Logs(
+            job.workdir, record.log_size, _number(job, record), job.config.wandb
+        )
+        opened.callback(logs.close)
+        session = Session(job, checkpoints, logs, progress, record)
+        session.asked_to_stop = opened.enter_context(stop_on_signal())
+        run = session.phase(run)
+        session.save(run)
+        if job.sizes.online_steps and record.phase == "offline":
+            checkpoints.finish()
+            run = hand_over(job, run, record)
             run = session.phase(run)
             session.save(run)
-            if job.sizes.online_steps:
-                if record.phase == "offline":
-                    checkpoints.finish()
-                    run = hand_over(job, run, record)
-                run = session.phase(run)
-                session.save(run)
-    finally:
-        logs.close()
-        checkpoints.close()
     return run, record
 
 
@@ -206,7 +206,8 @@ class Session:
         log, evaluation, checkpoint = (
             job.config[name].every for name in ("log", "eval", "checkpoint")
         )
-        if not total and not record.points:  # nothing to learn offline: where it starts
+        if not total and not record.points:  # the point that the online phase leaves
+            self.look_for_nan(run)
             self.evaluate(run)
         if record.step == total or record.reached:
             return run
@@ -263,7 +264,9 @@ class Session:
             _number(job, record),
             {"returns": returns, "score": score},
         )
-        record.reached = bool((score >= job.config.online.until).any())
+        record.reached = record.phase == "online" and bool(
+            (score >= job.config.online.until).any()
+        )
         self.progress.point(record.phase, record.step, statistics.interval(score))
 
     def look_for_nan(self, run: Run) -> None:
@@ -356,6 +359,14 @@ def take_over(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
         raise UserError(
             f"config.offline.from={source}: its offline phase has not come to an end"
         )
+    ours = described_config(job.config) | {"data_fingerprint": job.fingerprint}
+    compared = ("reward", "agent", "data_fingerprint")
+    changed = settings.differences(
+        {name: described[name] for name in compared},
+        {name: ours[name] for name in compared},
+    )
+    if changed:
+        progress.warn(f"{source} was trained otherwise: {'; '.join(changed)}")
     note = agents.find(job.config.algorithm).offline_only
     if described["online"]["steps"] == 0 and note:
         progress.warn(f"{source} is an offline-only run: {note}")
@@ -369,40 +380,51 @@ def take_over(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
     taken = checkpoints.restore(number, like)
     checkpoints.close()
     index = np.array(_sources(job, described, num_taken, source))
-    return jax.tree.map(lambda leaf: leaf[index], taken), Record()
+    return jax.tree.map(lambda leaf: leaf[index], taken), Record(updates_taken=number)
 
 
 def _sources(job: Job, described: dict, num_taken: int, source: Path) -> list[int]:
     """Which of the taken members each of ours goes on from."""
     theirs, ours = list(described["seeds"]), list(settings.seeds(job.config))
-    if num_taken == job.num_members:
+    mine = described_config(job.config)
+    if (theirs, described["population"]) == (ours, mine["population"]):
         return list(range(num_taken))
-    missing = sorted(set(ours) - set(theirs))
-    if num_taken != len(theirs) or missing:
+    if described["population"] or not set(ours) <= set(theirs):
         raise UserError(
-            f"config.offline.from={source} has {num_taken} members, seeds {theirs};"
-            f" this run has {job.num_members}, seeds {ours}. Either both have the same"
-            " number of members, or the other has no population and all these seeds"
+            f"config.offline.from={source} has seeds {theirs} and population"
+            f" {described['population']}; this run has seeds {ours} and population"
+            f" {mine['population']}. Either both are the same, or the other run has no"
+            " population and all of these seeds"
         )
     return [theirs.index(seed) for seed in ours] * (job.num_members // len(ours))
 
 
-def open_workdir(job: Job) -> None:
+@contextmanager
+def sole_owner(job: Job) -> Iterator[None]:
     """Makes the run directory, or holds the run that is in it against this one.
 
     Raises:
-        UserError: it cannot be written, or holds a run of another config.
+        UserError: it cannot be written, another process is running in it, or it holds
+            a run of another config.
     """
     try:
         job.workdir.mkdir(parents=True, exist_ok=True)
-        if not os.access(job.workdir, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        lock = (job.workdir / ".lock").open("w")
     except OSError as error:
         raise UserError(
             f"--workdir={job.workdir} cannot be written: {error.strerror}"
         ) from error
-    if _described(job.workdir):
-        refuse_another_config(_description(job), job.workdir)
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"another process is running in {job.workdir}; wait for it, or give"
+                " another --workdir"
+            ) from error
+        if _described(job.workdir):
+            refuse_another_config(_description(job), job.workdir)
+        yield
 
 
 def describe(job: Job) -> None:
@@ -502,21 +524,25 @@ def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
     """Writes `summary.json` and `curves.png`, and shows the table."""
     steps = record.step if record.phase == "online" else 0
     learned = max(steps - job.sizes.warmup, 0)
-    offline_updates = job.sizes.offline_updates
+    updates = job.sizes.offline_updates
+    rounds = learned // job.sizes.transitions_per_round
     speeds = {
         "offline": {
-            "updates": offline_updates,
-            "updates_per_second": _rate(job, "offline", offline_updates, record),
+            "updates": updates + record.updates_taken,
+            "updates_per_second": _rate(job, "offline", updates, record),
         },
         "online": {
             "steps": steps,
-            "updates": round(learned * job.config.online.updates_per_step),
+            "updates": rounds * job.sizes.updates_per_round,
             "steps_per_second": _rate(job, "online", learned, record),
         },
     }
-    summary = statistics.summarise(described_config(job.config), curves(record), speeds)
-    write_json(job.workdir / "summary.json", summary)
-    report.draw([report.read(job.workdir)], job.workdir / "curves.png")
+    described = described_config(job.config)
+    summary = statistics.summarise(described, curves(record), speeds)
+    save_returns(job.workdir, record)
+    result = report.Result(str(job.workdir), described, curves(record), summary)
+    report.draw([result], job.workdir / "curves.png")
+    write_json(job.workdir / "summary.json", summary)  # last: its presence means done
     progress.table(report.table([summary]))
     return summary
 

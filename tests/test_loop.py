@@ -104,9 +104,7 @@ def test_flat_is_in_the_order_of_time():
         env, diary().explore, run.agent, run.workers, jax.random.split(KEY, 2)
     )
     rows = loop.flat(fresh)
-    np.testing.assert_array_equal(
-        rows.obs[:, 0], np.concatenate([starts, starts + 1])
-    )
+    np.testing.assert_array_equal(rows.obs[:, 0], np.concatenate([starts, starts + 1]))
     assert rows.action.shape == (6, 1) and rows.last.shape == (6,)
 
 
@@ -289,7 +287,7 @@ def sloped():
 
 
 def test_episodes_of_different_lengths_are_each_counted_once():
-    """An episode that is over earns nothing from the one that restarted in its place."""
+    """An episode that is over earns nothing from its successor."""
     returns = evaluated(sloped(), num_episodes=40)
     assert set(returns.tolist()) == {1.0, 3.0, 6.0, 10.0, 15.0}
 

@@ -247,7 +247,7 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_kept(
         ("--config.env=halfcheetah", "halfcheetah"),
         ("--config.physics=bullet", "unknown physics 'bullet'"),
         ("--config.replay.name=fancy", "unknown replay 'fancy'"),
-        ("--config.population.widths=1,2", "config.population.widths"),
+        ("--config.population.widths=1,2", "of the numbers that iql traces"),
         ("--config.population.expectil=0.1", "did you mean 'expectile'"),
         ("--config.eval.every=15", "must be a multiple of config.log.every"),
         ("--config.online.envs=3", "config.log.every is 10"),

@@ -13,4 +13,5 @@ def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
     config = defaults("iql", task)
     config.reward.scale = RETURN_RANGE
     config.replay.name = "uniform"
+    config.eval.every = 5_000
     return config

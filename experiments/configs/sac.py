@@ -1,4 +1,4 @@
-"""SAC (Haarnoja et al., 2018) from scratch, the way rlkit made D4RL's datasets."""
+"""SAC (Haarnoja et al., 2018) from scratch."""
 
 from o2ojax.config import ConfigDict, defaults
 

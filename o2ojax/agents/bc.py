@@ -1,12 +1,11 @@
 """Behaviour cloning: do what the data did.
 
-The policy is IQL's, so that what separates the two is the learning alone.
+The policy is IQL's, learned at a constant rate from the likelihood of the data.
 Pomerleau, "ALVINN: An Autonomous Land Vehicle in a Neural Network", NeurIPS 1988.
 """
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import optax
 
 from o2ojax import learning, networks, policies
@@ -31,7 +30,7 @@ class BCState(NamedTuple):
 
 
 def bc(spec: EnvSpec, config: BCConfig) -> Agent:
-    """Builds the agent. Call it inside the traced function that uses it."""
+    """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.GaussianActor(spec.action_dim, config.widths)
     optimiser = optax.adam(config.lr)
 
@@ -52,17 +51,10 @@ def bc(spec: EnvSpec, config: BCConfig) -> Agent:
         actor, metrics = descend(optimiser, state.actor, actor_loss)
         return BCState(actor), Info(metrics)
 
-    def explore(state: BCState, obs, key):
-        sample = actor_net.apply(state.actor.params, obs).sample(seed=key)
-        return jnp.clip(sample, -1.0, 1.0)
-
-    def exploit(state: BCState, obs, key):
-        del key
-        return actor_net.apply(state.actor.params, obs).mode()
-
-    return Agent(
-        init, update, policies.memoryless(explore), policies.memoryless(exploit)
+    explore, exploit = policies.gaussian(
+        lambda state, obs: actor_net.apply(state.actor.params, obs)
     )
+    return Agent(init, update, explore, exploit)
 
 
 def recipe(

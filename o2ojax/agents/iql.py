@@ -46,7 +46,7 @@ def iql(
     config: IQLConfig,
     actor_schedule: optax.Schedule | None = None,
 ) -> Agent:
-    """Builds the agent. Call it inside the traced function that uses it.
+    """Builds the agent, inside the traced function that uses it: floats are traced.
 
     Args:
         actor_schedule: learning rate of the policy by update; constant by default.
@@ -85,18 +85,18 @@ def iql(
         value, value_metrics = descend(optimiser, state.value, value_loss)
 
         # Actor: imitate the data, the better actions more.
-        advantage = target_q - value_net.apply(value.params, data.obs)
-        weight = losses.advantage_weight(advantage, config.beta, config.max_weight)
+        advantage = target_q - value_net.apply(value.params, data.obs)  # [B]
+        imitation = losses.advantage_weight(advantage, config.beta, config.max_weight)
 
         def actor_loss(params):
             policy = actor_net.apply(params, data.obs, True, rngs={"dropout": key})
-            loss = -(weight * policy.log_prob(data.action)).mean()
+            loss = -(imitation * policy.log_prob(data.action)).mean()
             return loss, {"actor_loss": loss, "advantage": advantage.mean()}
 
         actor, actor_metrics = descend(actor_optimiser, state.actor, actor_loss)
 
         # Critic: regress onto the value of the next state.
-        next_value = value_net.apply(value.params, data.next_obs)
+        next_value = value_net.apply(value.params, data.next_obs)  # [B]
         target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
 
         def critic_loss(params):
@@ -111,17 +111,10 @@ def iql(
         state = IQLState(actor, critic, value, target_critic)
         return state, Info(value_metrics | actor_metrics | critic_metrics)
 
-    def explore(state: IQLState, obs, key):
-        sample = actor_net.apply(state.actor.params, obs).sample(seed=key)
-        return jnp.clip(sample, -1.0, 1.0)
-
-    def exploit(state: IQLState, obs, key):
-        del key
-        return actor_net.apply(state.actor.params, obs).mode()
-
-    return Agent(
-        init, update, policies.memoryless(explore), policies.memoryless(exploit)
+    explore, exploit = policies.gaussian(
+        lambda state, obs: actor_net.apply(state.actor.params, obs)
     )
+    return Agent(init, update, explore, exploit)
 
 
 def recipe(
@@ -132,7 +125,7 @@ def recipe(
     The two published settings: in a run that stays offline, the policy's learning rate
     falls to 0 by a cosine; in a run that goes online, it is constant throughout.
     """
-    schedule = optax.constant_schedule(config.lr)
+    schedule = None
     if plan.online_steps == 0:
         schedule = optax.cosine_decay_schedule(config.lr, plan.offline_updates)
     return base.keep_learning(

@@ -1,8 +1,8 @@
 """Soft Actor-Critic: the return, plus a price for being predictable.
 
 Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018,
-arxiv.org/abs/1812.05905. Initialisation, and losses that are all computed before any
-step, as in rlkit, the code behind D4RL's datasets and Off2OnRL.
+arxiv.org/abs/1812.05905. All losses are those of the weights before the update, as in
+rlkit, the code behind D4RL's datasets and Off2OnRL.
 """
 
 from typing import NamedTuple
@@ -41,7 +41,7 @@ class SACState(NamedTuple):
 
 
 def sac(spec: EnvSpec, config: SACConfig) -> Agent:
-    """Builds the agent. Call it inside the traced function that uses it."""
+    """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
     critic_net = networks.ensemble(networks.Critic, config.num_critics)(
         config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)

@@ -4,7 +4,6 @@ Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning" (2020),
 arxiv.org/abs/2004.07219
 """
 
-import difflib
 import os
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ import numpy as np
 
 from o2ojax.data import shipped
 from o2ojax.data.dataset import DataError, Dataset, from_arrays
+from o2ojax.errors import unknown
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 OPTIONAL = ("timeouts", "next_observations", "final_observations")
@@ -50,7 +50,10 @@ def read(source: str | os.PathLike, clip_actions: bool = False) -> Dataset:
         return reader(source, clip_actions)
     name, known = os.fspath(source), shipped.shipped_names()
     if name not in known:
-        raise DataError(_unknown(name, known))
+        paths = ", ".join(_READERS)
+        raise DataError(
+            f"{unknown('dataset', name, known)}; or a path ending in {paths}"
+        )
     with resources.as_file(shipped.folder() / f"{name}.npz") as path:
         return read_npz(path, clip_actions)
 
@@ -115,15 +118,6 @@ def _columns(path: Path, open_file: Callable) -> dict[str, np.ndarray]:
         names = ", ".join(found) or "nothing"
         raise DataError(f"{path}: has no {', '.join(missing)}; found {names}")
     return columns
-
-
-def _unknown(name: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else "."
-    return (
-        f"unknown dataset {name!r}{hint} Shipped: {', '.join(known) or 'none'}. Or "
-        f"give a path that ends in {', '.join(_READERS)}"
-    )
 
 
 _READERS = {".hdf5": read_hdf5, ".h5": read_hdf5, ".npz": read_npz}

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from o2ojax.data.dataset import DataError, from_arrays, matrix
+from o2ojax.files import write_whole
 from o2ojax.types import Transition
 
 
@@ -47,13 +48,7 @@ def write(path: str | os.PathLike, transitions: Transition) -> None:
         raise DataError(f"{path}: the name of a dataset's file must end in .npz")
     columns = _pack(str(path), transitions)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            np.savez_compressed(file, **columns)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, lambda unfinished: np.savez_compressed(unfinished, **columns))
 
 
 def _pack(name: str, transitions: Transition) -> dict[str, np.ndarray]:

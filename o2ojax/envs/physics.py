@@ -96,6 +96,7 @@ def c_physics(
         return after.astype(np.float32).reshape(*given.shape[:-1], size)
 
     def advance(state: PhysicsState, control: Array) -> PhysicsState:
+        # A member that died of NaN must not spoil the workspaces that all share.
         control = jnp.where(jnp.isfinite(control), control, 0.0)
         # One array each way: what a callback costs is per array, not per number.
         row = jax.pure_callback(

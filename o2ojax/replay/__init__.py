@@ -4,7 +4,8 @@ from o2ojax.errors import UserError, unknown
 from o2ojax.replay import uniform
 from o2ojax.types import Array, Buffer, Transition
 
-BUFFERS = ("uniform", "symmetric", "online")
+FROM_DATA = {"uniform": uniform.union, "symmetric": uniform.symmetric}
+BUFFERS = (*FROM_DATA, "online")
 
 __all__ = ["BUFFERS", "make", "rewarded", "uniform"]
 
@@ -33,8 +34,7 @@ def make(
             f"replay {name!r} draws from a dataset, and the config has none; set"
             " replay.name to 'online', or name a dataset"
         )
-    build = {"uniform": uniform.union, "symmetric": uniform.symmetric}[name]
-    return build(dataset, capacity, batch)
+    return FROM_DATA[name](dataset, capacity, batch)
 
 
 def rewarded(buffer: Buffer, scale: Array, shift: Array) -> Buffer:
