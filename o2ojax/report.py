@@ -35,7 +35,7 @@ NOTE = (
     "Scores are returns on our own tasks and data, scaled by D4RL's reference scores "
     "where those exist: they are not D4RL scores. "
     "Interquartile mean over members, 95% bootstrap interval. Budget: offline updates, "
-    "then environment steps (updates)."
+    "online environment steps (and updates) of each member."
 )
 SCORE_LABEL = "normalised score\n(D4RL reference, our environments and data)"
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without yellow.
@@ -123,9 +123,10 @@ def _read_curves(path: Path) -> statistics.Curves:
 def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     """The cells under COLUMNS: one row, or one for each hyper-parameter setting."""
     parts = summary.get("groups") or [summary]
-    budget = f"{summary['offline']['updates']:,}"
+    budget = _count(summary["offline"]["updates"])
     if "online" in summary:
-        budget += ", {steps:,} ({updates:,})".format(**summary["online"])
+        steps, updates = (_count(summary["online"][x]) for x in ("steps", "updates"))
+        budget += f", {steps} ({updates})"
     cells = []
     for part in parts:
         online = part.get("online", {})
@@ -144,6 +145,14 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def _named(agent: str, settings: dict[str, Any]) -> str:
     return ", ".join([agent, *(f"{name}={value}" for name, value in settings.items())])
+
+
+def _count(number: int) -> str:
+    """20000 as 20k, 1500000 as 1.5M."""
+    for size, letter in ((1_000_000, "M"), (1_000, "k")):
+        if number >= size:
+            return f"{number / size:g}{letter}"
+    return str(number)
 
 
 def _estimate(figure: dict[str, Any] | None) -> str:

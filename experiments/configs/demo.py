@@ -4,14 +4,15 @@ from experiments.configs import iql
 from o2ojax.config import ConfigDict
 
 
-def get_config(task: str = "hopper-medium-replay") -> ConfigDict:
+def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
     """The published losses, with networks and budgets cut down."""
     config = iql.get_config(task)
     config.agent.widths = (64, 64)
     config.agent.lr = 1e-3
     config.batch = 128
-    config.offline.updates = 10_000
-    config.online.steps = 10_000
+    config.offline.updates = 20_000
+    config.online.steps = 20_000
     config.eval.every = 2_000
+    config.eval.episodes = 5
     config.checkpoint.every = 2_000
     return config

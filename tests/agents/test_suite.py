@@ -383,6 +383,26 @@ def test_a_setting_counts_and_a_seed_counts_and_nothing_else(job, life):
         assert differ(member(run.agent, 0), member(run.agent, 1))
 
 
+def test_members_that_start_alike_part_by_their_keys_in_every_phase(job, life):
+    members = job.members()
+
+    def alike(run):
+        return jax.tree.map(lambda x: jnp.stack([x[0]] * NUM_MEMBERS), run)
+
+    def are_all_different(tree):
+        leaves = [leaf.reshape(NUM_MEMBERS, -1) for leaf in jax.tree.leaves(tree)]
+        rows = np.concatenate(leaves, axis=1)
+        return len(np.unique(rows, axis=0)) == NUM_MEMBERS
+
+    assert are_all_different(life.born.agent)
+    trained, _ = job.programs.offline(alike(life.born), members, DATASET, 0, 6)
+    assert are_all_different(trained.agent)
+    handed = job.programs.hand_over(alike(life.trained), members, DATASET)
+    assert are_all_different(handed.replay.rows.action)
+    done, _ = job.programs.online(alike(life.handed), members, DATASET, 0, 6)
+    assert are_all_different(done.replay.rows.action)
+
+
 def test_a_seed_in_company_is_the_seed_alone(job):
     crowd, alone = job.members(), job.members(SEEDS[4:5])
     one, together = offline(job, alone, 2)[0], offline(job, crowd, 2)[0]
