@@ -7,7 +7,6 @@ and a second call makes other kinds from the same run.
 """
 
 import argparse
-import importlib.metadata
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,8 +19,10 @@ from o2ojax import agents, data, envs, loop, policies, population, training
 from o2ojax import config as settings
 from o2ojax.errors import UserError, unknown
 from o2ojax.files import write_json
+from o2ojax.job import Job, Record, prepare
 from o2ojax.progress import Progress
 from o2ojax.types import Env, Policy, Run, Transition
+from o2ojax.workdir import surroundings
 
 KINDS = ("random", "medium-replay", "medium")
 NUM_ENVS = 20  # side by side, where a fixed policy gathers
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if kind not in KINDS:
                 raise unknown("kind of dataset", kind, KINDS)
         workdir = options.workdir or Path("runs") / "collect" / config.env
-        job = training.prepare(config, workdir)
+        job = prepare(config, workdir)
         progress = Progress()
         run, record = training.run_phases(job, progress)
         member = best_member(job, record, progress)
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def best_member(job: training.Job, record: training.Record, progress: Progress) -> int:
+def best_member(job: Job, record: Record, progress: Progress) -> int:
     """The member whose last evaluation scored highest."""
     score = data.score(job.config.env, np.array(record.points[-1]["returns"]))
     score = score.mean(axis=1)
@@ -90,9 +91,7 @@ def best_member(job: training.Job, record: training.Record, progress: Progress) 
     return int(np.nanargmax(score))
 
 
-def make(
-    kind: str, job: training.Job, run: Run, member: int, num_rows: int
-) -> Transition:
+def make(kind: str, job: Job, run: Run, member: int, num_rows: int) -> Transition:
     """The rows of one kind of dataset, in order of time, NumPy."""
     if kind == "medium-replay":
         ring = jax.tree.map(lambda leaf: np.asarray(leaf[member]), run.replay)
@@ -149,9 +148,9 @@ def save(
     path: Path,
     transitions: Transition,
     given: Sequence[str],
-    job: training.Job,
+    job: Job,
     member: int,
-    record: training.Record,
+    record: Record,
 ) -> None:
     """Writes a dataset, and beside it where it came from."""
     data.write(path, transitions)
@@ -173,10 +172,7 @@ def save(
             "max": float(returns.max()),
         },
         "mean_score": float(np.mean(score)),
-        "versions": {
-            name: importlib.metadata.version(name) for name in training.VERSIONED
-        },
-    }
+    } | surroundings()
     write_json(path.with_suffix(".json"), provenance)
     print(
         f"wrote {path}: {len(transitions.reward):,} rows, {len(returns)} episodes,"

@@ -15,12 +15,8 @@ from o2ojax import config as settings
 from o2ojax import report
 from o2ojax.errors import UserError
 from o2ojax.progress import Progress
-from o2ojax.training import (
-    Interrupted,
-    described_config,
-    refuse_another_config,
-    train,
-)
+from o2ojax.training import Interrupted, train
+from o2ojax.workdir import refuse_another_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +69,7 @@ def finished(config: settings.ConfigDict, workdir: Path, progress: Progress) -> 
     path = workdir / "summary.json"
     if not path.exists():
         return False
-    refuse_another_config(described_config(config), workdir)
+    refuse_another_config(settings.described(config), workdir)
     progress.table(report.table([json.loads(path.read_text())]))
     print(f"{workdir} is finished; nothing to do")
     return True

@@ -336,6 +336,16 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
     return plain(config)
 
 
+def described(config: ConfigDict) -> dict[str, Any]:
+    """The config as `config.json` has it, its seeds and settings spelt out."""
+    return as_json(config) | {
+        "seeds": list(seeds(config)),
+        "population": {
+            name: list(values) for name, values in grid(config.population).items()
+        },
+    }
+
+
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     """The fields in which two `as_json` configs differ, as `name: old -> new`."""
     found = []

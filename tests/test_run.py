@@ -14,7 +14,7 @@ import pytest
 
 from experiments import run as command
 from o2ojax import config as settings
-from o2ojax import training
+from o2ojax import job, training
 from o2ojax.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[1]
@@ -51,8 +51,8 @@ def last_run(workdir, *overrides):
     """The Run and the Record of a directory's newest checkpoint."""
     config = settings.load(SMALL[0].partition("=")[2])
     settings.override(config, [*SMALL[1:], *overrides])
-    job = training.prepare(config, workdir)
-    return training.restore(job, Checkpoints(workdir / "checkpoints", keep=60))
+    prepared = job.prepare(config, workdir)
+    return training.restore(prepared, Checkpoints(workdir / "checkpoints", keep=60))
 
 
 @pytest.fixture(scope="module")

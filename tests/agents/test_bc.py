@@ -61,4 +61,7 @@ def test_only_exploration_is_random(start):
 
     mean = act(AGENT.exploit)
     np.testing.assert_array_equal(mean, jnp.broadcast_to(mean[:1], mean.shape))
+    params = by_hand.double(start.actor.params)["params"]["MLP_0"]
+    by_hand_mean = np.tanh(by_hand.mlp(params, np.ones((1, 3)))[0])
+    np.testing.assert_allclose(mean[:1], by_hand_mean, rtol=1e-5)
     assert len(np.unique(act(AGENT.explore)[:, 0])) > 3

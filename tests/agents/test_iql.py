@@ -135,6 +135,9 @@ def test_only_exploration_is_random(start):
 
     mean = act(agent.exploit)
     np.testing.assert_array_equal(mean, jnp.broadcast_to(mean[:1], mean.shape))
+    params = by_hand.double(start.actor.params)["params"]["MLP_0"]
+    by_hand_mean = np.tanh(by_hand.mlp(params, np.ones((1, 3)))[0])
+    np.testing.assert_allclose(mean[:1], by_hand_mean, rtol=1e-5)
     explored = act(agent.explore)
     # N(mean, 1), clipped: the chance to be cut at either end
     cdf = jax.scipy.stats.norm.cdf

@@ -1,0 +1,150 @@
+"""What a run is while it goes on: what stays the same, and what changes."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from o2ojax import agents, data, envs, population, statistics
+from o2ojax import config as settings
+from o2ojax.errors import UserError
+from o2ojax.population import Members, Programs, Sizes
+from o2ojax.types import Run, Transition
+
+
+class Job(NamedTuple):
+    """What stays the same during a run."""
+
+    config: ConfigDict
+    workdir: Path
+    sizes: Sizes
+    members: Members
+    programs: Programs
+    dataset: Transition | None  # on the device
+    fingerprint: str  # of the dataset
+
+    @property
+    def num_members(self) -> int:
+        """Seeds times settings."""
+        return len(self.members.keys)
+
+    def description(self) -> dict[str, Any]:
+        """What `config.json` says of the run."""
+        return settings.described(self.config) | {"data_fingerprint": self.fingerprint}
+
+
+@dataclasses.dataclass
+class Record:
+    """What changes on the host during a run; a checkpoint holds it as JSON.
+
+    phase:   "offline" or "online".
+    step:    updates offline, transitions per member online.
+    points:  evaluations so far: {"phase", "step", "returns" [M][episodes]}.
+    dead:    member -> where its weights stopped being finite.
+    log_size: bytes of metrics.jsonl.
+    seconds: spent in each phase's chunks, compilation aside.
+    reached: whether a member has scored `online.until`.
+    updates_taken: offline updates that its agents had from another run.
+    """
+
+    phase: str = "offline"
+    step: int = 0
+    points: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    dead: dict[str, str] = dataclasses.field(default_factory=dict)
+    log_size: int = 0
+    seconds: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"offline": 0.0, "online": 0.0}
+    )
+    reached: bool = False
+    updates_taken: int = 0
+
+
+def prepare(config: ConfigDict, workdir: Path) -> Job:
+    """Everything that can be refused is refused here, before anything compiles.
+
+    Raises:
+        UserError: the config, the dataset, or the two together cannot work.
+    """
+    settings.check(config)
+    env = envs.make(config.env, config.physics)
+    dataset, fingerprint = None, ""
+    scale = config.reward.scale
+    if config.dataset:
+        logged = data.read(config.dataset, config.clip_actions)
+        data.fit(logged, env.spec)
+        if scale == settings.RETURN_RANGE:
+            scale = 1000 / data.return_range(logged.transitions)
+        dataset = jax.device_put(logged.transitions)
+        fingerprint = data.fingerprint(logged.transitions)
+    elif scale == settings.RETURN_RANGE:
+        raise UserError(
+            "config.reward.scale='return_range' is taken from a dataset, and"
+            " config.dataset names none; give a number"
+        )
+    steps_per_round, updates_per_round = settings.round_shape(config)
+    sizes = Sizes(
+        offline_updates=config.offline.updates,
+        online_steps=config.online.steps,
+        num_envs=config.online.envs,
+        warmup=config.online.warmup,
+        steps_per_round=steps_per_round,
+        updates_per_round=updates_per_round,
+        batch=config.batch,
+        replay=config.replay.name,
+        capacity=config.replay.capacity or max(config.online.steps, 1),
+        eval_episodes=config.eval.episodes,
+        reward_scale=scale,
+        reward_shift=config.reward.shift,
+    )
+    members = population.members(
+        settings.agent_config(config),
+        settings.seeds(config),
+        settings.grid(config.population),
+    )
+    programs = population.programs(agents.find(config.algorithm), env, sizes)
+    return Job(config, workdir, sizes, members, programs, dataset, fingerprint)
+
+
+def total(job: Job, phase: str) -> int:
+    """How long a phase is: updates offline, transitions per member online."""
+    if phase == "offline":
+        return job.sizes.offline_updates
+    return job.sizes.online_steps
+
+
+def number(job: Job, record: Record) -> int:
+    """Steps since the run began: a checkpoint's number. The hand-over counts as one."""
+    if record.phase == "offline":
+        return record.step
+    return job.sizes.offline_updates + 1 + record.step
+
+
+def shape(job: Job, phase: str) -> Run:
+    """The shapes of a Run in a phase, leaves `jax.ShapeDtypeStruct`."""
+    run = jax.eval_shape(job.programs.begin, job.members, job.dataset)
+    if phase == "online":
+        run = jax.eval_shape(job.programs.hand_over, run, job.members, job.dataset)
+    return run
+
+
+def describe_member(job: Job, member: int) -> str:
+    """A member's seed, and its settings where there is a population."""
+    seeds = settings.seeds(job.config)
+    grid = settings.grid(job.config.population)
+    described = [f"seed {seeds[member % len(seeds)]}"]
+    described += [
+        f"{name} {float(getattr(job.members.configs, name)[member]):g}" for name in grid
+    ]
+    return ", ".join(described)
+
+
+def curves(record: Record) -> statistics.Curves:
+    """The evaluations so far, as arrays."""
+    return statistics.Curves(
+        returns=np.array([p["returns"] for p in record.points], np.float32),
+        phase=np.array([p["phase"] for p in record.points]),
+        step=np.array([p["step"] for p in record.points], np.int64),
+    )

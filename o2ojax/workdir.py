@@ -1,0 +1,116 @@
+"""A run's directory: whose it is, and the files that describe the run."""
+
+import fcntl
+import importlib.metadata
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from o2ojax import config as settings
+from o2ojax import statistics
+from o2ojax.errors import UserError
+from o2ojax.files import write_json, write_whole
+
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "distrax", "mujoco", "gymnasium")
+FREE_TO_CHANGE = ("wandb",)  # fields that a resumed run may give anew
+
+
+@contextmanager
+def sole_owner(workdir: Path) -> Iterator[None]:
+    """Makes a run directory, and keeps other processes out of it while inside.
+
+    Raises:
+        UserError: it cannot be written, or another process is running in it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir} cannot be written: {error.strerror}"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"another process is running in {workdir}; wait for it, or give"
+                " another --workdir"
+            ) from error
+        yield
+
+
+def describe(workdir: Path, described: dict[str, Any]) -> None:
+    """Writes `config.json`, unless a run that is being resumed has."""
+    if read_description(workdir) is None:
+        write_json(workdir / "config.json", described | surroundings())
+
+
+def refuse_another_config(described: dict[str, Any], workdir: Path) -> None:
+    """Holds a config against the one that a directory's run was started with.
+
+    Raises:
+        UserError: they differ; the message lists the fields.
+    """
+    before = read_description(workdir)
+    if before is None:
+        return
+    compared = [name for name in described if name not in FREE_TO_CHANGE]
+    changed = settings.differences(
+        {name: before.get(name) for name in compared},
+        {name: described[name] for name in compared},
+    )
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run of another config ({'; '.join(changed)}); give"
+            " another --workdir, or the same config to go on"
+        )
+
+
+def read_description(directory: Path) -> dict[str, Any] | None:
+    """The content of a run's `config.json`; None where there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = directory / "config.json"
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions, commit and device."""
+    device = jax.devices()[0]
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+        "commit": _commit(),
+        "device": f"{device.platform} {device.device_kind} x{jax.device_count()}",
+    }
+
+
+def _commit() -> str:
+    """The commit of this package; "" outside a checkout."""
+    command = ["git", "rev-parse", "HEAD"]
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True)
+    except OSError:  # no git
+        return ""
+    return done.stdout.strip()
+
+
+def save_returns(workdir: Path, curves: statistics.Curves) -> None:
+    """Writes `returns.npz`, whole."""
+    write_whole(
+        workdir / "returns.npz", lambda path: np.savez(path, **curves._asdict())
+    )
