@@ -114,13 +114,6 @@ class Life(NamedTuple):
     online_returns: Any
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_silent_broadcast_in_a_job():
-    """As in every test; else programs would be traced here once, and there again."""
-    with jax.numpy_rank_promotion("raise"):
-        yield
-
-
 @pytest.fixture(scope="module", params=AGENTS)
 def job(request):
     name = request.param
