@@ -1,5 +1,6 @@
 """What a run shows while it goes on."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,8 @@ class Progress:
     """Bars, warnings and tables on a terminal; plain lines where there is none."""
 
     def __init__(self, console: Console | None = None):
-        self._console = console or Console(highlight=False)
+        width = None if sys.stdout.isatty() else 120
+        self._console = console or Console(highlight=False, width=width)
 
     @contextmanager
     def phase(self, name: str, total: int, done: int) -> Iterator[Bar]:
