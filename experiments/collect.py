@@ -59,6 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for kind in kinds:
             if kind not in KINDS:
                 raise unknown("kind of dataset", kind, KINDS)
+        if options.rows < 1:
+            raise UserError(f"--rows={options.rows}; it must be at least 1")
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"--out={options.out} cannot be written: {error.strerror}"
+            ) from error
         workdir = options.workdir or Path("runs") / "collect" / config.env
         job = prepare(config, workdir)
         progress = Progress()

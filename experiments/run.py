@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = settings.load(options.config)
         settings.override(config, overrides)
+        settings.check(config)
         workdir = workdir or default_workdir(config)
         if finished(config, workdir, progress):
             return 0
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error}; what was saved is in {workdir}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted before anything new was saved", file=sys.stderr)
+        return 130
     except Interrupted:
         print("interrupted; saved. The same command goes on from here", file=sys.stderr)
         return 1
@@ -70,7 +74,11 @@ def finished(config: settings.ConfigDict, workdir: Path, progress: Progress) -> 
     if not path.exists():
         return False
     refuse_another_config(settings.described(config), workdir)
-    progress.table(report.table([json.loads(path.read_text())]))
+    try:
+        summary = json.loads(path.read_text())
+    except json.JSONDecodeError:  # damaged: it is made again from the checkpoint
+        return False
+    progress.table(report.table([summary]))
     print(f"{workdir} is finished; nothing to do")
     return True
 

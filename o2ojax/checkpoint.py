@@ -73,7 +73,10 @@ class Checkpoints:
     def record(self, number: int) -> dict[str, Any]:
         """The record of a checkpoint."""
         args = ocp.args.Composite(record=ocp.args.JsonRestore())
-        return self._manager.restore(number, args=args).record
+        try:
+            return self._manager.restore(number, args=args).record
+        except (ValueError, KeyError, OSError) as error:
+            raise self._foreign(number, str(error).splitlines()[0]) from error
 
     def restore(self, number: int, like: Tree) -> Tree:
         """The pytree of a checkpoint, shaped as `like`.
@@ -89,10 +92,10 @@ class Checkpoints:
         try:
             arrays = self._manager.restore(number, args=args).arrays
         except (ValueError, KeyError) as error:
-            raise self._foreign(number) from error
+            raise self._foreign(number, str(error).splitlines()[0]) from error
         for name, leaf in wanted.items():
             if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
-                raise self._foreign(number)
+                raise self._foreign(number, f"the shape of {name} differs")
         leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
         restored = [
             jax.numpy.asarray(arrays[_name(path)])
@@ -102,10 +105,12 @@ class Checkpoints:
         ]
         return jax.tree.unflatten(treedef, restored)
 
-    def _foreign(self, number: int) -> UserError:
+    def _foreign(self, number: int, reason: str) -> UserError:
         return UserError(
-            f"checkpoint {number} in {self._directory} holds another kind of agent or"
-            " run than this config describes; compare the config.json beside it"
+            f"checkpoint {number} in {self._directory} is damaged, or holds another"
+            f" kind of agent or run than this config describes ({reason}). Compare the"
+            " config.json beside it; deleting the folder of a damaged checkpoint goes"
+            " back to the one before"
         )
 
     def finish(self) -> None:

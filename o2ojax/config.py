@@ -15,6 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from o2ojax import agents, envs, replay
+from o2ojax.agents import base
 from o2ojax.errors import UserError, unknown
 
 RETURN_RANGE = "return_range"
@@ -80,10 +81,17 @@ def load(path_and_task: str) -> ConfigDict:
     if spec is None:
         raise UserError(f"--config={path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"--config={path}: the file defines no get_config()")
-    return module.get_config(*([task] if task else []))
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"--config={path}: the file defines no get_config()")
+        return module.get_config(*([task] if task else []))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"--config={path}: the file fails with {type(error).__name__}: {error}"
+        ) from error
 
 
 def override(config: ConfigDict, arguments: Iterable[str]) -> None:
@@ -171,9 +179,11 @@ def _like(name: str, old: Any, new: Any, text: str) -> Any:
 
 def seeds(config: ConfigDict) -> tuple[int, ...]:
     """The seeds themselves."""
-    if isinstance(config.seeds, int):
-        return tuple(range(config.seeds))
-    return tuple(config.seeds)
+    if not isinstance(config.seeds, int):
+        return tuple(config.seeds)
+    if config.seeds > 100_000:
+        raise UserError(f"config.seeds is {config.seeds}; that is more than 100,000")
+    return tuple(range(config.seeds))
 
 
 def round_shape(config: ConfigDict) -> tuple[int, int]:
@@ -197,6 +207,10 @@ def check(config: ConfigDict) -> None:
         UserError: names the field, what is wrong with it, and what would be right.
     """
     algorithm = agents.find(config.algorithm)
+    known = fields(defaults(config.algorithm, config.env))
+    for name in fields(config):
+        if name not in known and not name.startswith(("agent.", "population.")):
+            raise unknown("config field", name, known)
     if config.env not in envs.ENVS:
         raise unknown("environment", config.env, envs.ENVS)
     envs.choose_physics(config.physics)
@@ -252,6 +266,11 @@ def _check_numbers(config: ConfigDict) -> None:
         raise UserError(
             f"config.online.until is {config.online.until}; it must be a score, or inf"
         )
+    if not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds(config)):
+        raise UserError(
+            f"config.seeds is {config.seeds}; it takes a number of seeds, or whole"
+            " numbers from 0 to 2**32 - 1"
+        )
     if not seeds(config):
         raise UserError("config.seeds names no seed; it takes a number above 0")
     if len(set(seeds(config))) < len(seeds(config)):
@@ -300,6 +319,12 @@ def _check_rhythm(config: ConfigDict) -> None:
 
 
 def _check_agent(kind: type, config: ConfigDict) -> None:
+    names = {field.name for field in dataclasses.fields(kind)}
+    for name in config.agent:
+        if name not in names:
+            raise unknown(f"hyper-parameter of {config.algorithm}", name, names)
+    for name, value in config.agent.items():
+        _check_range(f"agent.{name}", value)
     floats = {
         field.name
         for field in dataclasses.fields(kind)
@@ -315,6 +340,14 @@ def _check_agent(kind: type, config: ConfigDict) -> None:
             )
         if not len(values):
             raise UserError(f"config.population.{name} lists no value")
+        for value in values:
+            _check_range(f"population.{name}", value)
+
+
+def _check_range(name: str, value: Any) -> None:
+    allowed, words = base.RANGES.get(name.split(".")[-1], (lambda x: True, ""))
+    if not allowed(value):
+        raise UserError(f"config.{name} is {value!r}; it must be {words}")
 
 
 def agent_config(config: ConfigDict) -> Any:

@@ -1,6 +1,7 @@
 """What a run is while it goes on: what stays the same, and what changes."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,17 @@ class Job(NamedTuple):
 
     def description(self) -> dict[str, Any]:
         """What `config.json` says of the run."""
-        return settings.described(self.config) | {"data_fingerprint": self.fingerprint}
+        seeds = settings.seeds(self.config)
+        grid = settings.grid(self.config.population)
+        members = [
+            {"seed": seed} | dict(zip(grid, values, strict=True))
+            for values in itertools.product(*grid.values())
+            for seed in seeds
+        ]
+        return settings.described(self.config) | {
+            "members": members,
+            "data_fingerprint": self.fingerprint,
+        }
 
 
 @dataclasses.dataclass

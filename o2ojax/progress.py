@@ -68,6 +68,10 @@ class Progress:
             f"{phase} {step:>9,}  score {score['iqm']:7.2f} [{low:.2f}, {high:.2f}]"
         )
 
+    def headline(self, line: str) -> None:
+        """What is about to happen."""
+        self._console.print(line, style="bold", soft_wrap=True)
+
     def warn(self, message: str) -> None:
         """A sentence that must not be missed."""
         self._console.print(f"warning: {message}", style="yellow", soft_wrap=True)

@@ -52,11 +52,13 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
     """Both phases, resumed where a checkpoint is. Returns how it ended."""
     with ExitStack() as opened:
         opened.enter_context(workdir.sole_owner(job.workdir))
-        workdir.refuse_another_config(job.description(), job.workdir)
         checkpoints = Checkpoints(
             job.workdir / "checkpoints", keep=job.sizes.offline_updates
         )
         opened.callback(checkpoints.close)
+        if checkpoints.numbers():  # else nothing is lost by another config
+            workdir.refuse_another_config(job.description(), job.workdir)
+        progress.headline(headline(job))
         run, record = restore(job, checkpoints) or begin(job, progress)
         workdir.describe(job.workdir, job.description())
         logs = Logs(job.workdir, record.log_size, number(job, record), job.config.wandb)
@@ -71,6 +73,19 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
             run = session.phase(run)
             session.save(run)
     return run, record
+
+
+def headline(job: Job) -> str:
+    """What is about to happen, in one line."""
+    config, rows = job.config, "no data"
+    if job.dataset is not None:
+        episodes = int(job.dataset.last.sum())
+        rows = f"{len(job.dataset.last):,} rows in {episodes:,} episodes"
+    return (
+        f"{config.algorithm} on {config.dataset or config.env} ({rows}):"
+        f" {job.num_members} members, {job.sizes.offline_updates:,} updates, then"
+        f" {job.sizes.online_steps:,} environment steps each, in {job.workdir}"
+    )
 
 
 def begin(job: Job, progress: Progress) -> tuple[Run, Record]:

@@ -47,8 +47,9 @@ def sole_owner(workdir: Path) -> Iterator[None]:
 
 
 def describe(workdir: Path, described: dict[str, Any]) -> None:
-    """Writes `config.json`, unless a run that is being resumed has."""
-    if read_description(workdir) is None:
+    """Writes `config.json`, unless it says the same already."""
+    before = read_description(workdir) or {}
+    if any(before.get(name) != value for name, value in described.items()):
         write_json(workdir / "config.json", described | surroundings())
 
 

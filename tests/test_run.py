@@ -252,6 +252,13 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_kept(
         ("--config.eval.every=15", "must be a multiple of config.log.every"),
         ("--config.online.envs=3", "config.log.every is 10"),
         ("--config.seeds=1,1", "names a seed twice"),
+        ("--config.seeds=1.5,2", "config.seeds is (1.5, 2)"),
+        ("--config.algorithm=bc", "unknown hyper-parameter of bc 'beta'"),
+        ("--config.agent.expectile=1.5", "strictly between 0 and 1"),
+        ("--config.population.expectile=0.7,1.9", "config.population.expectile is 1.9"),
+        ("--config.agent.lr=-1", "config.agent.lr is -1.0; it must be a positive"),
+        ("--config.agent.widths=-5", "positive whole numbers"),
+        ("--config.agent.num_critics=0", "config.agent.num_critics is 0"),
         ("--config.offline.from=nowhere", "config.offline.updates must be 0"),
         ("expectile=0.9", "overrides look like --config.FIELD=VALUE"),
     ],
@@ -274,6 +281,33 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(tmp_path / "file" / "run") == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_config_file_that_fails_is_named(tmp_path, capsys):
+    path = tmp_path / "broken.py"
+    path.write_text("def get_config():\n    return 1 / 0\n")
+    assert command.main([f"--config={path}"]) == 2
+    assert "fails with ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_misspelt_field_in_a_config_file_is_answered_with_the_nearest(
+    tmp_path, capsys
+):
+    path = tmp_path / "misspelt.py"
+    path.write_text(
+        "from o2ojax.config import defaults\n"
+        "def get_config():\n"
+        "    config = defaults('iql', 'hopper-medium-replay')\n"
+        "    config.online.setps = 3\n"
+        "    return config\n"
+    )
+    assert command.main([f"--config={path}"]) == 2
+    assert "did you mean 'online.steps'" in capsys.readouterr().err
+
+
+def test_a_run_says_which_member_is_which(whole):
+    described = json.loads((whole / "config.json").read_text())
+    assert described["members"] == [{"seed": 0}, {"seed": 1}]
 
 
 def test_a_missing_config_file_is_named(capsys):

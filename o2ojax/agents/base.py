@@ -16,6 +16,24 @@ def static(default: Any) -> Any:
     return struct.field(pytree_node=False, default=default)
 
 
+# What a hyper-parameter of a name may be, in every algorithm: a test, and its words.
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lr": (lambda x: 0 < x < float("inf"), "a positive number"),
+    "gamma": (lambda x: 0 <= x <= 1, "between 0 and 1"),
+    "target_rate": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    "expectile": (lambda x: 0 < x < 1, "strictly between 0 and 1"),
+    "beta": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "max_weight": (lambda x: x > 0, "positive"),
+    "dropout": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    "init_temperature": (lambda x: 0 < x < float("inf"), "a positive number"),
+    "num_critics": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "widths": (
+        lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
+        "positive whole numbers, as 256,256",
+    ),
+}
+
+
 class Plan(NamedTuple):
     """What a recipe may know of the run it is part of.
 
