@@ -127,24 +127,25 @@ def host_step(model: mujoco.MjModel, frame_skip: int, tracked: list[int]) -> Cal
     pool = ThreadPoolExecutor(num_threads)
     size = mujoco.mj_stateSize(model, _STATE)
 
-    def walk(data, given, rows, places):
-        for before, after, place in zip(given, rows, places, strict=True):
-            mujoco.mj_setState(model, data, before, _STATE_AND_CONTROL)
-            mujoco.mj_step(model, data, frame_skip)
-            mujoco.mj_getState(model, data, after, _STATE)
-            place[:] = data.xpos[tracked]
+    def walk(data, chunks, given, rows, places):
+        for chunk in chunks:  # shared: whoever is free takes the next
+            for i in chunk:
+                mujoco.mj_setState(model, data, given[i], _STATE_AND_CONTROL)
+                mujoco.mj_step(model, data, frame_skip)
+                mujoco.mj_getState(model, data, rows[i], _STATE)
+                if tracked:
+                    places[i] = data.xpos[tracked]
 
     def step(given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         num_rows = len(given)
         rows, places = np.empty((num_rows, size)), np.empty((num_rows, len(tracked), 3))
-        num_shares = min(num_threads, num_rows)
-        cuts = [share * num_rows // num_shares for share in range(num_shares + 1)]
-        shares = [
-            (workspaces[i], given[low:high], rows[low:high], places[low:high])
-            for i, (low, high) in enumerate(zip(cuts, cuts[1:], strict=False))
-        ]
-        others = [pool.submit(walk, *share) for share in shares[1:]]
-        walk(*shares[0])
+        length = max(1, num_rows // (8 * num_threads))
+        starts = range(0, num_rows, length)
+        chunks = iter([range(i, min(i + length, num_rows)) for i in starts])
+        shared = (chunks, given, rows, places)
+        helpers = workspaces[1 : min(num_threads, num_rows)]
+        others = [pool.submit(walk, data, *shared) for data in helpers]
+        walk(workspaces[0], *shared)
         for other in others:
             other.result()
         return rows, places
