@@ -84,8 +84,11 @@ def iql(
 
         value, value_metrics = descend(optimiser, state.value, value_loss)
 
+        both = jnp.stack([data.obs, data.next_obs])  # one larger product, [2, B, O]
+        value_here, next_value = value_net.apply(value.params, both)  # [B] each
+
         # Actor: imitate the data, the better actions more.
-        advantage = target_q - value_net.apply(value.params, data.obs)  # [B]
+        advantage = target_q - value_here
         imitation = losses.advantage_weight(advantage, config.beta, config.max_weight)
 
         def actor_loss(params):
@@ -96,7 +99,6 @@ def iql(
         actor, actor_metrics = descend(actor_optimiser, state.actor, actor_loss)
 
         # Critic: regress onto the value of the next state.
-        next_value = value_net.apply(value.params, data.next_obs)  # [B]
         target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
 
         def critic_loss(params):
