@@ -35,7 +35,8 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
         env=env,
         dataset=task if kind else "",  # a shipped name or a file; "" for none
         clip_actions=False,  # of a dataset that leaves [-1, 1], rather than refuse
-        physics="auto",  # auto | mujoco
+        physics="auto",  # auto | mujoco | mjx | mjx-warp
+        simulator=envs.Simulator()._asdict(),  # where it differs from Gymnasium's
         agent=dataclasses.asdict(agents.find(algorithm).config()),
         batch=256,
         # what the agent sees is scale * reward + shift, offline and online alike
@@ -238,6 +239,9 @@ def check(config: ConfigDict) -> None:
 def _check_numbers(config: ConfigDict) -> None:
     at_least = {
         "batch": 1,
+        "simulator.iterations": 0,
+        "simulator.ls_iterations": 0,
+        "simulator.variants": 1,
         "replay.capacity": 0,
         "offline.updates": 0,
         "online.steps": 0,
@@ -258,6 +262,7 @@ def _check_numbers(config: ConfigDict) -> None:
             f"config.online.updates_per_step is {updates}; it must be a positive number"
             " that is a fraction of whole numbers up to 1000, as 1, 0.25 or 3.2"
         )
+    _check_variants(config)
     for name in ("reward.scale", "reward.shift"):
         value = _get(config, name)
         if value != RETURN_RANGE and not abs(value) < float("inf"):
@@ -275,6 +280,24 @@ def _check_numbers(config: ConfigDict) -> None:
         raise UserError("config.seeds names no seed; it takes a number above 0")
     if len(set(seeds(config))) < len(seeds(config)):
         raise UserError(f"config.seeds {seeds(config)} names a seed twice")
+
+
+def _check_variants(config: ConfigDict) -> None:
+    simulator = config.simulator
+    for name in ("mass", "friction"):
+        if not 0 <= simulator[name] < float("inf"):
+            raise UserError(
+                f"config.simulator.{name} is {simulator[name]}; it must be at least 0:"
+                f" each variant's {name} is scaled by a factor from"
+                f" exp(U(-{name}, {name}))"
+            )
+    varies = simulator.mass > 0 or simulator.friction > 0
+    if varies != (simulator.variants > 1):
+        raise UserError(
+            f"config.simulator.variants is {simulator.variants}, but mass is"
+            f" {simulator.mass} and friction is {simulator.friction}; several variants"
+            " need one of them above 0, and a single one is Gymnasium's own model"
+        )
 
 
 def _get(config: ConfigDict, name: str) -> Any:
@@ -370,8 +393,9 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def described(config: ConfigDict) -> dict[str, Any]:
-    """The config as `config.json` has it, its seeds and settings spelt out."""
+    """The config as `config.json` has it: physics, seeds and settings spelt out."""
     return as_json(config) | {
+        "physics": envs.choose_physics(config.physics),
         "seeds": list(seeds(config)),
         "population": {
             name: list(values) for name, values in grid(config.population).items()

@@ -80,7 +80,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
         UserError: the config, the dataset, or the two together cannot work.
     """
     settings.check(config)
-    env = envs.make(config.env, config.physics)
+    simulator = envs.Simulator(**config.simulator)
+    env = envs.make(config.env, config.physics, simulator)
     dataset, fingerprint = None, ""
     scale = config.reward.scale
     if config.dataset:

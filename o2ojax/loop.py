@@ -63,17 +63,20 @@ def start_workers(
     key: Key,
     num_envs: int,
 ) -> Workers:
-    """Fresh environments, each at the beginning of a trial. Leaves [W]."""
+    """Fresh environments, each at the beginning of a trial. Leaves [W].
 
-    def one(key):
+    Environment i plays task i, modulo their number.
+    """
+
+    def one(key, task):
         key_env, key_opening, key_start = jax.random.split(key, 3)
-        task = jnp.zeros((), jnp.int32)
         opening = buffer.opening(replay, task, key_opening)
         return Workers(
             env.reset(key_env, task), policy.start(state, opening, key_start)
         )
 
-    return jax.vmap(one)(jax.random.split(key, num_envs))
+    tasks = jnp.arange(num_envs, dtype=jnp.int32) % env.spec.num_tasks
+    return jax.vmap(one)(jax.random.split(key, num_envs), tasks)
 
 
 def act(

@@ -47,7 +47,8 @@ class Result(NamedTuple):
     """A run as its directory tells it.
 
     name:    the directory, as it was given.
-    config:  what was asked for: "env", "dataset", "algorithm", "seeds", "population".
+    config:  what was asked for: "env", "physics", "dataset", "algorithm", "seeds",
+             "population".
     curves:  what was measured.
     summary: what it comes to, as `statistics.summarise` returns it.
     """
@@ -66,7 +67,7 @@ def read(directory: str | Path) -> Result:
     """
     path = Path(directory)
     config = _read_json(path / "config.json")
-    needed = {"env", "dataset", "algorithm", "seeds", "population"}
+    needed = {"env", "physics", "dataset", "algorithm", "seeds", "population"}
     if absent := needed - config.keys():
         raise UserError(f"{path / 'config.json'} lacks {', '.join(sorted(absent))}")
     curves = _read_curves(path / "returns.npz")
@@ -133,7 +134,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
         cells.append(
             (
                 _named(summary["agent"], part.get("settings", {})),
-                str(summary["dataset"] or f"none ({summary['env']})"),
+                _data(summary),
                 str(summary["members"] // len(parts)),
                 budget,
                 _estimate(part["offline"]["score"]),
@@ -141,6 +142,13 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
             )
         )
     return cells
+
+
+def _data(described: dict[str, Any]) -> str:
+    """The dataset, and the physics where it is not the one Gymnasium uses."""
+    name = described["dataset"] or f"none ({described['env']})"
+    physics = described["physics"]
+    return name if physics == "mujoco" else f"{name}, on {physics}"
 
 
 def _named(agent: str, settings: dict[str, Any]) -> str:
@@ -246,7 +254,7 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
 def _titles(results: Sequence[Result]) -> list[str]:
     """Algorithm and data of each run; also its name where these are not its alone."""
     configs = [result.config for result in results]
-    plain = [f"{c['algorithm']}, {c['dataset'] or 'no data'}" for c in configs]
+    plain = [f"{config['algorithm']}, {_data(config)}" for config in configs]
     return [
         title if plain.count(title) == 1 else f"{title}, {result.name}"
         for result, title in zip(results, plain, strict=True)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from o2ojax import data, report, statistics, workdir
+from o2ojax import data, envs, report, statistics, workdir
 from o2ojax.checkpoint import Checkpoints
 from o2ojax.errors import UserError
 from o2ojax.files import write_json
@@ -59,6 +59,8 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
         if checkpoints.numbers():  # else nothing is lost by another config
             workdir.refuse_another_config(job.description(), job.workdir)
         progress.headline(headline(job))
+        for caveat in envs.caveats(envs.choose_physics(job.config.physics)):
+            progress.warn(caveat)
         run, record = restore(job, checkpoints) or begin(job, progress)
         workdir.describe(job.workdir, job.description())
         logs = Logs(job.workdir, record.log_size, number(job, record), job.config.wandb)

@@ -136,12 +136,14 @@ class EnvSpec(NamedTuple):
     """What is known of an environment before it runs.
 
     horizon: steps after which an episode is cut; the task itself goes on.
+    num_tasks: of a family; a member's environments are dealt them in turn.
     """
 
     name: str
     obs_dim: int
     action_dim: int
     horizon: int
+    num_tasks: int = 1
 
 
 class EnvState(NamedTuple):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from o2ojax.envs.physics import Physics, PhysicsState
+from o2ojax.envs.physics import Advance, Models, PhysicsState, place
 from o2ojax.envs.restart import restarting
 from o2ojax.types import Array, Env, EnvSpec
 
@@ -155,7 +155,23 @@ TASKS = {
 }
 
 
-@functools.cache
+class Simulator(NamedTuple):
+    """How a task's model differs from Gymnasium's.
+
+    iterations, ls_iterations: at most, of the constraint solver and of its line
+        search; 0 keeps the model's own, 100 and 50.
+    variants: models that a member's environments cycle through.
+    mass, friction: the masses of each variant's bodies, and its frictions, are scaled
+        by factors drawn from exp(U(-mass, mass)), exp(U(-friction, friction)).
+    """
+
+    iterations: int = 0
+    ls_iterations: int = 0
+    variants: int = 1
+    mass: float = 0.0
+    friction: float = 0.0
+
+
 def load_model(file: str) -> mujoco.MjModel:
     """One of gymnasium's models.
 
@@ -171,13 +187,33 @@ def load_model(file: str) -> mujoco.MjModel:
     return model
 
 
-def start_states(task: Task, model: mujoco.MjModel, physics: Physics) -> PhysicsState:
+@functools.cache
+def load_models(file: str, simulator: Simulator) -> Models:
+    """The variants of one of gymnasium's models, the same at every call."""
+    generator = np.random.default_rng(0)
+    models = [load_model(file) for _ in range(simulator.variants)]
+    for model in models:
+        model.opt.iterations = simulator.iterations or model.opt.iterations
+        model.opt.ls_iterations = simulator.ls_iterations or model.opt.ls_iterations
+        mass = np.exp(simulator.mass * uniform(generator, model.nbody))
+        friction = np.exp(simulator.friction * generator.uniform(-1.0, 1.0))
+        model.body_mass *= mass
+        model.body_inertia *= mass[:, None]
+        model.geom_friction *= friction
+        if simulator.mass:  # what MuJoCo derives from the masses
+            mujoco.mj_setConst(model, mujoco.MjData(model))
+    return tuple(models)
+
+
+def start_states(task: Task, model: mujoco.MjModel) -> PhysicsState:
     """The states that episodes begin in, drawn once: leaves [NUM_STARTS, ...]."""
     generator = np.random.default_rng(0)
     placed = [
-        physics.place(
+        place(
+            model,
             model.qpos0 + task.noise * uniform(generator, model.nq),
             task.noise * task.velocity_noise(generator, model.nv),
+            task.bodies,
         )
         for _ in range(NUM_STARTS)
     ]
@@ -203,19 +239,26 @@ def judge(
 
 
 def locomotion(
-    name: str, make_physics: Callable[[mujoco.MjModel, int, tuple[str, ...]], Physics]
+    name: str,
+    make_physics: Callable[[Models, int, tuple[str, ...]], Advance],
+    simulator: Simulator = Simulator(),  # noqa: B008
 ) -> Env:
     """Builds one of `TASKS` on a physics."""
     task = TASKS[name]
-    model = load_model(task.file)
-    physics = make_physics(model, task.frame_skip, task.bodies)
+    models = load_models(task.file, simulator)
+    model = models[0]
+    move = make_physics(models, task.frame_skip, task.bodies)
     decision_time = model.opt.timestep * task.frame_skip  # seconds
-    starts = start_states(task, model, physics)
+    starts = start_states(task, model)
 
-    def advance(before: PhysicsState, action: Array):
-        after = physics.advance(before, action)
+    def advance(before: PhysicsState, action: Array, variant: Array):
+        # A member that died of NaN must not spoil the workspaces that all share.
+        control = jnp.where(jnp.isfinite(action), action, 0.0)
+        after = move(before, control, variant)
         return after, *judge(task, decision_time, before, action, after)
 
     first = PhysicsState(*(leaf[0] for leaf in starts))
-    spec = EnvSpec(name, len(task.observe(first)), model.nu, HORIZON)
+    spec = EnvSpec(
+        name, len(task.observe(first)), model.nu, HORIZON, simulator.variants
+    )
     return restarting(spec, starts, advance, task.observe)

@@ -1,4 +1,4 @@
-"""What advances a simulator's state: MuJoCo's C library on the host's threads.
+"""What advances a simulator's state, and the first of the choices: MuJoCo's C library.
 
 A task is written once, above this file; which physics moves it is a choice. Whatever
 the choice, the state is small: the numbers below, not a simulator's whole workspace,
@@ -6,7 +6,7 @@ so restarts, copies and checkpoints are cheap.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -37,16 +37,34 @@ class PhysicsState(NamedTuple):
     bodies: Array
 
 
-class Physics(NamedTuple):
-    """A way to advance a model by one decision.
+# Advances by one decision: (state, control [A], variant []) -> PhysicsState, float32,
+# traceable. `variant` is which of the models moves; they differ only in numbers.
+Advance = Callable[[PhysicsState, Array, Array], PhysicsState]
 
-    place:   (qpos [nq], qvel [nv]) -> PhysicsState, NumPy float64, on the host: the
-             model set down at rest of all else, for building start states.
-    advance: (PhysicsState, control [A]) -> PhysicsState, float32, traceable.
+Models = Sequence[mujoco.MjModel]
+
+
+def place(
+    model: mujoco.MjModel, qpos: np.ndarray, qvel: np.ndarray, bodies: Sequence[str]
+) -> PhysicsState:
+    """A model set down, at rest of all else: NumPy, float64, on the host.
+
+    Args:
+        qpos: [nq].
+        qvel: [nv].
+        bodies: names of the bodies whose positions are tracked.
     """
+    data = mujoco.MjData(model)
+    data.qpos[:], data.qvel[:] = qpos, qvel
+    mujoco.mj_forward(model, data)
+    leaves = data.qpos, data.qvel, data.act, data.qacc_warmstart
+    positions = data.xpos[body_ids(model, bodies)]
+    return PhysicsState(*(leaf.copy() for leaf in leaves), positions)
 
-    place: Callable
-    advance: Callable
+
+def body_ids(model: mujoco.MjModel, names: Sequence[str]) -> np.ndarray:
+    """Where bodies stand in the model's arrays, int32 [K]."""
+    return np.array([model.body(name).id for name in names], np.int32)
 
 
 _STATE = (
@@ -59,58 +77,45 @@ _STATE_AND_CONTROL = int(_STATE | mujoco.mjtState.mjSTATE_CTRL)
 _STATE = int(_STATE)
 
 
-def c_physics(
-    model: mujoco.MjModel, frame_skip: int, bodies: tuple[str, ...] = ()
-) -> Physics:
+def c_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Advance:
     """MuJoCo's C library, in double precision, behind `jax.pure_callback`.
 
     Under `vmap` all members and environments arrive in one call, and the machine's
     cores share them.
 
     Args:
-        model: the task's model.
+        models: the variants of a task's model.
         frame_skip: simulation steps per decision.
         bodies: names of the bodies whose positions a reward or observation needs.
     """
-    tracked = [model.body(name).id for name in bodies]
+    model, tracked = models[0], body_ids(models[0], bodies)
     cuts = np.cumsum([model.nq, model.nv, model.na, model.nv])
-    width, size = cuts[-1] + model.nu, cuts[-1] + 3 * len(tracked)
-    batch_step = host_step(model, frame_skip, tracked)
-
-    def unpack(row) -> PhysicsState:
-        *parts, places = (np if isinstance(row, np.ndarray) else jnp).split(row, cuts)
-        return PhysicsState(*parts, places.reshape(len(tracked), 3))
-
-    def place(qpos: np.ndarray, qvel: np.ndarray) -> PhysicsState:
-        data = mujoco.MjData(model)
-        data.qpos[:], data.qvel[:] = qpos, qvel
-        mujoco.mj_forward(model, data)
-        row = np.empty(cuts[-1])
-        mujoco.mj_getState(model, data, row, _STATE)
-        return unpack(np.concatenate([row, data.xpos[tracked].ravel()]))
+    size = cuts[-1] + 3 * len(tracked)
+    batch_step = host_step(models, frame_skip, tracked)
 
     def on_host(given) -> np.ndarray:
-        """One decision for a batch, [..., state and control] -> [..., state]."""
-        rows, places = batch_step(np.asarray(given, np.float64).reshape(-1, width))
-        after = np.concatenate([rows, places.reshape(len(rows), -1)], axis=1)
+        """One decision: [..., state, control and variant] -> [..., state]."""
+        rows = np.asarray(given, np.float64).reshape(-1, given.shape[-1])
+        after, places = batch_step(rows[:, :-1], rows[:, -1].astype(int))
+        after = np.concatenate([after, places.reshape(len(rows), -1)], axis=1)
         return after.astype(np.float32).reshape(*given.shape[:-1], size)
 
-    def advance(state: PhysicsState, control: Array) -> PhysicsState:
-        # A member that died of NaN must not spoil the workspaces that all share.
-        control = jnp.where(jnp.isfinite(control), control, 0.0)
+    def advance(state: PhysicsState, control: Array, variant: Array) -> PhysicsState:
         # One array each way: what a callback costs is per array, not per number.
+        simulation = state.qpos, state.qvel, state.act, state.warm
         row = jax.pure_callback(
             on_host,
             jax.ShapeDtypeStruct((size,), jnp.float32),
-            jnp.concatenate([state.qpos, state.qvel, state.act, state.warm, control]),
+            jnp.concatenate([*simulation, control, variant[None].astype(jnp.float32)]),
             vmap_method="broadcast_all",
         )
-        return unpack(row)
+        *parts, places = jnp.split(row, cuts)
+        return PhysicsState(*parts, places.reshape(len(tracked), 3))
 
-    return Physics(place, advance)
+    return advance
 
 
-def host_step(model: mujoco.MjModel, frame_skip: int, tracked: list[int]) -> Callable:
+def host_step(models: Models, frame_skip: int, tracked: np.ndarray) -> Callable:
     """A function that advances rows of (state, control) on all cores.
 
     Each thread walks its share of the rows with one `MjData`; `mj_step` releases the
@@ -119,30 +124,33 @@ def host_step(model: mujoco.MjModel, frame_skip: int, tracked: list[int]) -> Cal
     and the lagging body positions.
 
     Returns:
-        (rows [N, nq + nv + na + nv + nu]) -> (rows [N, nq + nv + na + nv], positions
-        [N, K, 3]), float64.
+        (rows [N, nq + nv + na + nv + nu], variants [N]) ->
+        (rows [N, nq + nv + na + nv], positions [N, K, 3]), float64.
     """
+    model = models[0]  # the others have its sizes, and can use its workspaces
     num_threads = len(os.sched_getaffinity(0))
     workspaces = [mujoco.MjData(model) for _ in range(num_threads)]
     pool = ThreadPoolExecutor(num_threads)
     size = mujoco.mj_stateSize(model, _STATE)
 
-    def walk(data, chunks, given, rows, places):
+    def walk(data, chunks, given, chosen, rows, places):
         for chunk in chunks:  # shared: whoever is free takes the next
             for i in chunk:
+                model = chosen[i]
                 mujoco.mj_setState(model, data, given[i], _STATE_AND_CONTROL)
                 mujoco.mj_step(model, data, frame_skip)
                 mujoco.mj_getState(model, data, rows[i], _STATE)
-                if tracked:
+                if len(tracked):
                     places[i] = data.xpos[tracked]
 
-    def step(given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def step(given: np.ndarray, variants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         num_rows = len(given)
         rows, places = np.empty((num_rows, size)), np.empty((num_rows, len(tracked), 3))
         length = max(1, num_rows // (8 * num_threads))
         starts = range(0, num_rows, length)
         chunks = iter([range(i, min(i + length, num_rows)) for i in starts])
-        shared = (chunks, given, rows, places)
+        chosen = [models[variant] for variant in variants]
+        shared = (chunks, given, chosen, rows, places)
         helpers = workspaces[1 : min(num_threads, num_rows)]
         others = [pool.submit(walk, data, *shared) for data in helpers]
         walk(workspaces[0], *shared)

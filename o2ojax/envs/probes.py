@@ -19,7 +19,8 @@ def tiny(name: str, starts: list[float], advance, horizon: int = HORIZON) -> Env
         horizon: steps after which an episode is cut.
     """
 
-    def step(number: Array, action: Array):
+    def step(number: Array, action: Array, task: Array):
+        del task
         number, reward, ended = advance(number, action[0])
         reward = jnp.asarray(reward, jnp.float32)
         return number, reward, jnp.asarray(ended, bool)

@@ -17,7 +17,7 @@ def restarting(spec: EnvSpec, starts: Any, advance: Callable, observe: Callable)
     Args:
         spec: sizes and time limit.
         starts: physics states that episodes begin in, leaves [S, ...].
-        advance: (physics, action [A]) -> (physics, reward [], ended []).
+        advance: (physics, action [A], task []) -> (physics, reward [], ended []).
         observe: (physics) -> obs [O].
     """
     num_starts = jax.tree.leaves(starts)[0].shape[0]
@@ -28,7 +28,7 @@ def restarting(spec: EnvSpec, starts: Any, advance: Callable, observe: Callable)
         return EnvState(physics, observe(physics), jnp.zeros((), jnp.int32), task)
 
     def step(env: EnvState, action: Array, key: Key) -> tuple[EnvState, Transition]:
-        physics, reward, ended = advance(env.physics, action)
+        physics, reward, ended = advance(env.physics, action, env.task)
         age = env.age + 1
         transition = Transition(
             obs=env.obs,

@@ -46,7 +46,7 @@ def numbered(num_starts, horizon=99):
     return restarting(
         EnvSpec("numbered", 1, 1, horizon),
         np.arange(num_starts, dtype=np.float32),
-        lambda number, action: (number, number, action[0] > 0),
+        lambda number, action, task: (number, number, action[0] > 0),
         lambda number: number[None],
     )
 
