@@ -3,6 +3,8 @@
 from o2ojax.data.dataset import (
     DataError,
     Dataset,
+    DataWarning,
+    Log,
     episode_returns,
     fingerprint,
     fit,
@@ -10,19 +12,26 @@ from o2ojax.data.dataset import (
     return_range,
     subsample,
 )
-from o2ojax.data.readers import read, read_hdf5, read_npz
+from o2ojax.data.inspection import Inspection, inspect
+from o2ojax.data.readers import load, read, read_hdf5, read_npz
 from o2ojax.data.reference import REFERENCE, has_reference, score
-from o2ojax.data.shipped import shipped_names, write
+from o2ojax.data.shipped import shipped_names
+from o2ojax.data.writers import write
 
 __all__ = [
     "REFERENCE",
     "DataError",
+    "DataWarning",
     "Dataset",
+    "Inspection",
+    "Log",
     "episode_returns",
     "fingerprint",
     "fit",
     "from_arrays",
     "has_reference",
+    "inspect",
+    "load",
     "read",
     "read_hdf5",
     "read_npz",

@@ -20,6 +20,10 @@ class DataError(UserError):
     """A dataset that cannot be used. The message names the array and the row."""
 
 
+class DataWarning(UserWarning):
+    """A dataset that can be used, but may not mean what it is taken for."""
+
+
 class Dataset(NamedTuple):
     """Logged experience with a name.
 
@@ -28,6 +32,27 @@ class Dataset(NamedTuple):
 
     name: str
     transitions: Transition
+
+
+class Log(NamedTuple):
+    """What lies in a file, before it is checked.
+
+    name:    of the dataset.
+    source:  what errors call it.
+    columns: arguments of `from_arrays`, by name.
+    """
+
+    name: str
+    source: str
+    columns: dict[str, np.ndarray]
+
+
+# What a log means that has neither `timeouts` nor `next_observations`.
+ONE_STREAM = (
+    "it has neither timeouts nor next_observations, so its rows are taken for one "
+    "stream, in which an episode goes on until a terminal; give timeouts, 1 in the "
+    "last row of each episode that was cut"
+)
 
 
 def from_arrays(
@@ -76,7 +101,7 @@ def from_arrays(
     }
     optional = {"timeouts": timeouts, "next_observations": next_observations}
     columns |= {key: values for key, values in optional.items() if values is not None}
-    table = _checked(name, columns)
+    table = checked(name, columns)
     obs, terminal = table["observations"], table["terminals"]
     rows = Transition(
         obs=obs,
@@ -174,6 +199,42 @@ def subsample(transitions: Transition, num_rows: int) -> Transition:
     return _rows(transitions, np.repeat(chosen, lengths))
 
 
+def jumps(obs: np.ndarray, next_obs: np.ndarray) -> np.ndarray:
+    """Whether what a row saw next is not what the row after it saw, bool [N - 1].
+
+    Args:
+        obs: [N, O].
+        next_obs: [N, O].
+    """
+    with np.errstate(over="ignore"):
+        return np.linalg.norm(obs[1:] - next_obs[:-1], axis=1) > JUMP
+
+
+def checked(name: str, columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+    """The columns, named as in D4RL, as arrays that agree with each other.
+
+    Raises:
+        DataError: as for `from_arrays`, all but the range of actions.
+    """
+    table = {
+        key: _CHECKS[key](f"{name}: {key}", values) for key, values in columns.items()
+    }
+    obs = table["observations"]
+    for key, values in table.items():
+        if len(values) != len(obs):
+            raise DataError(
+                f"{name}: {key} has {len(values)} rows but observations has "
+                f"{len(obs)}; every array must have one row per step"
+            )
+    width = table.get("next_observations", obs).shape[1]
+    if width != obs.shape[1]:
+        raise DataError(
+            f"{name}: next_observations has {width} columns but observations has "
+            f"{obs.shape[1]}; they must agree"
+        )
+    return table
+
+
 def matrix(where: str, values: ArrayLike) -> np.ndarray:
     """Finite numbers, float32 [N, K]. `where` begins the message of a DataError."""
     values = _numbers(where, values)
@@ -184,6 +245,15 @@ def matrix(where: str, values: ArrayLike) -> np.ndarray:
     return _floats(where, values)
 
 
+def flags(where: str, values: ArrayLike) -> np.ndarray:
+    """Bools [N] out of 0 and 1. `where` begins the message of a DataError."""
+    values = _vector(where, values)
+    odd = np.flatnonzero((values != 0) & (values != 1))
+    if odd.size:
+        raise DataError(f"{where}: row {odd[0]} is {values[odd[0]]}; give 0 or 1")
+    return values.astype(bool)
+
+
 def _vector(where: str, values: ArrayLike) -> np.ndarray:
     values = _numbers(where, values)
     if values.ndim == 2 and values.shape[1] == 1:
@@ -191,14 +261,6 @@ def _vector(where: str, values: ArrayLike) -> np.ndarray:
     if values.ndim != 1:
         raise DataError(f"{where} has shape {values.shape}; it must be [rows]")
     return _floats(where, values)
-
-
-def _flags(where: str, values: ArrayLike) -> np.ndarray:
-    values = _vector(where, values)
-    odd = np.flatnonzero((values != 0) & (values != 1))
-    if odd.size:
-        raise DataError(f"{where}: row {odd[0]} is {values[odd[0]]}; give 0 or 1")
-    return values.astype(bool)
 
 
 def _numbers(where: str, values: ArrayLike) -> np.ndarray:
@@ -226,27 +288,6 @@ def _floats(where: str, values: np.ndarray) -> np.ndarray:
     )
 
 
-def _checked(name: str, columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
-    """The columns as arrays that agree with each other."""
-    table = {
-        key: _CHECKS[key](f"{name}: {key}", values) for key, values in columns.items()
-    }
-    obs = table["observations"]
-    for key, values in table.items():
-        if len(values) != len(obs):
-            raise DataError(
-                f"{name}: {key} has {len(values)} rows but observations has "
-                f"{len(obs)}; every array must have one row per step"
-            )
-    width = table.get("next_observations", obs).shape[1]
-    if width != obs.shape[1]:
-        raise DataError(
-            f"{name}: next_observations has {width} columns but observations has "
-            f"{obs.shape[1]}; they must agree"
-        )
-    return table
-
-
 def _bounded(where: str, action: np.ndarray, clip_actions: bool) -> np.ndarray:
     beyond = np.abs(action).max(axis=1) > 1 + ACTION_SLACK
     if beyond.any() and not clip_actions:
@@ -263,9 +304,7 @@ def _cuts(table: Mapping[str, np.ndarray]) -> np.ndarray:
     obs = table["observations"]
     cut = table.get("timeouts", np.zeros(len(obs), bool)).copy()
     if "next_observations" in table and "timeouts" not in table:
-        with np.errstate(over="ignore"):
-            gap = np.linalg.norm(obs[1:] - table["next_observations"][:-1], axis=1)
-        cut[:-1] = gap > JUMP
+        cut[:-1] = jumps(obs, table["next_observations"])
     cut[-1] = True
     return cut
 
@@ -294,7 +333,7 @@ _CHECKS = {
     "observations": matrix,
     "actions": matrix,
     "rewards": _vector,
-    "terminals": _flags,
-    "timeouts": _flags,
+    "terminals": flags,
+    "timeouts": flags,
     "next_observations": matrix,
 }

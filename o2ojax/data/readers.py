@@ -1,10 +1,12 @@
-"""Datasets from files: D4RL's HDF5 columns, the same in npz, and our compact npz.
+"""Datasets from where they lie: files, Minari's store, the package itself.
 
-Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning" (2020),
-arxiv.org/abs/2004.07219
+HDF5 files have D4RL's columns. Fu et al., "D4RL: Datasets for Deep Data-Driven
+Reinforcement Learning" (2020), arxiv.org/abs/2004.07219. npz files have the same
+columns, or OGBench's, or those that `write` writes.
 """
 
 import os
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,8 +18,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from o2ojax.data import shipped
-from o2ojax.data.dataset import DataError, Dataset, from_arrays
+from o2ojax.data import compact, minari, ogbench, shipped
+from o2ojax.data.dataset import (
+    ONE_STREAM,
+    DataError,
+    Dataset,
+    DataWarning,
+    Log,
+    from_arrays,
+)
 from o2ojax.errors import unknown
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
@@ -37,25 +46,19 @@ UNREADABLE = (
 
 
 def read(source: str | os.PathLike, clip_actions: bool = False) -> Dataset:
-    """Reads a shipped dataset by its name, or a file by its path.
+    """Reads a shipped dataset by its name, a file by its path, Minari's by their ids.
+
+    Warns (DataWarning) of a log that has neither timeouts nor next_observations.
 
     Args:
-        source: one of `shipped_names()`, or a path ending in .hdf5, .h5 or .npz.
+        source: one of `shipped_names()`; a path ending in .hdf5, .h5 or .npz; or
+            `minari:ID`, for Dict observations `minari:ID:KEY,KEY`, as `minari.load`
+            reads it.
         clip_actions: accept actions beyond [-1, 1], and clip them.
     Raises:
-        DataError: for an unknown name, or a file that cannot be used.
+        DataError: for an unknown name, or data that cannot be used.
     """
-    reader = _READERS.get(Path(source).suffix.lower())
-    if reader is not None:
-        return reader(source, clip_actions)
-    name, known = os.fspath(source), shipped.shipped_names()
-    if name not in known:
-        paths = ", ".join(_READERS)
-        raise DataError(
-            f"{unknown('dataset', name, known)}; or a path ending in {paths}"
-        )
-    with resources.as_file(shipped.folder() / f"{name}.npz") as path:
-        return read_npz(path, clip_actions)
+    return _dataset(load(source), clip_actions)
 
 
 def read_hdf5(path: str | os.PathLike, clip_actions: bool = False) -> Dataset:
@@ -65,17 +68,47 @@ def read_hdf5(path: str | os.PathLike, clip_actions: bool = False) -> Dataset:
         DataError: for a file that is missing, unreadable, incomplete or refused by
             `from_arrays`.
     """
-    return _read(path, partial(h5py.File, mode="r"), clip_actions)
+    return _dataset(_load(path, _open_hdf5), clip_actions)
 
 
 def read_npz(path: str | os.PathLike, clip_actions: bool = False) -> Dataset:
-    """Reads an npz file with D4RL's columns, or one that `write` wrote.
+    """Reads an npz file with D4RL's or OGBench's columns, or one that `write` wrote.
 
     Raises:
         DataError: for a file that is missing, unreadable, incomplete or refused by
             `from_arrays`. Pickled objects are never read.
     """
-    return _read(path, _open_npz, clip_actions)
+    return _dataset(_load(path, _open_npz), clip_actions)
+
+
+def load(source: str | os.PathLike) -> Log:
+    """What `read` reads, as columns that have not been checked.
+
+    Raises:
+        DataError: for an unknown name, or data that is missing, unreadable or
+            incomplete.
+    """
+    name = os.fspath(source)
+    if name.startswith(minari.PREFIX):
+        return minari.load(name)
+    open_file = _OPENERS.get(Path(source).suffix.lower())
+    if open_file is not None:
+        return _load(source, open_file)
+    known = shipped.shipped_names()
+    if name not in known:
+        raise DataError(
+            f"{unknown('dataset', name, known)}; or a path ending in "
+            f"{', '.join(_OPENERS)}, or {minari.PREFIX}ID"
+        )
+    with resources.as_file(shipped.folder() / f"{name}.npz") as path:
+        return _load(path, _open_npz)
+
+
+def _dataset(log: Log, clip_actions: bool) -> Dataset:
+    if "timeouts" not in log.columns and "next_observations" not in log.columns:
+        warnings.warn(f"{log.source}: {ONE_STREAM}", DataWarning, stacklevel=3)
+    rows = from_arrays(**log.columns, name=log.source, clip_actions=clip_actions)
+    return Dataset(log.name, rows)
 
 
 @contextmanager
@@ -88,36 +121,43 @@ def _open_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
             yield file
 
 
-def _read(path: str | os.PathLike, open_file: Callable, clip_actions: bool) -> Dataset:
+_open_hdf5 = partial(h5py.File, mode="r")
+
+
+def _load(path: str | os.PathLike, open_file: Callable) -> Log:
     path = Path(path).expanduser()
-    name, columns = str(path), _columns(path, open_file)
-    final = columns.pop("final_observations", None)
-    if final is None or "next_observations" in columns:
-        rows = from_arrays(**columns, name=name, clip_actions=clip_actions)
-    else:
-        rows = shipped.unpack(name, columns, final, clip_actions)
-    return Dataset(path.stem, rows)
+    source, found, columns = str(path), *_columns(path, open_file)
+    if open_file is _open_npz and ogbench.recognised(found):
+        return Log(path.stem, source, ogbench.convert(source, columns))
+    missing = [key for key in REQUIRED if key not in columns]
+    if missing:
+        names = ", ".join(found) or "nothing"
+        raise DataError(f"{path}: has no {', '.join(missing)}; found {names}")
+    if "next_observations" in columns:
+        columns.pop("final_observations", None)
+    elif "final_observations" in columns:
+        columns = compact.unpack(source, columns)
+    return Log(path.stem, source, columns)
 
 
-def _columns(path: Path, open_file: Callable) -> dict[str, np.ndarray]:
-    """The arrays of a file that we know by name."""
+def _columns(
+    path: Path, open_file: Callable
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The names in a file, and the arrays that are known by name."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
         with open_file(path) as file:
             found = sorted(file)
-            wanted = [key for key in (*REQUIRED, *OPTIONAL) if key in found]
-            columns = {key: file[key][()] for key in wanted}
+            known = (*REQUIRED, *OPTIONAL)
+            if open_file is _open_npz and ogbench.recognised(found):
+                known = (*ogbench.REQUIRED, *ogbench.OPTIONAL)
+            return found, {key: file[key][()] for key in known if key in found}
     except UNREADABLE as error:
         raise DataError(
             f"{path}: cannot be read ({error}); it must be whole, of the kind that "
             "its name says, and hold plain arrays: pickled objects are never read"
         ) from error
-    missing = [key for key in REQUIRED if key not in columns]
-    if missing:
-        names = ", ".join(found) or "nothing"
-        raise DataError(f"{path}: has no {', '.join(missing)}; found {names}")
-    return columns
 
 
-_READERS = {".hdf5": read_hdf5, ".h5": read_hdf5, ".npz": read_npz}
+_OPENERS = {".hdf5": _open_hdf5, ".h5": _open_hdf5, ".npz": _open_npz}

@@ -1,9 +1,12 @@
+import warnings
+
 import h5py
 import numpy as np
 import pytest
 
 from o2ojax.data import (
     DataError,
+    DataWarning,
     from_arrays,
     read,
     read_hdf5,
@@ -84,7 +87,18 @@ def test_next_observations_of_a_file_are_used(stored):
 
 def test_time_outs_are_optional(stored):
     columns = {key: COLUMNS[key] for key in COLUMNS if key != "timeouts"}
-    assert len(read(stored(columns)).transitions.reward) == 5
+    with pytest.warns(DataWarning, match="log.*: it has neither timeouts nor next_obs"):
+        dataset = read(stored(columns))
+    assert len(dataset.transitions.reward) == 5
+
+
+@pytest.mark.parametrize("kept", ["timeouts", "next_observations"])
+def test_a_log_that_tells_its_cuts_is_read_without_a_warning(stored, kept):
+    columns = COLUMNS | {"next_observations": next_observations()}
+    dropped = {"timeouts", "next_observations"} - {kept}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(stored({key: columns[key] for key in columns if key not in dropped}))
 
 
 def test_other_contents_of_a_d4rl_file_are_left_alone(tmp_path):
@@ -166,15 +180,45 @@ def test_pickled_objects_are_never_read(tmp_path):
         read_npz(path)
 
 
-def test_what_is_written_is_read_bit_for_bit(tmp_path):
+@pytest.fixture(params=["log.npz", "log.hdf5", "log.h5"])
+def target(request, tmp_path):
+    """A path of each kind that is written."""
+    return tmp_path / "new" / request.param
+
+
+def test_what_is_written_is_read_bit_for_bit(target):
     rows = transitions()
-    write(tmp_path / "log.npz", rows)
-    assert_same_bits(read_npz(tmp_path / "log.npz").transitions, rows)
+    write(target, rows)
+    assert_same_bits(read(target).transitions, rows)
 
 
-def test_a_written_file_leaves_nothing_beside_it(tmp_path):
-    write(tmp_path / "new" / "log.npz", transitions())
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["log.npz"]
+def test_a_written_file_leaves_nothing_beside_it(target):
+    write(target, transitions())
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_written_hdf5_file_has_d4rls_columns(tmp_path):
+    write(tmp_path / "log.hdf5", transitions())
+    with h5py.File(tmp_path / "log.hdf5") as file:
+        found = {key: file[key][()] for key in file}
+    assert {key: str(values.dtype) for key, values in found.items()} == {
+        "observations": "float32",
+        "actions": "float32",
+        "rewards": "float32",
+        "terminals": "bool",
+        "timeouts": "bool",
+        "next_observations": "float32",
+    }
+    expected = COLUMNS | {"next_observations": next_observations()}
+    for key, values in expected.items():
+        np.testing.assert_array_equal(found[key], np.asarray(values, found[key].dtype))
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_a_shipped_dataset_survives_d4rls_format(tmp_path, name):
+    rows = read(name).transitions
+    write(tmp_path / "copy.hdf5", rows)
+    assert_same_bits(read(tmp_path / "copy.hdf5").transitions, rows)
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
@@ -193,11 +237,11 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_final_row_of_a_written_file_ends_an_episode(tmp_path):
+def test_the_final_row_of_a_written_file_ends_an_episode(target):
     rows = transitions()
     running = rows._replace(last=rows.last & (np.arange(6) < 5))
-    write(tmp_path / "log.npz", running)
-    assert_same_bits(read(tmp_path / "log.npz").transitions, rows)
+    write(target, running)
+    assert_same_bits(read(target).transitions, rows)
 
 
 @pytest.mark.parametrize(
@@ -211,16 +255,17 @@ def test_the_final_row_of_a_written_file_ends_an_episode(tmp_path):
         ("reward", 3, np.nan, "rewards: row 3 is nan"),
     ],
 )
-def test_what_would_not_come_back_is_not_written(tmp_path, field, row, value, message):
+def test_what_would_not_come_back_is_not_written(target, field, row, value, message):
     leaf = getattr(transitions(), field).copy()
     leaf[row] = value
     with pytest.raises(DataError, match=message):
-        write(tmp_path / "log.npz", transitions()._replace(**{field: leaf}))
-    assert not list(tmp_path.iterdir())
+        write(target, transitions()._replace(**{field: leaf}))
+    assert not target.parent.exists()
 
 
 def test_a_file_is_not_written_under_a_name_that_is_not_read(tmp_path):
-    with pytest.raises(DataError, match="must end in .npz"):
+    message = "must end in .npz, .hdf5, .h5, or begin with minari:"
+    with pytest.raises(DataError, match=message):
         write(tmp_path / "log", transitions())
 
 

@@ -1,0 +1,187 @@
+"""What is in a dataset: `python -m experiments.inspect DATASET`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from o2ojax import data
+from o2ojax.errors import UserError
+from o2ojax.files import write_whole
+
+COLOUR, SECOND, ALARM = "#0072B2", "#E69F00", "#D55E00"
+FEW = 50_000  # rows that are enough for quantiles
+NOTHING = "nothing"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table, draws the picture; the exit status is 2 on bad input."""
+    options = _parse(arguments)
+    try:
+        seen = data.inspect(data.load(options.dataset), options.clip_actions)
+        _print(seen, options.markdown)
+        path = options.out or Path(f"inspect-{seen.name.replace('/', '-')}.png")
+        draw(seen, path)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"cannot write: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {path}", file=sys.stderr)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.inspect",
+        description="Tells what is in a dataset, and what looks wrong with it.",
+    )
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="as in --config.dataset: a shipped name, a file, or minari:ID",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.png",
+        help="where the picture goes (default: inspect-NAME.png, here)",
+    )
+    parser.add_argument(
+        "--clip-actions",
+        action="store_true",
+        help="look at the actions that a run gets with --config.clip_actions=True",
+    )
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the table in Markdown"
+    )
+    options = parser.parse_args(arguments)
+    if options.out and options.out.suffix != ".png":
+        parser.error(f"--out={options.out} should end in .png")
+    return options
+
+
+def facts(seen: data.Inspection) -> list[tuple[str, str]]:
+    """The rows of the table: what, and how much."""
+    rows = seen.transitions
+    num_kept, obs_dim = rows.obs.shape
+    lowest, highest = seen.obs_low.argmin(), seen.obs_high.argmax()
+    cells = {
+        "rows": f"{seen.num_rows:,}",
+        "rows without a next observation, left out": f"{seen.num_rows - num_kept:,}",
+        "episodes": f"{len(seen.lengths):,}",
+        "returns": _spread(seen.returns),
+        f"scores ({seen.env})": _spread(data.score(seen.env, seen.returns)),
+        "lengths of episodes": _spread(seen.lengths),
+        "episodes that end at a terminal": f"{seen.ended.sum():,}",
+        "episodes that are cut": f"{(~seen.ended).sum():,}",
+        "rewards": _spread(rows.reward),
+        "observations": f"{obs_dim} numbers; from {seen.obs_low[lowest]:g} (dimension "
+        f"{lowest}) to {seen.obs_high[highest]:g} (dimension {highest})",
+        "constant dimensions": ", ".join(map(str, seen.constant)) or "none",
+        "actions": f"{seen.actions.shape[1]} numbers; from {seen.actions.min():g} to "
+        f"{seen.actions.max():g}",
+        "numbers in actions at -1 or 1, or beyond": f"{seen.at_limit:.1%}",
+        "rows with an action beyond [-1, 1]": f"{seen.beyond:.1%}",
+        "rows that repeat observation and action": f"{seen.duplicates:.1%}",
+    }
+    cells.pop("scores ()", None)  # no reference is known
+    return list(cells.items())
+
+
+def _spread(values: np.ndarray) -> str:
+    low, mean, high = values.min(), values.mean(dtype=np.float64), values.max()
+    return f"min {low:.6g}, mean {mean:.6g}, max {high:.6g}"
+
+
+def _print(seen: data.Inspection, markdown: bool) -> None:
+    findings = seen.findings or (NOTHING,)
+    if markdown:
+        lines = [f"| {seen.name} | |", "| --- | --- |"]
+        lines += [f"| {what} | {value} |" for what, value in facts(seen)]
+        print("\n".join([*lines, "", "What looks wrong:", ""]))
+        print("\n".join(f"* {finding}" for finding in findings))
+        return
+    table = Table(title=Text(seen.name), show_header=False)
+    for row in facts(seen):
+        table.add_row(*map(Text, row))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print("\n".join(["What looks wrong:", *(f"* {finding}" for finding in findings)]))
+
+
+def draw(seen: data.Inspection, path: Path) -> None:
+    """Writes a picture of six panels to a PNG file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    figure = Figure(figsize=(14, 8), dpi=120, layout="constrained")
+    figure.suptitle(seen.name, fontweight="bold")
+    panels = figure.subplots(2, 3).ravel()
+    _draw_returns(panels[0], seen)
+    _histogram(panels[1], seen.returns, "return of an episode", "episodes")
+    _histogram(panels[2], seen.lengths, "length of an episode", "episodes")
+    _histogram(panels[3], seen.transitions.reward, "reward", "rows")
+    _draw_actions(panels[4], seen.actions)
+    _draw_observations(panels[5], seen)
+    for panel in panels:
+        panel.grid(alpha=0.25)
+        whole = panel in panels[[0, 2, 5]]  # episodes, steps, dimensions
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
+        panel.spines[["top", "right"]].set_visible(False)
+    write_whole(path, lambda unfinished: figure.savefig(unfinished, format="png"))
+
+
+def _draw_returns(axes: Axes, seen: data.Inspection) -> None:
+    episode = np.arange(len(seen.returns))
+    for kind, colour, label in (
+        (seen.ended, COLOUR, "ended at a terminal"),
+        (~seen.ended, SECOND, "cut"),
+    ):
+        if kind.any():
+            axes.plot(episode[kind], seen.returns[kind], ".", color=colour, label=label)
+    axes.set_xlabel("episode, in the order of the file")
+    axes.set_ylabel("return")
+    axes.legend(frameon=False)
+
+
+def _histogram(axes: Axes, values: np.ndarray, what: str, unit: str) -> None:
+    low, high = float(values.min()), float(values.max())
+    margin = 0.01 * (high - low) or max(0.5, 1e-3 * abs(high))
+    axes.hist(values, bins=np.linspace(low - margin, high + margin, 51), color=COLOUR)
+    axes.set_yscale("log" if unit != "episodes" else "linear")
+    axes.set_xlabel(what)
+    axes.set_ylabel(unit)
+
+
+def _draw_actions(axes: Axes, actions: np.ndarray) -> None:
+    _histogram(axes, actions.ravel(), "a number of an action", "numbers")
+    for limit in (-1, 1):
+        axes.axvline(limit, color=ALARM, linestyle="dashed")
+
+
+def _draw_observations(axes: Axes, seen: data.Inspection) -> None:
+    """All of each dimension as a thin line, its middle nine tenths as a thick one."""
+    obs = seen.transitions.obs
+    some = obs[:: max(1, len(obs) // FEW)]
+    low, high = np.quantile(some, (0.05, 0.95), axis=0)
+    dimension = np.arange(obs.shape[1])
+    axes.vlines(dimension, seen.obs_low, seen.obs_high, COLOUR, linewidth=1)
+    axes.vlines(dimension, low, high, COLOUR, linewidth=4)
+    axes.plot(dimension[seen.constant], seen.obs_low[seen.constant], "x", color=ALARM)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_xlabel("dimension (x: constant)")
+    axes.set_ylabel("observation")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Whole episodes as columns that keep each observation once.
+
+Inside an episode the next observation is the next row's, so only the one after each
+episode's last row is kept besides, and nothing is lost.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from o2ojax.data.dataset import DataError, checked, from_arrays, matrix
+from o2ojax.types import Transition
+
+
+def pack(name: str, transitions: Transition) -> dict[str, np.ndarray]:
+    """The columns of transitions. The final row ends an episode.
+
+    Returns:
+        float32 observations [N, O], actions [N, A] clipped to +-(1 - 1e-5), rewards
+        [N]; bool terminals [N] and timeouts [N]; float32 final_observations
+        [episodes, O].
+    Raises:
+        DataError: for what `from_arrays` refuses, discounts other than 0 and 1, tasks
+            other than 0, an observation that is not the next one of the row before.
+    """
+    terminals = np.asarray(transitions.discount) == 0
+    last = np.array(transitions.last, bool)
+    last[-1:] = True
+    rows = from_arrays(
+        observations=transitions.obs,
+        actions=transitions.action,
+        rewards=transitions.reward,
+        terminals=terminals,
+        timeouts=last & ~terminals,
+        next_observations=transitions.next_obs,
+        name=name,
+    )
+    _check_lossless(name, rows, transitions._replace(last=last))
+    return {
+        "observations": rows.obs,
+        "actions": rows.action,
+        "rewards": rows.reward,
+        "terminals": terminals,
+        "timeouts": last & ~terminals,
+        "final_observations": rows.next_obs[last],
+    }
+
+
+def _check_lossless(name: str, rows: Transition, transitions: Transition) -> None:
+    wanted = {
+        "discount": "0 or 1 in each row",
+        "last": "True wherever discount is 0",
+        "task": "0 in each row",
+    }
+    for field, rule in wanted.items():
+        if not np.array_equal(getattr(rows, field), getattr(transitions, field)):
+            raise DataError(f"{name}: {field} must be {rule} to be written")
+    torn = ~rows.last[:-1] & (rows.obs[1:] != rows.next_obs[:-1]).any(axis=1)
+    if torn.any():
+        row = torn.argmax()
+        raise DataError(
+            f"{name}: next_obs of row {row} is not obs of row {row + 1}, though the "
+            f"episode goes on there (the first of {torn.sum()}); mark its end by last"
+        )
+
+
+def unpack(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Puts next_observations [N, O] in the place of final_observations.
+
+    Args:
+        name: what errors call the columns.
+        columns: as `pack` returns them.
+    Raises:
+        DataError: for columns that do not agree, and where the episodes and their
+            final observations do not match.
+    """
+    if "timeouts" not in columns:
+        raise DataError(f"{name}: a file with final_observations needs timeouts too")
+    table = checked(
+        name, {key: columns[key] for key in columns if key != "final_observations"}
+    )
+    last = table["terminals"] | table["timeouts"]
+    last[-1] = True
+    obs = table["observations"]
+    final = matrix(f"{name}: final_observations", columns["final_observations"])
+    wanted = (int(last.sum()), obs.shape[1])
+    if final.shape != wanted:
+        raise DataError(
+            f"{name}: final_observations has shape {final.shape}, but the episodes "
+            f"and observations need {wanted}"
+        )
+    next_obs = np.roll(obs, -1, axis=0)
+    next_obs[last] = final
+    return table | {"next_observations": next_obs}

@@ -1,0 +1,177 @@
+"""What is in a dataset, and what looks wrong with it."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from o2ojax.data.dataset import (
+    ACTION_LIMIT,
+    ACTION_SLACK,
+    ONE_STREAM,
+    Log,
+    episode_returns,
+    from_arrays,
+    jumps,
+    matrix,
+)
+from o2ojax.data.reference import has_reference
+from o2ojax.types import Transition
+
+LARGE = 1000.0  # an observation beyond this wants to be scaled
+MANY_DUPLICATES = 0.02
+ROUND = 100  # time limits are multiples of it
+
+
+class Inspection(NamedTuple):
+    """A dataset in numbers.
+
+    name:        of the dataset.
+    env:         the environment in its name that has reference scores, or "".
+    num_rows:    in the file; `transitions` has fewer where rows had to be dropped.
+    transitions: as a run reads them, actions clipped.
+    actions:     [num_rows, A]  float32, as they lie in the file.
+    returns:     [episodes]     undiscounted, float64.
+    lengths:     [episodes]     steps.
+    ended:       [episodes]     True where the task ended, False at cuts.
+    obs_low:     [O]            the smallest value of each dimension.
+    obs_high:    [O]            the largest.
+    constant:    [K]            the dimensions where these are the same.
+    at_limit:    share of the numbers in `actions` that are at -1 or 1, or beyond.
+    beyond:      share of the rows whose action leaves [-1, 1].
+    duplicates:  share of the transitions whose observation and action came before.
+    findings:    what looks wrong, a sentence each.
+    """
+
+    name: str
+    env: str
+    num_rows: int
+    transitions: Transition
+    actions: np.ndarray
+    returns: np.ndarray
+    lengths: np.ndarray
+    ended: np.ndarray
+    obs_low: np.ndarray
+    obs_high: np.ndarray
+    constant: np.ndarray
+    at_limit: float
+    beyond: float
+    duplicates: float
+    findings: tuple[str, ...]
+
+
+def inspect(log: Log, clip_actions: bool = False) -> Inspection:
+    """Looks at a log. Actions beyond [-1, 1] are counted, not refused.
+
+    Args:
+        log: as `load` returns it.
+        clip_actions: look at the actions that a run gets which clips them.
+    Raises:
+        DataError: for what `from_arrays` refuses else.
+    """
+    rows = from_arrays(**log.columns, name=log.source, clip_actions=True)
+    actions = matrix(f"{log.source}: actions", log.columns["actions"])
+    if clip_actions:
+        actions = np.clip(actions, -ACTION_LIMIT, ACTION_LIMIT)
+    ends = np.flatnonzero(rows.last)
+    low, high = rows.obs.min(axis=0), rows.obs.max(axis=0)
+    seen = Inspection(
+        name=log.name,
+        env=environment(log.name),
+        num_rows=len(actions),
+        transitions=rows,
+        actions=actions,
+        returns=episode_returns(rows),
+        lengths=np.diff(ends, prepend=-1),
+        ended=rows.discount[ends] == 0,
+        obs_low=low,
+        obs_high=high,
+        constant=np.flatnonzero(low == high),
+        at_limit=np.mean(np.abs(actions) >= np.float32(ACTION_LIMIT)).item(),
+        beyond=np.mean(np.abs(actions).max(axis=1) > 1 + ACTION_SLACK).item(),
+        duplicates=_duplicates(rows),
+        findings=(),
+    )
+    return seen._replace(findings=tuple(_findings(log, seen)))
+
+
+def environment(name: str) -> str:
+    """The environment with reference scores that a dataset's name names, or ""."""
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return next(filter(has_reference, words), "")
+
+
+def _duplicates(rows: Transition) -> float:
+    numbers = np.concatenate([rows.obs, rows.action], axis=1) + np.float32(0)  # no -0
+    whole_rows = numbers.view(f"V{numbers.itemsize * numbers.shape[1]}")
+    return 1 - len(np.unique(whole_rows)) / len(numbers)
+
+
+def _findings(log: Log, seen: Inspection) -> Iterator[str]:
+    rows = seen.transitions
+    if "timeouts" not in log.columns and "next_observations" not in log.columns:
+        yield f"As to the ends of episodes: {ONE_STREAM}."
+    if seen.beyond:
+        yield (
+            f"{seen.beyond:.1%} of the rows have actions beyond [-1, 1], from "
+            f"{seen.actions.min():g} to {seen.actions.max():g}: a run refuses them; "
+            "rescale them to [-1, 1], or let it clip them: --config.clip_actions=True."
+        )
+    if time_limits(seen.lengths, seen.ended):
+        yield (
+            f"{_of(seen.ended & (seen.lengths == seen.lengths.max()), seen.ended)} "
+            f"terminals lie at step {seen.lengths.max()}, where the longest episode "
+            "ends: they look like a time limit. As they are, no value is bootstrapped "
+            "through them, as if the task had ended; if only time had run out, mark "
+            "these rows in timeouts, and not in terminals."
+        )
+    torn = ~rows.last[:-1] & jumps(rows.obs, rows.next_obs)
+    if torn.any():
+        yield (
+            f"In {torn.sum()} rows inside an episode, first in row {torn.argmax()}, "
+            "the next observation is not the observation of the row after: rows are "
+            "missing or mixed up there, or timeouts do not mark all the ends."
+        )
+    if np.ptp(rows.reward) == 0:
+        yield f"Every reward is {rows.reward[0]:g}: no action earns more than another."
+    if short := np.sum(seen.lengths == 1):
+        yield (
+            f"{short} of {len(seen.lengths)} episodes have one step: see that "
+            "terminals and timeouts are 1 at ends only."
+        )
+    if seen.duplicates > MANY_DUPLICATES:
+        yield (
+            f"{seen.duplicates:.1%} of the rows repeat the observation and the action "
+            "of another row: the same log may be in there twice."
+        )
+    size = np.maximum(np.abs(seen.obs_low), np.abs(seen.obs_high))
+    if size.max() > LARGE:
+        yield (
+            f"Observations reach {size.max():g} in size, in dimension {size.argmax()} "
+            f"(beyond {LARGE:g} in {np.sum(size > LARGE)} of {len(size)}): networks "
+            "learn badly from such numbers; scale them before, in the environment too."
+        )
+
+
+def time_limits(lengths: np.ndarray, ended: np.ndarray) -> bool:
+    """Whether terminals look like time limits.
+
+    So where each of several is at the end of an episode as long as the longest, and
+    where any is and that length is a round number.
+
+    Args:
+        lengths: [episodes], steps.
+        ended: [episodes], whether the episode's last step is a terminal.
+    """
+    longest = lengths.max()
+    at_longest = ended & (lengths == longest)
+    if longest == 1 or not at_longest.any():
+        return False
+    every = at_longest.sum() == ended.sum() > 1
+    return bool(every or longest % ROUND == 0)
+
+
+def _of(part: np.ndarray, whole: np.ndarray) -> str:
+    part, whole = part.sum(), whole.sum()
+    return f"All {whole}" if part == whole else f"{part} of {whole}"

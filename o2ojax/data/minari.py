@@ -1,0 +1,295 @@
+"""Datasets in Minari's local store. The package `minari` is needed only here.
+
+Younis et al., "Minari" (2024), doi.org/10.5281/zenodo.13767625
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import Error as GymnasiumError
+
+from o2ojax.data.dataset import DataError, Log
+from o2ojax.errors import unknown
+
+PREFIX = "minari:"
+
+# What Minari raises for a store that is damaged, or that it has no reader for.
+UNREADABLE = (
+    OSError,
+    ImportError,
+    AssertionError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    GymnasiumError,
+)
+
+
+class _Part(NamedTuple):
+    """A part of what is observed: an entry of a Dict by its key, or all of it."""
+
+    key: str | None
+    space: spaces.Space
+
+
+def load(source: str) -> Log:
+    """A dataset's episodes, one after the other, as columns.
+
+    Terminations are ends of the task. An episode is cut at truncations, and at its
+    final step if that is neither. Actions are rescaled linearly from the bounds of
+    their space to [-1, 1]. Of Dict observations those are taken whose keys are given;
+    they are flattened and joined in that order.
+
+    Args:
+        source: `minari:ID`, or `minari:ID:KEY,KEY`. Nothing is downloaded.
+    Returns:
+        The columns observations, actions, rewards, terminals, timeouts and
+        next_observations.
+    Raises:
+        DataError: for a dataset that is not there, damaged or empty, for images and
+            other observations that are no vectors, for actions without bounds.
+    """
+    name, _, keys = source.removeprefix(PREFIX).partition(":")
+    package = _package(source)
+    try:
+        dataset = package.load_dataset(name)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{source}: there is no such dataset here; get it with: "
+            f"minari download {name}"
+        ) from error
+    except UNREADABLE as error:
+        raise _damage(source, error) from error
+    parts = _parts(source, dataset.observation_space, keys.split(",") if keys else [])
+    for part in parts:
+        _check_vector(source, part, dataset)
+    low, high = _bounds(source, dataset.action_space)
+    episodes = list(_episodes(source, dataset, parts))
+    if not episodes:
+        raise DataError(f"{source}: holds no step")
+    columns = {
+        key: np.concatenate([episode[key] for episode in episodes])
+        for key in episodes[0]
+    }
+    columns["actions"] = _rescale(columns["actions"], low, high)
+    return Log(name, source, columns)
+
+
+def write(target: str, columns: Mapping[str, np.ndarray]) -> None:
+    """Makes a new dataset, whole or not at all.
+
+    Each episode has one observation more than steps. Where it was cut, it is
+    truncated. Spaces are Boxes of float32: observations without bounds, actions in
+    [-1, 1].
+
+    Args:
+        target: `minari:ID`, as in `minari:hopper/mine-v0`.
+        columns: as `compact.pack` returns them.
+    Raises:
+        DataError: for a name that Minari would not take, or that is taken.
+    """
+    package = _package(target)
+    from minari.namespace import create_namespace, list_local_namespaces
+    from minari.storage import get_dataset_path
+
+    name = target.removeprefix(PREFIX)
+    namespace = _namespace(target, name)
+    path = get_dataset_path(name)
+    if path.exists():
+        raise DataError(
+            f"{target} is there already; give it another version, or delete that one "
+            f"first: minari delete {name}"
+        )
+    unfinished = get_dataset_path(f".{path.name}.{os.getpid()}")
+    try:
+        _fill(unfinished, name, package.__version__, columns)
+        if namespace and namespace not in list_local_namespaces():
+            create_namespace(namespace)
+        unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _package(source: str) -> ModuleType:
+    try:
+        import minari
+    except ImportError as error:
+        raise DataError(
+            f"{source}: the package minari is needed and cannot be imported ({error});"
+            ' install it with: pip install "minari[hdf5]"'
+        ) from error
+    return minari
+
+
+def _damage(source: str, error: Exception) -> DataError:
+    return DataError(
+        f"{source}: Minari cannot read it ({type(error).__name__}: {error})"
+    )
+
+
+def _parts(source: str, space: spaces.Space, keys: Sequence[str]) -> list[_Part]:
+    if not isinstance(space, spaces.Dict):
+        if keys:
+            raise DataError(
+                f"{source}: observations are {_named(space)}, which has no entries; "
+                f"leave out ':{','.join(keys)}'"
+            )
+        return [_Part(None, space)]
+    known = ",".join(space.spaces)
+    if not keys:
+        raise DataError(
+            f"{source}: observations are a Dict; say which entries to join, in which "
+            f"order, as in {source.rstrip(':')}:{known}"
+        )
+    for key in keys:
+        if key not in space.spaces:
+            error = unknown("entry of the observations", key, space.spaces)
+            raise DataError(f"{source}: {error}")
+    return [_Part(key, space[key]) for key in keys]
+
+
+def _check_vector(source: str, part: _Part, dataset: Any) -> None:
+    what = "observations" if part.key is None else f"observations {part.key!r}"
+    if not isinstance(part.space, spaces.Box):
+        raise DataError(
+            f"{source}: {what} are {_named(part.space)}; they must be a Box of numbers"
+        )
+    if part.space.dtype != np.uint8 or len(part.space.shape) < 2:
+        return
+    from minari.dataset.minari_storage import is_image_space
+
+    lossy = dataset.storage.jpeg_encoding and is_image_space(part.space)
+    stored = ", stored as JPEG, which does not keep them as they were" if lossy else ""
+    raise DataError(
+        f"{source}: {what} are images, uint8 {part.space.shape}{stored}; only vectors "
+        "can be read for now"
+    )
+
+
+def _bounds(source: str, space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
+    """Of each number of an action, float64 [A]."""
+    if isinstance(space, spaces.Box) and space.is_bounded():
+        low, high = (x.astype(np.float64).ravel() for x in (space.low, space.high))
+        if (low < high).all():
+            return low, high
+    raise DataError(
+        f"{source}: the action space is {_named(space)}; it must be a Box with finite "
+        "bounds, low < high, from which actions are rescaled to [-1, 1]"
+    )
+
+
+def _named(space: spaces.Space) -> str:
+    return " ".join(str(space).split())  # long bounds are printed on several lines
+
+
+def _rescale(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """From [low, high] to [-1, 1]; bit for bit what they were where these agree."""
+    return (2 * actions.astype(np.float64) - (low + high)) / (high - low)
+
+
+def _episodes(
+    source: str, dataset: Any, parts: Sequence[_Part]
+) -> Iterator[dict[str, np.ndarray]]:
+    """The columns of each episode that has a step, actions as they were recorded."""
+    try:
+        for episode in dataset.iterate_episodes():
+            if len(episode):
+                yield _columns(source, episode, parts)
+    except DataError:
+        raise
+    except UNREADABLE as error:
+        raise _damage(source, error) from error
+
+
+def _columns(
+    source: str, episode: Any, parts: Sequence[_Part]
+) -> dict[str, np.ndarray]:
+    num_steps = len(episode)
+    seen = [
+        episode.observations if part.key is None else episode.observations[part.key]
+        for part in parts
+    ]
+    done = (episode.actions, episode.terminations, episode.truncations)
+    counts = ({len(x) for x in seen}, {len(x) for x in done})
+    if counts != ({num_steps + 1}, {num_steps}):
+        raise DataError(
+            f"{source}: episode {episode.id} has {num_steps} rewards, but not as many "
+            "actions, terminations and truncations, and one observation more"
+        )
+    sizes = [math.prod(part.space.shape) for part in parts]
+    obs = np.concatenate(
+        [
+            np.reshape(x, (num_steps + 1, size))
+            for x, size in zip(seen, sizes, strict=True)
+        ],
+        axis=1,
+    )
+    timeouts = np.array(episode.truncations, bool)
+    timeouts[-1] = True
+    return {
+        "observations": obs[:-1],
+        "actions": np.reshape(episode.actions, (num_steps, -1)),
+        "rewards": np.asarray(episode.rewards),
+        "terminals": np.asarray(episode.terminations),
+        "timeouts": timeouts,
+        "next_observations": obs[1:],
+    }
+
+
+def _namespace(target: str, name: str) -> str | None:
+    from minari.dataset.minari_dataset import parse_dataset_id
+
+    try:
+        return parse_dataset_id(name)[0]
+    except (TypeError, ValueError) as error:  # without a version, it is a TypeError
+        raise DataError(
+            f"{target}: a dataset's name in Minari is letters, digits, - and _, with a "
+            "version, perhaps in a namespace, as in minari:hopper/mine-v0"
+        ) from error
+
+
+def _fill(
+    folder: Path, name: str, version: str, columns: Mapping[str, np.ndarray]
+) -> None:
+    """Makes a dataset's files, all on the disk when this returns."""
+    from minari.dataset.minari_storage import MinariStorage
+
+    folder.mkdir()
+    obs_dim, action_dim = (columns[x].shape[1] for x in ("observations", "actions"))
+    storage = MinariStorage.new(
+        folder / "data",
+        observation_space=spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32),
+        action_space=spaces.Box(-1.0, 1.0, (action_dim,), np.float32),
+    )
+    storage.update_metadata({"dataset_id": name, "minari_version": version})
+    storage.update_episodes(_buffers(columns))
+    for path in (folder / "data").iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _buffers(columns: Mapping[str, np.ndarray]) -> Iterator[Any]:
+    from minari.data_collector import EpisodeBuffer
+
+    ends = np.flatnonzero(columns["terminals"] | columns["timeouts"]) + 1
+    starts = np.append(0, ends[:-1])
+    finals = columns["final_observations"]
+    for start, end, final in zip(starts, ends, finals, strict=True):
+        rows = slice(start, end)
+        yield EpisodeBuffer(
+            observations=np.append(columns["observations"][rows], final[None], axis=0),
+            actions=columns["actions"][rows],
+            rewards=columns["rewards"][rows],
+            terminations=columns["terminals"][rows],
+            truncations=columns["timeouts"][rows],
+            infos={},
+        )

@@ -1,0 +1,100 @@
+"""OGBench's npz files, turned into D4RL's columns.
+
+Park et al., "OGBench: Benchmarking Offline Goal-Conditioned RL" (2024),
+arxiv.org/abs/2410.20092
+"""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from o2ojax.data.dataset import DataError, checked, flags
+
+REQUIRED = ("observations", "actions", "rewards", "terminals", "masks")
+OPTIONAL = ("valids", "next_observations")
+STATES = ("qpos", "qvel", "button_states")  # of the simulator, in files as downloaded
+HOW = (
+    "Save what OGBench itself computes for one task: _, train, _ = "
+    "ogbench.make_env_and_datasets('cube-single-play-singletask-v0'); "
+    "numpy.savez('cube.npz', **train)"
+)
+
+
+def recognised(found: Collection[str]) -> bool:
+    """Whether a file with these columns is one of OGBench's."""
+    if "timeouts" in found:
+        return False
+    if "masks" in found or "valids" in found:
+        return True
+    return "rewards" not in found and any(key in found for key in STATES)
+
+
+def convert(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arguments of `from_arrays` for a file of OGBench's.
+
+    There, `terminals` end a trajectory, and the task has ended where `masks` are 0,
+    which may be amid a trajectory: both end an episode here. A file has either
+    next_observations, or one more observation after each trajectory, in a row whose
+    action means nothing: `valids` are 0 in that row, or without them `terminals` 1.
+
+    Args:
+        name: what errors call the file.
+        columns: of REQUIRED and OPTIONAL, those that the file has.
+    Raises:
+        DataError: for a file without rewards or masks, and for columns that do not
+            agree or leave open which rows are steps.
+    """
+    _check_complete(name, columns)
+    known = {key: columns[key] for key in columns if key not in ("masks", "valids")}
+    table = checked(name, known)
+    length = len(table["observations"])
+    ends = table.pop("terminals")
+    masks = _flags(name, "masks", columns, length)
+    if "next_observations" in table:
+        return table | {"terminals": ~masks, "timeouts": ends}
+    if "valids" in columns:
+        steps = _flags(name, "valids", columns, length)
+    else:
+        _check_unlike(name, ends, masks)
+        steps = ~ends
+    steps[-1] = False  # nothing is seen after it
+    if not steps.any():
+        raise DataError(f"{name}: no row is a step with a next observation")
+    table |= {
+        "terminals": ~masks,
+        "timeouts": ~np.roll(steps, -1),
+        "next_observations": np.roll(table["observations"], -1, axis=0),
+    }
+    return {key: values[steps] for key, values in table.items()}
+
+
+def _check_complete(name: str, columns: Mapping[str, np.ndarray]) -> None:
+    missing = [key for key in REQUIRED if key not in columns]
+    if missing:
+        raise DataError(
+            f"{name}: has no {', '.join(missing)}. It looks like a file of OGBench's "
+            "for reaching goals, where terminals mark the ends of trajectories: "
+            "without masks they would be taken for ends of the task, and what a step "
+            f"earns depends on the task. {HOW}"
+        )
+
+
+def _check_unlike(name: str, ends: np.ndarray, masks: np.ndarray) -> None:
+    if np.array_equal(masks, ~ends):
+        raise DataError(
+            f"{name}: masks are 1 - terminals in each row, so terminals may be ends of "
+            "the task or rows after the end of a trajectory; give next_observations, "
+            "or timeouts (0 in each row, where all terminals are ends of the task)"
+        )
+
+
+def _flags(
+    name: str, key: str, columns: Mapping[str, np.ndarray], length: int
+) -> np.ndarray:
+    values = flags(f"{name}: {key}", columns[key])
+    if len(values) != length:
+        raise DataError(
+            f"{name}: {key} has {len(values)} rows but observations has {length}; "
+            "every array must have one row per step"
+        )
+    return values

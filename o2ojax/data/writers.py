@@ -1,0 +1,60 @@
+"""Datasets into files, and into Minari's store."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from o2ojax.data import compact, minari
+from o2ojax.data.dataset import DataError
+from o2ojax.files import write_whole
+from o2ojax.types import Transition
+
+
+def write(target: str | os.PathLike, transitions: Transition) -> None:
+    """Writes transitions, whole or not at all. The final row ends an episode.
+
+    Actions are clipped to +-(1 - 1e-5); all else comes back from `read` as it was in
+    float32.
+
+    Args:
+        target: a path ending in .npz, for a compact file as `compact.pack` tells;
+            one ending in .hdf5 or .h5, for D4RL's columns: float32 observations and
+            next_observations [N, O], actions [N, A], rewards [N], bool terminals [N]
+            and timeouts [N]; or `minari:ID`, for a new dataset in Minari's store.
+        transitions: leaves [N, ...], in the order of time.
+    Raises:
+        DataError: for a target of another kind, a dataset of Minari's that is already
+            there, and transitions that cannot be held: discounts other than 0 and 1,
+            tasks other than 0, an observation that is not the next one of the row
+            before.
+    """
+    name = os.fspath(target)
+    if name.startswith(minari.PREFIX):
+        minari.write(name, compact.pack(name, transitions))
+        return
+    path = Path(target).expanduser()
+    fill = _FILLERS.get(path.suffix)
+    if fill is None:
+        raise DataError(
+            f"{path}: a dataset's name must end in {', '.join(_FILLERS)}, or begin "
+            f"with {minari.PREFIX}"
+        )
+    columns = compact.pack(str(path), transitions)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, partial(fill, columns))
+
+
+def _fill_npz(columns: dict[str, np.ndarray], path: Path) -> None:
+    np.savez_compressed(path, **columns)
+
+
+def _fill_hdf5(columns: dict[str, np.ndarray], path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        for key, values in compact.unpack(str(path), columns).items():
+            file.create_dataset(key, data=values, compression="gzip")
+
+
+_FILLERS = {".npz": _fill_npz, ".hdf5": _fill_hdf5, ".h5": _fill_hdf5}
