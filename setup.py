@@ -36,6 +36,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "warp": ["warp-lang>=1.18"],
+        "minari": ["minari[hdf5]>=0.5.3"],
         "sweep": ["ray[default]>=2.40"],
         "dev": ["pytest>=8", "ruff>=0.9", "setuptools>=77"],
     },

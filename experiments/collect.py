@@ -1,21 +1,28 @@
 """Makes datasets by D4RL's protocol: `python -m experiments.collect --config=FILE:ENV`.
 
-A SAC run from scratch until its first policy that reaches a third of D4RL's expert
-score. `medium-replay` is all that the run gathered until then, `medium` is gathered by
-that policy, `random` by uniform noise. The run itself is an ordinary one: it resumes,
-and a second call makes other kinds from the same run.
+random         uniform noise
+medium         the first policy of a SAC run that reaches a third of D4RL's expert score
+medium-replay  all that this run gathered until then
+expert         the policy at the end of a SAC run that goes on to its last step
+medium-expert  medium, then as many rows of expert
+
+The SAC runs are ordinary ones: they resume, and a second call makes other kinds from
+the same runs. With several seeds, the member that scores highest is taken.
 """
 
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from o2ojax import agents, data, envs, loop, policies, population, training
+from experiments.run import use_compilation_cache
+from o2ojax import agents, data, envs, loop, policies, replay, training
 from o2ojax import config as settings
 from o2ojax.errors import UserError, unknown
 from o2ojax.files import write_json
@@ -24,60 +31,54 @@ from o2ojax.progress import Progress
 from o2ojax.types import Env, Policy, Run, Transition
 from o2ojax.workdir import surroundings
 
-KINDS = ("random", "medium-replay", "medium")
+# The SAC runs that a kind is made from.
+KINDS = {
+    "random": (),
+    "medium-replay": ("medium",),
+    "medium": ("medium",),
+    "medium-expert": ("medium", "expert"),
+    "expert": ("expert",),
+}
 NUM_ENVS = 20  # side by side, where a fixed policy gathers
+CHUNK = 250  # steps of each between two looks at the clock
+
+
+class Learner(NamedTuple):
+    """A SAC run that has come to its end, and the member that is taken from it."""
+
+    job: Job
+    run: Run
+    record: Record
+    member: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 interrupted and saved, 2 bad input."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.collect",
-        description="Makes random, medium-replay and medium datasets of one task.",
-    )
-    parser.add_argument("--config", required=True, metavar="FILE.py:ENV")
-    parser.add_argument(
-        "--workdir", type=Path, metavar="DIR", help="of the SAC run (runs/collect/ENV)"
-    )
-    parser.add_argument("--out", type=Path, default=Path("datasets"), metavar="DIR")
-    parser.add_argument("--kinds", default=",".join(KINDS), metavar="KIND,KIND")
-    parser.add_argument(
-        "--rows", type=int, default=1_000_000, help="of random and of medium"
-    )
-    parser.add_argument(
-        "--subsample",
-        type=int,
-        default=0,
-        metavar="ROWS",
-        help="keep whole episodes, evenly spread, of about so many rows",
-    )
-    options, overrides = parser.parse_known_args(given)
+    options, overrides = parser().parse_known_args(given)
+    use_compilation_cache()
     try:
         config = settings.load(options.config)
         settings.override(config, overrides)
+        settings.check(config)
         kinds = options.kinds.split(",")
-        for kind in kinds:
-            if kind not in KINDS:
-                raise unknown("kind of dataset", kind, KINDS)
-        if options.rows < 1:
-            raise UserError(f"--rows={options.rows}; it must be at least 1")
-        try:
-            options.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"--out={options.out} cannot be written: {error.strerror}"
-            ) from error
-        workdir = options.workdir or Path("runs") / "collect" / config.env
-        job = prepare(config, workdir)
+        check(kinds, options)
+        physics = envs.choose_physics(config.physics)
+        name = config.env if physics == "mujoco" else f"{config.env}-{physics}"
+        workdir = options.workdir or Path("runs") / "collect" / name
         progress = Progress()
-        run, record = training.run_phases(job, progress)
-        member = best_member(job, record, progress)
+        stages = sorted({stage for kind in kinds for stage in KINDS[kind]})
+        learners = {
+            stage: learn(stage, config, workdir / stage, progress)
+            for stage in reversed(stages)  # medium is the shorter
+        }
         for kind in kinds:
-            transitions = make(kind, job, run, member, options.rows)
+            transitions = make(kind, config, learners, options.rows, progress)
             if options.subsample:
                 transitions = data.subsample(transitions, options.subsample)
-            path = options.out / f"{config.env}-{kind}.npz"
-            save(path, transitions, given, job, member, record)
+            made_from = [learners[stage] for stage in KINDS[kind]]
+            path = options.out / f"{name}-{kind}.npz"
+            save(path, transitions, config, made_from, given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -87,60 +88,147 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def best_member(job: Job, record: Record, progress: Progress) -> int:
-    """The member whose last evaluation scored highest."""
-    score = data.score(job.config.env, np.array(record.points[-1]["returns"]))
-    score = score.mean(axis=1)
-    if not record.reached:
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    result = argparse.ArgumentParser(
+        prog="python -m experiments.collect",
+        description="Makes datasets of one task by D4RL's protocol.",
+    )
+    result.add_argument("--config", required=True, metavar="FILE.py:ENV")
+    result.add_argument(
+        "--workdir", type=Path, metavar="DIR", help="of the runs (runs/collect/ENV)"
+    )
+    result.add_argument("--out", type=Path, default=Path("datasets"), metavar="DIR")
+    result.add_argument(
+        "--kinds",
+        default="random,medium-replay,medium",
+        metavar="KIND,KIND",
+        help=f"of {', '.join(KINDS)} (default: %(default)s)",
+    )
+    result.add_argument(
+        "--rows",
+        type=int,
+        default=1_000_000,
+        help="of random, medium and expert; medium-expert has so many of each",
+    )
+    result.add_argument(
+        "--subsample",
+        type=int,
+        default=0,
+        metavar="ROWS",
+        help="keep whole episodes, evenly spread, of about so many rows",
+    )
+    return result
+
+
+def check(kinds: Sequence[str], options: argparse.Namespace) -> None:
+    """Refuses what cannot work, before hours are spent on it."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise unknown("kind of dataset", kind, KINDS)
+    for name, least in (("rows", 1), ("subsample", 0)):
+        value = getattr(options, name)
+        if value < least:
+            raise UserError(f"--{name}={value}; it must be at least {least}")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out={options.out} cannot be written: {error.strerror}"
+        ) from error
+
+
+def learn(
+    stage: str, config: settings.ConfigDict, workdir: Path, progress: Progress
+) -> Learner:
+    """A SAC run: until its mark for medium, to its last step for expert."""
+    config = config.copy_and_resolve_references()
+    if stage == "expert":
+        config.online.until = float("inf")
+    job = prepare(config, workdir)
+    run, record = training.run_phases(job, progress)
+    score = data.score(config.env, np.array(record.points[-1]["returns"])).mean(axis=1)
+    if stage == "medium" and not record.reached:
         progress.warn(
-            f"no member scored {job.config.online.until:.1f} in {record.step} steps;"
+            f"no member scored {config.online.until:.1f} in {record.step} steps;"
             f" taking the best there is, {np.nanmax(score):.1f}"
         )
-    return int(np.nanargmax(score))
+    return Learner(job, run, record, int(np.nanargmax(score)))
 
 
-def make(kind: str, job: Job, run: Run, member: int, num_rows: int) -> Transition:
+def make(
+    kind: str,
+    config: settings.ConfigDict,
+    learners: dict[str, Learner],
+    num_rows: int,
+    progress: Progress,
+) -> Transition:
     """The rows of one kind of dataset, in order of time, NumPy."""
+    if kind == "medium-expert":
+        halves = [
+            make(half, config, learners, num_rows, progress)
+            for half in ("medium", "expert")
+        ]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *halves)
     if kind == "medium-replay":
-        ring = jax.tree.map(lambda leaf: np.asarray(leaf[member]), run.replay)
-        rows = jax.tree.map(lambda leaf: leaf[: int(ring.count)], ring.rows)
-        if int(ring.count) > len(ring.rows.reward):
-            raise UserError(
-                "config.replay.capacity is smaller than the run was long, so its first"
-                " transitions are lost; leave it at 0"
-            )
-        return streams(rows, job.sizes.num_envs)
-    env = envs.make(job.config.env, job.config.physics)
-    state = jax.tree.map(lambda leaf: leaf[member], run.agent)
-    policy = policies.uniform(env.spec.action_dim)
-    if kind == "medium":
-        config = settings.agent_config(job.config)
-        nothing = population.replay.uniform.nothing()
+        return gathered_while_learning(learners["medium"])
+    env = envs.make(config.env, config.physics, envs.Simulator(**config.simulator))
+    policy, state = policies.uniform(env.spec.action_dim), ()
+    if kind in learners:
+        job, run, _, member = learners[kind]
+        nothing = replay.uniform.nothing()
         plan = agents.Plan(job.sizes.offline_updates, job.sizes.online_steps)
-        algorithm = agents.find(job.config.algorithm)
-        recipe = algorithm.recipe(env.spec, config, plan, nothing, nothing)
+        recipe = agents.find(config.algorithm).recipe(
+            env.spec, settings.agent_config(config), plan, nothing, nothing
+        )
         policy = recipe.online.explore
-    key = jax.random.key(1_000 + KINDS.index(kind))  # apart from those of seeds
-    return streams(gather(env, policy, state, key, num_rows), NUM_ENVS)
+        state = jax.tree.map(lambda leaf: leaf[member], run.agent)
+    key = jax.random.key(1_000 + list(KINDS).index(kind))  # apart from those of seeds
+    with progress.phase(kind, num_rows, 0) as bar:
+        return gather(env, policy, state, key, num_rows, bar)
+
+
+def gathered_while_learning(learner: Learner) -> Transition:
+    """All that a member's ring holds, each of its environments in turn."""
+    job, run, _, member = learner
+    ring = jax.tree.map(lambda leaf: np.asarray(leaf[member]), run.replay)
+    if int(ring.count) > len(ring.rows.reward):
+        raise UserError(
+            "config.replay.capacity is smaller than the run was long, so its first"
+            " transitions are lost; leave it at 0"
+        )
+    rows = jax.tree.map(lambda leaf: leaf[: int(ring.count)], ring.rows)
+    return streams(rows, job.sizes.num_envs)
 
 
 def gather(
-    env: Env, policy: Policy, state, key: jax.Array, num_rows: int
+    env: Env, policy: Policy, state: Any, key: jax.Array, num_rows: int, bar: Any
 ) -> Transition:
-    """`num_rows` transitions of a fixed policy in NUM_ENVS environments, [T * W]."""
-    nothing = population.replay.uniform.nothing()
-    num_steps = -(-num_rows // NUM_ENVS)
+    """At least `num_rows` transitions of a fixed policy in NUM_ENVS environments."""
+    nothing = replay.uniform.nothing()
+    key_start, key_collect = jax.random.split(key)
 
     @jax.jit
-    def play(key):
-        key_start, key_collect = jax.random.split(key)
-        workers = loop.start_workers(
-            env, policy, nothing, state, (), key_start, NUM_ENVS
-        )
-        keys = jax.random.split(key_collect, num_steps)
-        return loop.flat(loop.collect(env, policy, state, workers, keys)[1])
+    def start(key):
+        return loop.start_workers(env, policy, nothing, state, (), key, NUM_ENVS)
 
-    return jax.tree.map(np.asarray, play(key))
+    @jax.jit
+    def play(workers, first):
+        keys = loop.keys_from(key_collect, first, CHUNK)
+        workers, fresh = loop.collect(env, policy, state, workers, keys)
+        return workers, loop.flat(fresh)
+
+    workers, chunks = start(key_start), []
+    for first in range(0, -(-num_rows // NUM_ENVS), CHUNK):
+        started = time.perf_counter()
+        workers, fresh = play(workers, first)
+        chunks.append(jax.tree.map(np.asarray, fresh))
+        seconds = time.perf_counter() - started
+        left = num_rows - NUM_ENVS * first
+        bar.advance(min(NUM_ENVS * CHUNK, left), NUM_ENVS * CHUNK / seconds)
+    rows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *chunks)
+    needed = -(-num_rows // NUM_ENVS) * NUM_ENVS
+    return streams(jax.tree.map(lambda leaf: leaf[:needed], rows), NUM_ENVS)
 
 
 def streams(rows: Transition, num_envs: int) -> Transition:
@@ -155,22 +243,28 @@ def streams(rows: Transition, num_envs: int) -> Transition:
 def save(
     path: Path,
     transitions: Transition,
+    config: settings.ConfigDict,
+    made_from: Sequence[Learner],
     given: Sequence[str],
-    job: Job,
-    member: int,
-    record: Record,
 ) -> None:
     """Writes a dataset, and beside it where it came from."""
     data.write(path, transitions)
     returns = data.episode_returns(transitions)
-    score = data.score(job.config.env, returns)
     provenance = {
         "command": shlex.join(["python", "-m", "experiments.collect", *given]),
         "protocol": "D4RL (Fu et al. 2020, arxiv.org/abs/2004.07219), SAC of this"
         " project, Gymnasium's -v4 task; scores are not D4RL scores",
-        "physics": envs.choose_physics(job.config.physics),
-        "seed": settings.seeds(job.config)[member],
-        "environment_steps": record.step,
+        "physics": envs.choose_physics(config.physics),
+        "runs": [
+            {
+                "seed": settings.seeds(job.config)[member],
+                "environment_steps": record.step,
+                "score": float(
+                    data.score(config.env, record.points[-1]["returns"][member]).mean()
+                ),
+            }
+            for job, _, record, member in made_from
+        ],
         "rows": len(transitions.reward),
         "episodes": len(returns),
         "terminals": int((transitions.discount == 0).sum()),
@@ -179,7 +273,7 @@ def save(
             "mean": float(returns.mean()),
             "max": float(returns.max()),
         },
-        "mean_score": float(np.mean(score)),
+        "mean_score": float(data.score(config.env, returns).mean()),
     } | surroundings()
     write_json(path.with_suffix(".json"), provenance)
     print(

@@ -21,10 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in _draw(results, options.out):
             print(f"wrote {path}", file=sys.stderr)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"cannot write: {error}", file=sys.stderr)
+        print(f"error: cannot write: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -51,12 +51,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _print_table(results: Sequence[report.Result], markdown: bool) -> None:
-    summaries = [result.summary for result in results]
+    summaries, names = [result.summary for result in results], report.names(results)
     if markdown:
-        print(report.markdown(summaries))
+        print(report.markdown(summaries, names))
     else:
         width = None if sys.stdout.isatty() else 160
-        Console(width=width).print(report.table(summaries))
+        Console(width=width).print(report.table(summaries, names))
 
 
 def _draw(results: Sequence[report.Result], out: Path | None) -> list[Path]:

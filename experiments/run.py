@@ -13,6 +13,7 @@ import jax
 
 from o2ojax import config as settings
 from o2ojax import report
+from o2ojax.data.minari import PREFIX as MINARI
 from o2ojax.errors import UserError
 from o2ojax.progress import Progress
 from o2ojax.training import Interrupted, train
@@ -36,9 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options, overrides = parser.parse_known_args(arguments)
     progress, workdir = Progress(), options.workdir
-    if not jax.config.jax_compilation_cache_dir:  # programs compile once per machine
-        cache = Path.home() / ".cache" / "o2ojax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    use_compilation_cache()
     try:
         config = settings.load(options.config)
         settings.override(config, overrides)
@@ -63,9 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def use_compilation_cache() -> None:
+    """Programs compile once per machine, unless another cache is set already."""
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path.home() / ".cache" / "o2ojax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
 def default_workdir(config: settings.ConfigDict) -> Path:
     """Where a run goes that is not told."""
-    return Path("runs") / config.algorithm / (Path(config.dataset).stem or config.env)
+    if config.dataset.startswith(MINARI):
+        data = config.dataset.removeprefix(MINARI).replace("/", "-").replace(":", "-")
+    else:
+        data = Path(config.dataset).stem
+    return Path("runs") / config.algorithm / (data or config.env)
 
 
 def finished(config: settings.ConfigDict, workdir: Path, progress: Progress) -> bool:

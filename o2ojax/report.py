@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -121,8 +122,12 @@ def _read_curves(path: Path) -> statistics.Curves:
     return curves
 
 
-def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The cells under COLUMNS: one row, or one for each hyper-parameter setting."""
+def rows(summary: dict[str, Any], note: str = "") -> list[tuple[str, ...]]:
+    """The cells under COLUMNS: one row, or one for each hyper-parameter setting.
+
+    A note is added to the dataset, to tell apart runs that are the same but for more
+    than a table has columns for.
+    """
     parts = summary.get("groups") or [summary]
     budget = _count(summary["offline"]["updates"])
     if "online" in summary:
@@ -134,7 +139,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
         cells.append(
             (
                 _named(summary["agent"], part.get("settings", {})),
-                _data(summary),
+                ", ".join(filter(None, (_data(summary), note))),
                 str(summary["members"] // len(parts)),
                 budget,
                 _estimate(part["offline"]["score"]),
@@ -172,22 +177,30 @@ def _estimate(figure: dict[str, Any] | None) -> str:
     return f"{figure['iqm']:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def table(summaries: Iterable[dict[str, Any]]) -> Table:
+def table(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> Table:
     """Budgets, scores, dips and regrets: a row per run, or per setting of a run."""
-    result = Table(title=Text(NOTE))
+    result = Table(title=Text(NOTE), box=box.SIMPLE_HEAD, pad_edge=False)
     for name in COLUMNS:
         justify = "left" if name in WORDS else "right"
-        result.add_column(name, justify=justify, overflow="fold")
-    for summary in summaries:
-        for row in rows(summary):
-            result.add_row(*map(Text, row))
+        whole = name == "dataset"  # the numbers are broken at blanks instead
+        result.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
+    for row in _all_rows(summaries, notes):
+        result.add_row(*map(Text, row))
     return result
 
 
-def markdown(summaries: Iterable[dict[str, Any]]) -> str:
+def _all_rows(
+    summaries: Sequence[dict[str, Any]], notes: Sequence[str]
+) -> Iterable[tuple[str, ...]]:
+    notes = notes or [""] * len(summaries)
+    for summary, note in zip(summaries, notes, strict=True):
+        yield from rows(summary, note)
+
+
+def markdown(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
     """The same table for a Markdown page."""
     lines = [COLUMNS, ["---" if name in WORDS else "---:" for name in COLUMNS]]
-    lines += [row for summary in summaries for row in rows(summary)]
+    lines += _all_rows(summaries, notes)
     return "\n".join([NOTE, "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
@@ -221,7 +234,10 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
     if len(envs) != 1:
         raise UserError(f"one figure shows one environment, not {sorted(envs)}")
     [env] = envs
-    titles = _titles(results)
+    titles = [
+        ", ".join(filter(None, (_title(result), name)))
+        for result, name in zip(results, names(results), strict=True)
+    ]
     drawn = [
         series
         for result, title in zip(results, titles, strict=True)
@@ -251,14 +267,17 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
     write_whole(Path(path), lambda unfinished: figure.savefig(unfinished, format="png"))
 
 
-def _titles(results: Sequence[Result]) -> list[str]:
-    """Algorithm and data of each run; also its name where these are not its alone."""
-    configs = [result.config for result in results]
-    plain = [f"{config['algorithm']}, {_data(config)}" for config in configs]
+def names(results: Sequence[Result]) -> list[str]:
+    """The names of runs whose algorithm and data are not theirs alone; "" else."""
+    plain = [_title(result) for result in results]
     return [
-        title if plain.count(title) == 1 else f"{title}, {result.name}"
+        result.name if plain.count(title) > 1 else ""
         for result, title in zip(results, plain, strict=True)
     ]
+
+
+def _title(result: Result) -> str:
+    return f"{result.config['algorithm']}, {_data(result.config)}"
 
 
 def _series(result: Result, title: str) -> list[Series]:

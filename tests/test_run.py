@@ -117,6 +117,34 @@ def test_how_often_a_run_logs_and_saves_changes_nothing_it_learns(whole, tmp_pat
         np.testing.assert_array_equal(a["returns"], b["returns"])
 
 
+def test_a_run_on_mjx_goes_offline_and_online(tmp_path, capsys):
+    small = [
+        *SMALL,
+        "--config.physics=mjx",
+        "--config.env=halfcheetah",
+        "--config.dataset=halfcheetah-medium-replay",
+        "--config.simulator.iterations=4",
+        "--config.simulator.ls_iterations=8",
+        "--config.online.envs=16",
+        "--config.online.steps=64",
+        "--config.log.every=32",
+        "--config.eval.every=64",
+        "--config.checkpoint.every=64",
+        "--config.eval.episodes=1",
+        "--config.seeds=1",
+    ]
+    assert run(tmp_path, base=small) == 0
+    said = capsys.readouterr().out
+    assert "physics 'mjx' on a CPU takes about" in said
+    assert "on mjx" in said
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["physics"] == "mjx"
+    assert summary["online"]["steps"] == 64
+    with np.load(tmp_path / "returns.npz") as curves:
+        assert list(curves["phase"]) == ["offline", "online"]
+        assert np.isfinite(curves["returns"]).all()
+
+
 def wait_for(workdir, phase, step, process):
     """Until the metrics file has a line of that phase at or past that step."""
     deadline = time.monotonic() + 300
