@@ -114,9 +114,12 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
 
     def recipe_of(member: Members, dataset: Transition | None) -> Recipe:
         """Called inside the trace: the config's floats and the dataset are traced."""
-        offline_buffer = replay.uniform.nothing()
+        known, offline_buffer = plan, replay.uniform.nothing()
         if dataset is not None:
             offline_buffer = replay.uniform.offline(dataset, sizes.batch)
+            known = plan._replace(
+                obs_mean=dataset.obs.mean(axis=0), obs_std=dataset.obs.std(axis=0)
+            )
         online_buffer = replay.make(
             sizes.replay, dataset, like, sizes.capacity, sizes.batch
         )
@@ -124,7 +127,7 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
             replay.rewarded(store, sizes.reward_scale, sizes.reward_shift)
             for store in (offline_buffer, online_buffer)
         )
-        return algorithm.recipe(env.spec, member.configs, plan, *stores)
+        return algorithm.recipe(env.spec, member.configs, known, *stores)
 
     def begin(member, dataset):
         recipe = recipe_of(member, dataset)

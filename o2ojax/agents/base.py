@@ -39,10 +39,13 @@ class Plan(NamedTuple):
 
     offline_updates: of each member.
     online_steps:    of each member; 0 for a run that stays offline.
+    obs_mean, obs_std: [O]  of the dataset's observations; 0 and 1 without one.
     """
 
     offline_updates: int
     online_steps: int
+    obs_mean: Array | float = 0.0
+    obs_std: Array | float = 1.0
 
 
 class Algorithm(NamedTuple):
