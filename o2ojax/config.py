@@ -45,8 +45,9 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
             shift=0.0,
         ),
         replay=dict(
-            name="uniform",  # uniform | symmetric | online
+            name="uniform",  # uniform | symmetric | balanced | online
             capacity=0,  # rows of the online ring; 0 keeps every step
+            balanced=replay.balanced.Options()._asdict(),
         ),
         offline={
             "updates": 1_000_000,
@@ -220,6 +221,11 @@ def check(config: ConfigDict) -> None:
     _check_numbers(config)
     _check_rhythm(config)
     _check_agent(algorithm.config, config)
+    if not config.dataset and config.replay.name != "online" and config.online.steps:
+        raise UserError(
+            f"config.replay.name is {config.replay.name!r}, which draws from a dataset,"
+            " and config.dataset names none; set config.replay.name=online"
+        )
     if not config.dataset and config.offline.updates:
         raise UserError(
             "config.offline.updates is not 0, but there is no config.dataset to learn"
@@ -263,6 +269,15 @@ def _check_numbers(config: ConfigDict) -> None:
             " that is a fraction of whole numbers up to 1000, as 1, 0.25 or 3.2"
         )
     _check_variants(config)
+    share = config.replay.balanced.first_share
+    if not 0 < share < 1:
+        raise UserError(
+            f"config.replay.balanced.first_share is {share}; it must lie strictly"
+            " between 0 and 1: of the first draws, so many go to online rows"
+        )
+    _check_range("replay.balanced.lr", config.replay.balanced.lr)
+    _check_range("replay.balanced.widths", config.replay.balanced.widths)
+    _check_range("replay.balanced.temper", config.replay.balanced.temper)
     for name in ("reward.scale", "reward.shift"):
         value = _get(config, name)
         if value != RETURN_RANGE and not abs(value) < float("inf"):

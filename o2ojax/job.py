@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from o2ojax import agents, data, envs, population, statistics
+from o2ojax import agents, data, envs, population, replay, statistics
 from o2ojax import config as settings
 from o2ojax.errors import UserError
 from o2ojax.population import Members, Programs, Sizes
@@ -110,6 +110,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
         eval_episodes=config.eval.episodes,
         reward_scale=scale,
         reward_shift=config.reward.shift,
+        balanced=replay.balanced.Options(**config.replay.balanced),
     )
     members = population.members(
         settings.agent_config(config),

@@ -39,7 +39,8 @@ def learn(
         key_sample, key_update = jax.random.split(key)
         replay, batch = buffer.sample(replay, key_sample)
         state, info = agent.update(state, batch, key_update)
-        return (state, buffer.reweigh(replay, batch, info)), info.metrics
+        told = info.metrics | dict(batch.metrics)
+        return (state, buffer.reweigh(replay, batch, info)), told
 
     (state, replay), metrics = jax.lax.scan(one, (state, replay), keys)
     return state, replay, jax.tree.map(jnp.mean, metrics)

@@ -57,6 +57,7 @@ class MLP(nn.Module):
     out: int
     hidden_init: Init = orthogonal()
     output_init: Init = orthogonal()
+    output_bias: float = 0.0
     dropout: float = 0.0
 
     @nn.compact
@@ -64,7 +65,8 @@ class MLP(nn.Module):
         for width in self.widths:
             x = nn.relu(nn.Dense(width, kernel_init=self.hidden_init)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.out, kernel_init=self.output_init)(x)
+        bias = nn.initializers.constant(self.output_bias)
+        return nn.Dense(self.out, kernel_init=self.output_init, bias_init=bias)(x)
 
 
 class Value(nn.Module):
@@ -124,6 +126,31 @@ class GaussianActor(nn.Module):
         return distrax.MultivariateNormalDiag(mean, jnp.broadcast_to(std, mean.shape))
 
 
+class BoundedGaussianActor(nn.Module):
+    """AWAC's policy: an unsquashed Gaussian whose spread is the same in all states.
+
+    The mean is a tanh; the log standard deviations are sigmoids of free weights, spread
+    over their bounds, so that none is ever stuck at one. Samples may leave [-1, 1]:
+    clip them before they reach an environment.
+    """
+
+    action_dim: int
+    widths: tuple[int, ...]
+    log_std_bounds: tuple[float, float] = (-6.0, 0.0)
+
+    @nn.compact
+    def __call__(self, obs: Array) -> distrax.Distribution:
+        mean = jnp.tanh(
+            MLP(self.widths, self.action_dim, fan_in_uniform(), small_uniform(1e-3))(
+                obs
+            )
+        )
+        logit = self.param("log_std_logit", nn.initializers.zeros, (self.action_dim,))
+        low, high = self.log_std_bounds
+        std = jnp.exp(low + (high - low) * nn.sigmoid(logit))
+        return distrax.MultivariateNormalDiag(mean, jnp.broadcast_to(std, mean.shape))
+
+
 class SquashedActor(nn.Module):
     """SAC's policy: a Gaussian that depends on the state, squashed by a tanh."""
 
@@ -138,6 +165,63 @@ class SquashedActor(nn.Module):
         )(obs)
         mean, log_std = jnp.split(x, 2, axis=-1)
         return Squashed(mean, jnp.exp(jnp.clip(log_std, *self.log_std_bounds)))
+
+
+class DeterministicActor(nn.Module):
+    """TD3's policy: obs [..., O] -> action [..., A]."""
+
+    action_dim: int
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Array:
+        uniform = fan_in_uniform()
+        return jnp.tanh(MLP(self.widths, self.action_dim, uniform, uniform)(obs))
+
+
+class Perturbation(nn.Module):
+    """BCQ's policy: moves an action by at most `bound` per dimension, within [-1, 1].
+
+    obs [..., O], action [..., A] -> action [..., A].
+    """
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, obs: Array, action: Array, bound: Array) -> Array:
+        x = jnp.concatenate([obs, action], axis=-1)
+        uniform = fan_in_uniform()
+        step = jnp.tanh(MLP(self.widths, action.shape[-1], uniform, uniform)(x))
+        return jnp.clip(action + bound * step, -1.0, 1.0)
+
+
+class ActionVAE(nn.Module):
+    """BCQ's model of the data's actions: a variational auto-encoder, given the state.
+
+    The latent variable, [..., L], has two dimensions for each of the action's.
+    """
+
+    action_dim: int
+    widths: tuple[int, ...]
+    log_std_bounds: tuple[float, float] = (-4.0, 15.0)
+
+    def setup(self):
+        uniform = fan_in_uniform()
+        self.encoder = MLP(self.widths, 4 * self.action_dim, uniform, uniform)
+        self.decoder = MLP(self.widths, self.action_dim, uniform, uniform)
+
+    def __call__(
+        self, obs: Array, action: Array, noise: Array
+    ) -> tuple[Array, Array, Array]:
+        """The action again [..., A], by way of mean + std * noise [..., L] each."""
+        x = self.encoder(jnp.concatenate([obs, action], axis=-1))
+        mean, log_std = jnp.split(x, 2, axis=-1)
+        std = jnp.exp(jnp.clip(log_std, *self.log_std_bounds))
+        return self.decode(obs, mean + std * noise), mean, std
+
+    def decode(self, obs: Array, latent: Array) -> Array:
+        """An action [..., A]."""
+        return jnp.tanh(self.decoder(jnp.concatenate([obs, latent], axis=-1)))
 
 
 class Squashed:

@@ -30,6 +30,7 @@ class Sizes(NamedTuple):
     updates_per_round: updates in such a round.
     batch:             rows of a batch.
     replay:            name of the online store.
+    balanced:          its options, where it is the balanced one.
     capacity:          rows of the online ring.
     eval_episodes:     of each member, at each evaluation.
     reward_scale, reward_shift: reward = scale * raw + shift, in every batch.
@@ -47,6 +48,7 @@ class Sizes(NamedTuple):
     eval_episodes: int
     reward_scale: float
     reward_shift: float
+    balanced: replay.balanced.Options = replay.balanced.Options()
 
     @property
     def transitions_per_round(self) -> int:
@@ -121,7 +123,12 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
                 obs_mean=dataset.obs.mean(axis=0), obs_std=dataset.obs.std(axis=0)
             )
         online_buffer = replay.make(
-            sizes.replay, dataset, like, sizes.capacity, sizes.batch
+            sizes.replay,
+            dataset,
+            like,
+            sizes.capacity,
+            sizes.batch,
+            sizes.balanced,
         )
         stores = (
             replay.rewarded(store, sizes.reward_scale, sizes.reward_shift)

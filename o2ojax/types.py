@@ -51,12 +51,14 @@ class Batch(NamedTuple):
     weight:  [B]  importance weights; 1 where unused.
     index:   [B]  rows of the store, for `Buffer.reweigh`.
     context: Transition for agents that infer their task, () for the others.
+    metrics: what the store tells of itself, told beside what the update tells.
     """
 
     data: Transition
     weight: Array
     index: Array
     context: Any = ()
+    metrics: Any = ()
 
 
 class Info(NamedTuple):

@@ -1,27 +1,38 @@
 """Stores of experience, by name."""
 
 from o2ojax.errors import UserError, unknown
-from o2ojax.replay import uniform
+from o2ojax.replay import balanced, uniform
 from o2ojax.types import Array, Buffer, Transition
 
-FROM_DATA = {"uniform": uniform.union, "symmetric": uniform.symmetric}
-BUFFERS = (*FROM_DATA, "online")
+BUFFERS = ("uniform", "symmetric", "balanced", "online")
 
-__all__ = ["BUFFERS", "make", "rewarded", "uniform"]
+# Metrics that are above 0 where something has gone wrong, and what to tell of it.
+WARNINGS = {
+    balanced.DEAD: "the balanced replay's density ratio has died (0 for every row);"
+    " it draws evenly from the dataset and the ring instead",
+}
+
+__all__ = ["BUFFERS", "WARNINGS", "balanced", "make", "rewarded", "uniform"]
 
 
 def make(
-    name: str, dataset: Transition | None, like: Transition, capacity: int, batch: int
+    name: str,
+    dataset: Transition | None,
+    like: Transition,
+    capacity: int,
+    batch: int,
+    options: balanced.Options = balanced.Options(),  # noqa: B008
 ) -> Buffer:
     """The store of an online phase.
 
     Args:
         name: `uniform`: dataset and ring as one; `symmetric`: half a batch from each;
-            `online`: the ring alone.
+            `balanced`: as one, by learned priorities; `online`: the ring alone.
         dataset: leaves [N, ...], or None where there is no data.
         like: a transition without leading axes, to shape a ring by.
         capacity: rows kept of the online stream.
         batch: rows to draw.
+        options: of the balanced store.
     Raises:
         UserError: for an unknown name, or a store that needs the missing dataset.
     """
@@ -34,7 +45,10 @@ def make(
             f"replay {name!r} draws from a dataset, and the config has none; set"
             " replay.name to 'online', or name a dataset"
         )
-    return FROM_DATA[name](dataset, capacity, batch)
+    if name == "balanced":
+        return balanced.balanced(dataset, capacity, batch, options)
+    from_data = {"uniform": uniform.union, "symmetric": uniform.symmetric}
+    return from_data[name](dataset, capacity, batch)
 
 
 def rewarded(buffer: Buffer, scale: Array, shift: Array) -> Buffer:

@@ -27,10 +27,14 @@ def empty(like: Transition, capacity: int) -> Ring:
 
 def add(ring: Ring, fresh: Transition) -> Ring:
     """Writes `fresh`, leaves [N, ...], over the oldest rows."""
-    capacity, num_fresh = size(ring), fresh.reward.shape[0]
-    at = (ring.count + jnp.arange(num_fresh)) % capacity
+    at = slots(ring, fresh)
     rows = jax.tree.map(lambda old, new: old.at[at].set(new), ring.rows, fresh)
-    return Ring(rows, ring.count + num_fresh)
+    return Ring(rows, ring.count + len(at))
+
+
+def slots(ring: Ring, fresh: Transition) -> Array:
+    """Where `add` would write `fresh`, leaves [N, ...]: [N]."""
+    return (ring.count + jnp.arange(fresh.reward.shape[0])) % size(ring)
 
 
 def size(ring: Ring) -> int:

@@ -17,6 +17,20 @@ def take(rows: Transition, index: Array) -> Transition:
     return jax.tree.map(lambda leaf: leaf[index], rows)
 
 
+def take_both(dataset: Transition, gathered: Ring, index: Array) -> Transition:
+    """The rows at `index` [B] of a dataset and, numbered on from its last, a ring."""
+    num_rows = dataset.reward.shape[0]
+    old = take(dataset, jnp.minimum(index, num_rows - 1))
+    new = take(gathered.rows, jnp.maximum(index - num_rows, 0))
+    is_old = index < num_rows
+
+    def choose(old, new):
+        mask = is_old.reshape(is_old.shape + (1,) * (old.ndim - 1))
+        return jnp.where(mask, old, new)
+
+    return jax.tree.map(choose, old, new)
+
+
 def evenly(data: Transition, index: Array) -> Batch:
     """A batch whose rows all weigh the same."""
     return Batch(data, jnp.ones(index.shape), index)
@@ -106,15 +120,7 @@ def union(dataset: Transition, capacity: int, batch: int) -> Buffer:
 
     def sample(replay: Ring, key: Key):
         index = jax.random.randint(key, (batch,), 0, num_rows + ring.filled(replay))
-        old = take(dataset, jnp.minimum(index, num_rows - 1))
-        new = take(replay.rows, jnp.maximum(index - num_rows, 0))
-        is_old = index < num_rows
-
-        def choose(old, new):
-            mask = is_old.reshape(is_old.shape + (1,) * (old.ndim - 1))
-            return jnp.where(mask, old, new)
-
-        return replay, evenly(jax.tree.map(choose, old, new), index)
+        return replay, evenly(take_both(dataset, replay, index), index)
 
     return plain(init, ring.add, sample)
 

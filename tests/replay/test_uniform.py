@@ -61,8 +61,18 @@ def filled(buffer, *counts):
     return state
 
 
+# So that a new row of the balanced store is as likely as one of its few old ones.
+ALIKE = replay.balanced.Options(first_share=1000 / 1024, widths=(8,))
+
+
 @pytest.fixture(params=BUFFERS)
 def named(request):
+    return replay.make(request.param, DATASET, LIKE, CAPACITY, BATCH, ALIKE)
+
+
+@pytest.fixture(params=[name for name in BUFFERS if name != "balanced"])
+def even(request):
+    """Those that draw each row by itself, and do not change when they are read."""
     return replay.make(request.param, DATASET, LIKE, CAPACITY, BATCH)
 
 
@@ -110,27 +120,27 @@ def test_a_batch_is_a_function_of_its_key(named):
     assert (one.index != other.index).any()
 
 
-def test_rows_of_a_batch_are_drawn_independently(named):
+def test_rows_of_a_batch_are_drawn_independently(even):
     """No row tells anything of its neighbour: the pairs are as many as by chance."""
-    index = draw(named, filled(named, 8), num=200).index.reshape(200, BATCH)
+    index = draw(even, filled(even, 8), num=200).index.reshape(200, BATCH)
     same = (index[:, 1:] == index[:, :-1]).mean()
     assert same < 0.25  # 1 / 8 for the smallest store
 
 
-def test_reading_changes_nothing(named):
-    state = filled(named, 3)
-    after, batch = named.sample(state, KEY)
+def test_reading_changes_nothing(even):
+    state = filled(even, 3)
+    after, batch = even.sample(state, KEY)
     assert all(
         np.array_equal(a, b)
         for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True)
     )
-    assert named.reweigh(state, batch, ()) is state
-    assert named.opening(state, 0, KEY) == ()
+    assert even.reweigh(state, batch, ()) is state
+    assert even.opening(state, 0, KEY) == ()
 
 
-def test_only_the_ring_is_a_members_own(named):
+def test_only_the_ring_is_a_members_own(even):
     """Three members hold three rings, and no copy of the 24 rows of the dataset."""
-    states = jax.vmap(lambda _: named.init())(jnp.arange(3))
+    states = jax.vmap(lambda _: even.init())(jnp.arange(3))
     rows = jax.tree.leaves(states.rows)
     assert {leaf.shape[:2] for leaf in rows} == {(3, CAPACITY)}
     assert len(jax.tree.leaves(states)) == len(rows) + 1

@@ -1,0 +1,187 @@
+"""Balanced replay: the dataset and the ring, and more often what the policy would do.
+
+A network learns the ratio w(s, a) of the density of the member's own data to that of
+the dataset; rows are drawn in proportion to priorities made from it. What was gathered
+online comes first, then those rows of the dataset that resemble it.
+
+Lee et al., "Offline-to-Online Reinforcement Learning via Balanced Replay and
+Pessimistic Q-Ensemble", CoRL 2021, arxiv.org/abs/2107.00591. Where the paper and its
+code differ, this is the code: a tempered ratio, bounded priorities, and a first
+priority that is high for what is new; no importance weights.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2ojax import learning, losses
+from o2ojax.learning import Learned, descend
+from o2ojax.networks import MLP, fan_in_uniform, small_uniform
+from o2ojax.replay import ring, sums
+from o2ojax.replay.ring import Ring
+from o2ojax.replay.sums import Sums
+from o2ojax.replay.uniform import evenly, take, take_both
+from o2ojax.types import Array, Batch, Buffer, Key, Transition
+
+LOWEST, HIGHEST = 1e-3, 1e3  # of a priority that a ratio gave
+DEAD = "ratio_dead"  # the metric that is 1 where the network has died
+
+
+class Options(NamedTuple):
+    """Defaults are the paper's code's.
+
+    first_share: of the draws that go to online rows, once 1000 of them are there and
+        none has been drawn yet.
+    temper: T; priorities go as w^(1/T).
+    lr: of the network of ratios.
+    widths: of its layers.
+    """
+
+    first_share: float = 0.5
+    temper: float = 5.0
+    lr: float = 3e-4
+    widths: tuple[int, ...] = (256, 256)
+
+
+class Balanced(NamedTuple):
+    """What a member's store holds; the dataset is not among it.
+
+    rows:     what the member gathered.
+    sums:     priorities of the dataset's rows, then of the ring's.
+    fresh:    []  the priority that new rows enter with: the highest so far.
+    ratio:    the network of ratios.
+    dead:     []  True where it gave 0 for every row when last asked.
+    """
+
+    rows: Ring
+    sums: Sums
+    fresh: Array
+    ratio: Learned
+    dead: Array
+
+
+class Ratio(nn.Module):
+    """w(s, a), at least 0: obs [..., O], action [..., A] -> [...]. It begins near 1."""
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, obs: Array, action: Array) -> Array:  # noqa: D102
+        x = jnp.concatenate([obs, action], axis=-1)
+        x = MLP(self.widths, 1, fan_in_uniform(), small_uniform(3e-3), 1.0)(x)
+        return nn.relu(x).squeeze(-1)
+
+
+def first_priority(num_offline: int, share: float) -> float:
+    """P with which 1000 rows outweigh a dataset of priorities 1 as share : 1 - share.
+
+    P = M f / ((1 - f) 1000)
+    """
+    return num_offline * share / ((1 - share) * 1000)
+
+
+def priority(ratio: Array, offline_ratio: Array, temper: Array) -> Array:
+    """p = w^(1/T) / mean over the dataset of w^(1/T), within bounds.
+
+    Args:
+        ratio: w of the rows [B].
+        offline_ratio: w of rows drawn evenly from the dataset [B].
+        temper: T, a scalar.
+    """
+    scale = (offline_ratio ** (1 / temper)).mean() + 1e-10
+    return jnp.clip(ratio ** (1 / temper) / scale, LOWEST, HIGHEST)
+
+
+def balanced(
+    dataset: Transition,
+    capacity: int,
+    batch: int,
+    options: Options = Options(),  # noqa: B008
+) -> Buffer:
+    """The store. It refits its network each time it is read.
+
+    Args:
+        dataset: leaves [N, ...]; read, never copied.
+        capacity: rows kept of the online stream.
+        batch: rows to draw, and rows of either kind that the network learns from.
+    """
+    num_offline = dataset.reward.shape[0]
+    ratio_net = Ratio(options.widths)
+    optimiser = optax.adam(options.lr)
+
+    def init() -> Balanced:
+        like = jax.tree.map(lambda x: x[0], dataset)
+        # No key comes here: all members' networks begin alike, and learn apart.
+        params = ratio_net.init(jax.random.key(0), like.obs, like.action)
+        known = jnp.arange(num_offline + capacity) < num_offline
+        return Balanced(
+            rows=ring.empty(like, capacity),
+            sums=sums.build(known.astype(jnp.float32)),
+            fresh=jnp.float32(first_priority(num_offline, options.first_share)),
+            ratio=learning.begin(optimiser, params),
+            dead=jnp.array(False),
+        )
+
+    def add(store: Balanced, fresh: Transition) -> Balanced:
+        slots = ring.slots(store.rows, fresh)
+        priorities = jnp.full(slots.shape, store.fresh)
+        return store._replace(
+            rows=ring.add(store.rows, fresh),
+            sums=sums.change(store.sums, num_offline + slots, priorities),
+        )
+
+    def sample(store: Balanced, key: Key) -> tuple[Balanced, Batch]:
+        key_draw, key_even, key_old, key_new = jax.random.split(key, 4)
+        num_online = ring.filled(store.rows)
+        drawn = sums.draw(store.sums, key_draw, batch)
+        even = jax.random.randint(key_even, (batch,), 0, num_offline + num_online)
+        index = jnp.where(store.dead, even, drawn)
+        data = take_both(dataset, store.rows, index)
+
+        old_index = jax.random.randint(key_old, (batch,), 0, num_offline)
+        new_index = jax.random.randint(key_new, (batch,), 0, num_online)
+        old, new = take(dataset, old_index), take(store.rows.rows, new_index)
+
+        # The network: a lower bound of the Jensen-Shannon divergence, made tight.
+        def loss(params):
+            offline_ratio = ratio_net.apply(params, old.obs, old.action)
+            online_ratio = ratio_net.apply(params, new.obs, new.action)
+            loss = losses.density_ratio_loss(offline_ratio, online_ratio).mean()
+            return loss, (loss, offline_ratio, online_ratio)
+
+        ratio, (ratio_loss, offline_ratio, online_ratio) = descend(
+            optimiser, store.ratio, loss
+        )
+
+        # Priorities, by the network as it was before this step.
+        drawn_ratio = ratio_net.apply(store.ratio.params, data.obs, data.action)
+        dead = (offline_ratio == 0).all() & (online_ratio == 0).all()
+        priorities = priority(drawn_ratio, offline_ratio, options.temper)
+        priorities = jnp.where(dead, sums.read(store.sums, index), priorities)
+        told = {
+            "ratio_loss": ratio_loss,
+            "ratio_offline": offline_ratio.mean(),
+            "ratio_online": online_ratio.mean(),
+            "online_share": (index >= num_offline).mean(),
+            DEAD: dead.astype(jnp.float32),
+        }
+        store = store._replace(
+            sums=sums.change(store.sums, index, priorities),
+            fresh=jnp.maximum(store.fresh, priorities.max()),
+            ratio=ratio,
+            dead=dead,
+        )
+        return store, evenly(data, index)._replace(metrics=told)
+
+    def reweigh(store, batch, info):
+        del batch, info
+        return store
+
+    def opening(store, task, key):
+        del store, task, key
+        return ()
+
+    return Buffer(init, add, sample, reweigh, opening)
