@@ -57,6 +57,8 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
             steps=1_000_000,  # per member, all its environments together
             envs=1,  # per member
             updates_per_step=1.0,  # per transition
+            round=0,  # transitions between two bouts of updates; 0: as few as come out
+            first_round=1,  # so many times as many updates after the first round
             warmup=0,  # of the steps, those gathered before the first update
             until=float("inf"),  # stop early once a member scores this
         ),
@@ -192,10 +194,18 @@ def round_shape(config: ConfigDict) -> tuple[int, int]:
     """Steps of every environment, and updates, in one online round.
 
     The shortest round in which the updates per transition come out whole: one step and
-    one update for a ratio of 1, five steps and sixteen updates for 3.2.
+    one update for a ratio of 1, five steps and sixteen updates for 3.2. Or as many of
+    these as `online.round` has room for.
     """
     ratio = _ratio(config) * config.online.envs
-    return ratio.denominator, ratio.numerator
+    times = max(1, config.online.round // _shortest_round(config))
+    return times * ratio.denominator, times * ratio.numerator
+
+
+def _shortest_round(config: ConfigDict) -> int:
+    """Transitions of the shortest round in which the updates come out whole."""
+    ratio = _ratio(config) * config.online.envs
+    return ratio.denominator * config.online.envs
 
 
 def _ratio(config: ConfigDict) -> Fraction:
@@ -253,6 +263,8 @@ def _check_numbers(config: ConfigDict) -> None:
         "online.steps": 0,
         "online.envs": 1,
         "online.warmup": 0,
+        "online.round": 0,
+        "online.first_round": 1,
         "eval.every": 1,
         "eval.episodes": 1,
         "checkpoint.every": 1,
@@ -333,6 +345,12 @@ def _check_rhythm(config: ConfigDict) -> None:
     if not config.online.steps:
         return
     steps = round_shape(config)[0] * config.online.envs
+    if config.online.round not in (0, steps):
+        raise UserError(
+            f"config.online.round is {config.online.round}; it must be 0, or a multiple"
+            f" of {_shortest_round(config)}, the fewest transitions for which"
+            " config.online.updates_per_step gives whole updates"
+        )
     for name, value in (
         ("log.every", every),
         ("online.steps", config.online.steps),
@@ -341,8 +359,9 @@ def _check_rhythm(config: ConfigDict) -> None:
         if value % steps:
             raise UserError(
                 f"config.{name} is {value}; online, work comes in rounds of {steps}"
-                " steps (config.online.envs environments, times the steps that make"
-                f" the updates come out whole), so it must be a multiple of {steps}"
+                " steps (config.online.round, or else config.online.envs environments"
+                " times the steps that make the updates come out whole), so it must be"
+                f" a multiple of {steps}"
             )
     if config.online.warmup >= config.online.steps:
         raise UserError(

@@ -104,6 +104,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
         warmup=config.online.warmup,
         steps_per_round=steps_per_round,
         updates_per_round=updates_per_round,
+        first_round=config.online.first_round,
         batch=config.batch,
         replay=config.replay.name,
         capacity=config.replay.capacity or max(config.online.steps, 1),

@@ -28,6 +28,7 @@ class Sizes(NamedTuple):
     warmup:            transitions gathered before the first online update.
     steps_per_round:   steps of every environment between two rounds of updates.
     updates_per_round: updates in such a round.
+    first_round:       so many times as many in the first one.
     batch:             rows of a batch.
     replay:            name of the online store.
     balanced:          its options, where it is the balanced one.
@@ -48,6 +49,7 @@ class Sizes(NamedTuple):
     eval_episodes: int
     reward_scale: float
     reward_shift: float
+    first_round: int = 1
     balanced: replay.balanced.Options = replay.balanced.Options()
 
     @property
@@ -75,6 +77,8 @@ class Programs(NamedTuple):
     hand_over: (run, members, dataset) -> Run, its environments started and the warm-up
                gathered.
     online:    (run, members, dataset, first, num_rounds) -> (Run, metrics [M]).
+    first_round: (run, members, dataset, first) -> (Run, metrics [M]): the round with
+               which the online phase begins.
     evaluate_offline, evaluate_online:
                (run, members, dataset, step) -> returns [M, episodes].
     healthy:   (run) -> [M], whether all that a member has learned is finite.
@@ -84,6 +88,7 @@ class Programs(NamedTuple):
     offline: Callable
     hand_over: Callable
     online: Callable
+    first_round: Callable
     evaluate_offline: Callable
     evaluate_online: Callable
     healthy: Callable
@@ -170,7 +175,7 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
             store = recipe.online_buffer.add(store, loop.flat(fresh))
         return Run(agent, store, workers)
 
-    def online(run, member, dataset, first, num_rounds):
+    def online(run, member, dataset, first, num_rounds, times=1):
         recipe = recipe_of(member, dataset)
         return loop.online(
             recipe.online,
@@ -181,8 +186,11 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
             first,
             num_rounds,
             sizes.steps_per_round,
-            sizes.updates_per_round,
+            times * sizes.updates_per_round,
         )
+
+    def first_round(run, member, dataset, first):
+        return online(run, member, dataset, first, 1, sizes.first_round)
 
     def evaluate_offline(run, member, dataset, step):
         recipe = recipe_of(member, dataset)
@@ -203,6 +211,7 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
         offline=over_members(offline, (0, 0, None, None), donate=True, sized=True),
         hand_over=over_members(hand_over, (0, 0, None), donate=True),
         online=over_members(online, (0, 0, None, None), donate=True, sized=True),
+        first_round=over_members(first_round, (0, 0, None, None), donate=True),
         evaluate_offline=over_members(evaluate_offline, (0, 0, None, None)),
         evaluate_online=over_members(evaluate_online, (0, 0, None, None)),
         healthy=over_members(lambda run: learning.finite(run.agent), (0,)),

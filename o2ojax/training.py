@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from o2ojax import data, envs, report, statistics, workdir
+from o2ojax import data, envs, replay, report, statistics, workdir
 from o2ojax.checkpoint import Checkpoints
 from o2ojax.errors import UserError
 from o2ojax.files import write_json
@@ -119,6 +119,7 @@ class Session:
         self.checkpoints, self.logs, self.progress = checkpoints, logs, progress
         self.asked_to_stop: Callable[[], bool] = lambda: False
         self._compiled: dict[tuple, Callable] = {}
+        self._warned: set[tuple[str, int]] = set()
 
     def phase(self, run: Run) -> Run:
         """Goes on with the phase that the record names, to its end."""
@@ -135,6 +136,8 @@ class Session:
         with self.progress.phase(record.phase, total, record.step) as bar:
             while record.step < total and not record.reached:
                 size = min(total, (record.step // log + 1) * log) - record.step
+                if self.at_first_round():
+                    size = job.sizes.transitions_per_round
                 run = self.chunk(run, size, bar)
                 at_end = record.step == total
                 if record.step % evaluation == 0 or at_end:
@@ -149,22 +152,31 @@ class Session:
     def chunk(self, run: Run, size: int, bar: Any) -> Run:
         """`size` updates offline, or transitions per member online; logged."""
         job, record = self.job, self.record
-        program, num = job.programs.offline, size
-        first = record.step
+        name, program = f"{record.phase} phase", job.programs.offline
+        first, sized = record.step, (size,)
         if record.phase == "online":
             program, per_round = job.programs.online, job.sizes.transitions_per_round
-            num, first = size // per_round, first // per_round
+            first, sized = first // per_round, (size // per_round,)
+        if self.at_first_round():
+            name, program, sized = "first round", job.programs.first_round, ()
         arguments = (run, job.members, job.dataset, np.int32(first))
-        compiled = self.compile(f"{record.phase} phase", program, arguments, num)
+        compiled = self.compile(name, program, arguments, *sized)
         started = time.perf_counter()
         run, metrics = jax.block_until_ready(compiled(*arguments))
         seconds = time.perf_counter() - started
         record.seconds[record.phase] += seconds
         record.step += size
         self.look_for_nan(run)
+        self.look_for_warnings(metrics)
         self.logs.write(record.phase, record.step, number(job, record), metrics)
         bar.advance(size, size * job.num_members / seconds)
         return run
+
+    def at_first_round(self) -> bool:
+        """Whether what comes next is a first round with updates of its own number."""
+        sizes, record = self.job.sizes, self.record
+        at_start = record.phase == "online" and record.step == sizes.warmup
+        return at_start and sizes.first_round > 1
 
     def evaluate(self, run: Run) -> None:
         """Plays fresh episodes with every member's judged policy, and notes returns."""
@@ -213,6 +225,15 @@ class Session:
                 " A smaller config.agent.lr often helps"
             )
 
+    def look_for_warnings(self, metrics: dict[str, Any]) -> None:
+        """Says once, for each member, what its store has to complain of."""
+        for name, meaning in replay.WARNINGS.items():
+            for member in np.flatnonzero(np.asarray(metrics.get(name, 0.0)) > 0):
+                if (name, member) not in self._warned:
+                    self._warned.add((name, member))
+                    who = describe_member(self.job, member)
+                    self.progress.warn(f"member {member} ({who}): {meaning}")
+
     def compile(
         self, name: str, program: Callable, arguments: tuple, *size: int
     ) -> Callable:
@@ -244,6 +265,7 @@ def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
     learned = max(steps - job.sizes.warmup, 0)
     updates = job.sizes.offline_updates
     rounds = learned // job.sizes.transitions_per_round
+    rounds += (job.sizes.first_round - 1) * (rounds > 0)  # in updates
     speeds = {
         "offline": {
             "updates": updates + record.updates_taken,

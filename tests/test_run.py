@@ -117,6 +117,19 @@ def test_how_often_a_run_logs_and_saves_changes_nothing_it_learns(whole, tmp_pat
         np.testing.assert_array_equal(a["returns"], b["returns"])
 
 
+def test_rounds_may_be_long_and_the_first_may_learn_more(tmp_path):
+    """Three rounds of 20 transitions: 3 x 20 updates, then 20, then 20."""
+    long = ("--config.online.round=20", "--config.online.first_round=3")
+    assert run(tmp_path, *long, "--config.log.every=20") == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["online"]["updates"] == 100
+    online = [line for line in lines(tmp_path) if line["phase"] == "online"]
+    assert [line["step"] for line in online if "critic_loss" in line] == [20, 40, 60]
+    ended, _ = last_run(tmp_path, *long, "--config.log.every=20")
+    counts = ended.agent.critic.opt_state[0].count
+    np.testing.assert_array_equal(counts, 60 + 100)
+
+
 def test_a_run_on_mjx_goes_offline_and_online(tmp_path, capsys):
     small = [
         *SMALL,
@@ -274,6 +287,10 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_kept(
         ("--config.dataset=nowhere.hdf5", "nowhere.hdf5"),
         ("--config.env=halfcheetah", "halfcheetah"),
         ("--config.physics=bullet", "unknown physics 'bullet'"),
+        ("--config.online.round=7", "config.online.round is 7; it must be 0, or a mul"),
+        ("--config.online.first_round=0", "config.online.first_round is 0; it must be"),
+        ("--config.replay.balanced.first_share=1", "first_share is 1.0; it must"),
+        ("--config.replay.balanced.temper=0", "config.replay.balanced.temper is 0"),
         ("--config.simulator.iterations=-1", "config.simulator.iterations is -1"),
         ("--config.simulator.mass=0.2", "several variants need one of them above 0"),
         ("--config.simulator.variants=3", "config.simulator.variants is 3, but mass"),
