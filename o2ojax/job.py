@@ -13,13 +13,14 @@ from o2ojax import agents, data, envs, population, replay, statistics
 from o2ojax import config as settings
 from o2ojax.errors import UserError
 from o2ojax.population import Members, Programs, Sizes
-from o2ojax.types import Run, Transition
+from o2ojax.types import EnvSpec, Run, Transition
 
 
 class Job(NamedTuple):
     """What stays the same during a run."""
 
     config: ConfigDict
+    spec: EnvSpec
     workdir: Path
     sizes: Sizes
     members: Members
@@ -119,7 +120,9 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
         settings.grid(config.population),
     )
     programs = population.programs(agents.find(config.algorithm), env, sizes)
-    return Job(config, workdir, sizes, members, programs, dataset, fingerprint)
+    return Job(
+        config, env.spec, workdir, sizes, members, programs, dataset, fingerprint
+    )
 
 
 def total(job: Job, phase: str) -> int:

@@ -123,7 +123,8 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
         """Called inside the trace: the config's floats and the dataset are traced."""
         known, offline_buffer = plan, replay.uniform.nothing()
         if dataset is not None:
-            offline_buffer = replay.uniform.offline(dataset, sizes.batch)
+            rows = sizes.batch * algorithm.batches(member.configs)
+            offline_buffer = replay.uniform.offline(dataset, rows)
             known = plan._replace(
                 obs_mean=dataset.obs.mean(axis=0), obs_std=dataset.obs.std(axis=0)
             )

@@ -1,11 +1,13 @@
 """Going online with the agents that another run's offline phase left behind."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from o2ojax import agents
+from o2ojax import agents, replay
 from o2ojax import config as settings
 from o2ojax.checkpoint import Checkpoints
 from o2ojax.errors import UserError
@@ -18,18 +20,15 @@ from o2ojax.workdir import read_description
 def take_over(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
     """The offline agents of another run, member by member, or seed by seed.
 
+    They are of this run's algorithm, or of one from whose agents it can go on.
+
     Raises:
         UserError: no such run, or one whose agents cannot be taken.
     """
     described = read_description(source)
     if described is None:
         raise UserError(f"config.offline.from={source}: there is no run there")
-    for name in ("algorithm", "env"):
-        if described[name] != job.config[name]:
-            raise UserError(
-                f"config.offline.from={source} is a run of {name} {described[name]!r},"
-                f" not of {job.config[name]!r}"
-            )
+    adopt = _adoption(job, described, source)
     number = described["offline"]["updates"]
     if number == 0:
         raise UserError(
@@ -41,28 +40,89 @@ def take_over(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
         raise UserError(
             f"config.offline.from={source}: its offline phase has not come to an end"
         )
-    ours = job.description()
-    compared = ("reward", "agent", "data_fingerprint")
+    _tell_differences(job, described, source, progress)
+    num_taken = len(described["seeds"]) * int(
+        np.prod([len(values) for values in described["population"].values()])
+    )
+    taken = checkpoints.restore(number, _shape(job, described, num_taken))
+    checkpoints.close()
+    index = np.array(_sources(job, described, num_taken, source))
+    state = jax.tree.map(lambda leaf: leaf[index], taken.agent)
+    state = jax.vmap(adopt)(state, job.members.configs)
+    _check_shape(job, state, source)
+    return Run(state, (), ()), Record(updates_taken=number)
+
+
+def _adoption(job: Job, described: dict, source: Path) -> Callable:
+    """What makes a member's offline agent of one of theirs and our config."""
+    theirs, ours = described["algorithm"], job.config.algorithm
+    if described["env"] != job.config.env:
+        raise UserError(
+            f"config.offline.from={source} is a run of env {described['env']!r},"
+            f" not of {job.config.env!r}"
+        )
+    takes = agents.find(ours).takes
+    if theirs in takes:
+        return takes[theirs]
+    if theirs == ours:
+        return lambda taken, config: taken
+    able = ", ".join(sorted({ours, *takes}))
+    raise UserError(
+        f"config.offline.from={source} is a run of algorithm {theirs!r}, from whose"
+        f" agents {ours!r} cannot go on; it can from those of: {able}"
+    )
+
+
+def _tell_differences(
+    job: Job, described: dict, source: Path, progress: Progress
+) -> None:
+    ours, compared = job.description(), ["reward", "data_fingerprint"]
+    if described["algorithm"] == job.config.algorithm:
+        compared.append("agent")
     changed = settings.differences(
         {name: described[name] for name in compared},
         {name: ours[name] for name in compared},
     )
     if changed:
         progress.warn(f"{source} was trained otherwise: {'; '.join(changed)}")
-    note = agents.find(job.config.algorithm).offline_only
+    note = agents.find(described["algorithm"]).offline_only
     if described["online"]["steps"] == 0 and note:
         progress.warn(f"{source} is an offline-only run: {note}")
-    num_taken = len(described["seeds"]) * int(
-        np.prod([len(values) for values in described["population"].values()])
+
+
+def _shape(job: Job, described: dict, num_taken: int) -> Run:
+    """The shapes of the Run that their offline phase left."""
+    algorithm = agents.find(described["algorithm"])
+    config = algorithm.config(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in described["agent"].items()
+        }
     )
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((num_taken, *x.shape[1:]), x.dtype),
-        shape(job, "offline"),
+    nothing = replay.uniform.nothing()
+    plan = agents.Plan(described["offline"]["updates"], described["online"]["steps"])
+    recipe = algorithm.recipe(job.spec, config, plan, nothing, nothing)
+    agent = jax.eval_shape(recipe.offline.init, jax.random.key(0))
+    agent = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((num_taken, *x.shape), x.dtype), agent
     )
-    taken = checkpoints.restore(number, like)
-    checkpoints.close()
-    index = np.array(_sources(job, described, num_taken, source))
-    return jax.tree.map(lambda leaf: leaf[index], taken), Record(updates_taken=number)
+    return Run(agent, (), ())
+
+
+def _check_shape(job: Job, state: Any, source: Path) -> None:
+    wanted = shape(job, "offline").agent
+    same = jax.tree.structure(state) == jax.tree.structure(wanted) and all(
+        leaf.shape == like.shape
+        for leaf, like in zip(
+            jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True
+        )
+    )
+    if not same:
+        raise UserError(
+            f"config.offline.from={source}: its agents have other networks than this"
+            " config describes; give config.agent.widths, and all that sizes a network,"
+            f" as in {source / 'config.json'}"
+        )
 
 
 def _sources(job: Job, described: dict, num_taken: int, source: Path) -> list[int]:

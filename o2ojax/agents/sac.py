@@ -5,7 +5,7 @@ arxiv.org/abs/1812.05905. All losses are those of the weights before the update,
 rlkit, the code behind D4RL's datasets and Off2OnRL.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -125,4 +125,23 @@ def recipe(
     return base.keep_learning(sac(spec, config), offline_buffer, online_buffer)
 
 
-ALGORITHM = base.Algorithm(SACConfig, recipe)
+def from_cql(taken: Any, config: SACConfig) -> SACState:
+    """A CQL agent's policy and critics; optimisers, targets and temperature anew."""
+    optimiser = optax.adam(config.lr)
+    log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
+    return SACState(
+        actor=learning.begin(optimiser, taken.actor.params),
+        critic=learning.begin(optimiser, taken.critic.params),
+        log_temperature=learning.begin(optimiser, log_temperature),
+        target_critic=taken.critic.params,
+    )
+
+
+def from_first(taken: Any, config: SACConfig) -> SACState:
+    """The first of an ensemble of CQL agents."""
+    return from_cql(jax.tree.map(lambda leaf: leaf[0], taken), config)
+
+
+ALGORITHM = base.Algorithm(
+    SACConfig, recipe, takes={"cql": from_cql, "off2on": from_first}
+)

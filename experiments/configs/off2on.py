@@ -1,0 +1,18 @@
+"""Off2OnRL (Lee et al., CoRL 2021), as in its code.
+
+1M offline updates of five CQL agents, then 250k environment steps in rounds of 1000,
+each followed by 1000 updates; after the first round ten times as many.
+"""
+
+from o2ojax.config import ConfigDict, defaults
+
+
+def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
+    """Hyper-parameters are the defaults of `Off2OnConfig` and of the balanced store."""
+    config = defaults("off2on", task)
+    config.replay.name = "balanced"
+    config.online.steps = 250_000
+    config.online.round = 1_000
+    config.online.first_round = 10
+    config.eval.every = 5_000
+    return config

@@ -1,0 +1,260 @@
+"""Off2OnRL: an ensemble of conservative agents, fine-tuned without their conservatism.
+
+Offline, N whole CQL agents learn side by side, each from batches of its own. Online,
+their policies become one, their critics an ensemble, and Soft Actor-Critic goes on:
+what is left of pessimism is what the critics learned offline, averaged over N. Meant
+for the `balanced` replay.
+
+Lee et al., "Offline-to-Online Reinforcement Learning via Balanced Replay and
+Pessimistic Q-Ensemble", CoRL 2021, arxiv.org/abs/2107.00591. Where the paper and its
+code differ, this is the code.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2ojax import learning, losses, networks, policies
+from o2ojax.agents import base, cql
+from o2ojax.agents.base import static
+from o2ojax.errors import UserError
+from o2ojax.learning import Learned, descend, follow
+from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
+
+
+@base.config
+class Off2OnConfig:
+    """Offline as CQLConfig; `online_lr` is that of all that learns online."""
+
+    online_lr: float = 3e-4
+    lr: float = 3e-4
+    actor_lr: float = 1e-4
+    gamma: float = 0.99
+    target_rate: float = 0.005
+    entropy_per_dim: float = -1.0  # target entropy, times the number of action dims
+    init_temperature: float = 1.0  # of both phases
+    conservatism: float = 5.0
+    num_actions: int = static(10)
+    num_agents: int = static(5)
+    widths: tuple[int, ...] = static((256, 256))
+
+
+class EnsembleState(NamedTuple):
+    """All that is learned online. Leaves [N, ...], but for the temperature's, [].
+
+    The N policies share one optimiser, and so do the 2N critics.
+    """
+
+    actor: Learned
+    critic: Learned
+    log_temperature: Learned
+    target_critic: Params
+
+
+def cql_config(config: Off2OnConfig) -> cql.CQLConfig:
+    """What each of the N agents is told offline."""
+    shared = {field.name for field in dataclasses.fields(cql.CQLConfig)}
+    given = {field.name for field in dataclasses.fields(config)} & shared
+    return cql.CQLConfig(**{name: getattr(config, name) for name in given})
+
+
+def matched(mean: Array, std: Array) -> networks.Squashed:
+    """One squashed Gaussian with the moments of N, before the tanh.
+
+    mu = mean_i mu_i,   sigma^2 = mean_i (mu_i^2 + sigma_i^2) - mu^2
+
+    Lakshminarayanan et al., "Simple and Scalable Predictive Uncertainty Estimation
+    using Deep Ensembles" (2017), arxiv.org/abs/1612.01474, section 2.4.
+
+    Args:
+        mean: mu_i, [N, ..., A].
+        std: sigma_i, [N, ..., A].
+    """
+    middle = mean.mean(axis=0)
+    # the same variance, in a form that cannot become negative
+    variance = (jnp.square(std) + jnp.square(mean - middle[None])).mean(axis=0)
+    low, high = networks.SquashedActor.log_std_bounds
+    return networks.Squashed(
+        middle, jnp.clip(jnp.sqrt(variance), jnp.exp(low), jnp.exp(high))
+    )
+
+
+def mixture(spec: EnvSpec, config: Off2OnConfig):
+    """The one policy of N: (actors' params [N, ...], obs [..., O]) -> Squashed."""
+    actor_net = networks.SquashedActor(spec.action_dim, config.widths)
+
+    def policy(params: Params, obs: Array) -> networks.Squashed:
+        def moments(params):
+            gaussian = actor_net.apply(params, obs).gaussian
+            return gaussian.mean(), gaussian.stddev()
+
+        return matched(*jax.vmap(moments)(params))
+
+    return policy
+
+
+def policies_of(spec: EnvSpec, config: Off2OnConfig):
+    """To explore and to exploit, in both phases: the mixture, and its mode."""
+    policy = mixture(spec, config)
+
+    def explore(state, obs, key):
+        return policy(state.actor.params, obs).sample_and_log_prob(key)[0]
+
+    def exploit(state, obs, key):
+        del key
+        return policy(state.actor.params, obs).mode()
+
+    return policies.memoryless(explore), policies.memoryless(exploit)
+
+
+def offline(spec: EnvSpec, config: Off2OnConfig) -> Agent:
+    """N agents that share nothing: neither weights nor batches.
+
+    Its state is CQL's, leaves [N, ...]. A batch has N times as many rows as a member
+    needs; metrics are means over the members.
+    """
+    member = cql.cql(spec, cql_config(config))
+
+    def init(key: Key) -> cql.CQLState:
+        return jax.vmap(member.init)(jax.random.split(key, config.num_agents))
+
+    def update(state: cql.CQLState, batch: Batch, key: Key):
+        keys = jax.random.split(key, config.num_agents)
+        rows = (batch.data, batch.weight, batch.index)
+        data, weight, index = jax.tree.map(
+            lambda x: x.reshape(config.num_agents, -1, *x.shape[1:]), rows
+        )
+        batches = Batch(data, weight, index)
+        state, info = jax.vmap(member.update)(state, batches, keys)
+        return state, Info(jax.tree.map(jnp.mean, info.metrics))
+
+    return Agent(init, update, *policies_of(spec, config))
+
+
+def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
+    """SAC with N pairs of critics and the mixture for a policy. It starts from CQL."""
+    policy = mixture(spec, config)
+    critic_net = networks.ensemble(networks.Critic, 2)(config.widths)
+    optimiser = optax.adam(config.online_lr)  # per weight: one is as good as many
+    target_entropy = config.entropy_per_dim * spec.action_dim
+
+    def init(key: Key):
+        raise TypeError("the ensemble is made of CQL agents: see `hand_over`")
+
+    q_of = jax.vmap(critic_net.apply, (0, None, None))  # [N, 2, B]
+
+    def lower_q(params: Params, obs: Array, action: Array) -> Array:
+        """Each agent's own lower estimate, [N, B]."""
+        return q_of(params, obs, action).min(axis=1)
+
+    def update(state: EnsembleState, batch: Batch, key: Key):
+        data = batch.data
+        key_actor, key_next = jax.random.split(key)
+        temperature = jnp.exp(state.log_temperature.params)
+
+        # Actor: raise the mean over agents of their lower estimates.
+        def actor_loss(params):
+            chosen = policy(params, data.obs)
+            action, log_prob = chosen.sample_and_log_prob(key_actor)
+            q = lower_q(state.critic.params, data.obs, action).mean(axis=0)
+            loss = -losses.soft_value(q, log_prob, temperature).mean()
+            return loss, {"actor_loss": loss, "entropy": -log_prob.mean()}
+
+        actor, actor_metrics = descend(optimiser, state.actor, actor_loss)
+        entropy = actor_metrics["entropy"]  # [], of the policy before its step
+
+        # Temperature: as high as the target entropy asks.
+        def temperature_loss(log_temperature):
+            loss = losses.temperature_loss(log_temperature, entropy, target_entropy)
+            return loss, {"temperature": temperature}
+
+        log_temperature, temperature_metrics = descend(
+            optimiser, state.log_temperature, temperature_loss
+        )
+
+        # Critics: each agent's pair regresses onto its own target.
+        chosen = policy(state.actor.params, data.next_obs)
+        next_action, next_log_prob = chosen.sample_and_log_prob(key_next)
+        next_q = lower_q(state.target_critic, data.next_obs, next_action)  # [N, B]
+        next_value = losses.soft_value(next_q, next_log_prob[None], temperature)
+        target = losses.td_target(
+            data.reward[None], data.discount[None], next_value, config.gamma
+        )
+
+        def critic_loss(params):
+            q = q_of(params, data.obs, data.action)
+            error = jnp.square(q - target[:, None]).sum(axis=(0, 1))  # [B]
+            loss = (batch.weight * error).mean()
+            spread = q.min(axis=1).std(axis=0).mean()
+            return loss, {"critic_loss": loss, "q": q.mean(), "q_spread": spread}
+
+        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+
+        target_critic = follow(state.target_critic, critic.params, config.target_rate)
+        state = EnsembleState(actor, critic, log_temperature, target_critic)
+        return state, Info(actor_metrics | temperature_metrics | critic_metrics)
+
+    return Agent(init, update, *policies_of(spec, config))
+
+
+def combine(state: cql.CQLState, config: Off2OnConfig) -> EnsembleState:
+    """N CQL agents as one; targets, optimisers and temperature begin anew."""
+    optimiser = optax.adam(config.online_lr)
+    log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
+    return EnsembleState(
+        actor=learning.begin(optimiser, state.actor.params),
+        critic=learning.begin(optimiser, state.critic.params),
+        log_temperature=learning.begin(optimiser, log_temperature),
+        target_critic=state.critic.params,
+    )
+
+
+def recipe(
+    spec: EnvSpec, config: Off2OnConfig, plan: base.Plan, offline_buffer, online_buffer
+) -> Recipe:
+    """CQL offline, the ensemble online, and a store that begins with the dataset."""
+    del plan
+
+    def hand_over(state: cql.CQLState, replay, key: Key):
+        del replay, key
+        return combine(state, config), online_buffer.init()
+
+    return Recipe(
+        offline(spec, config),
+        offline_buffer,
+        hand_over,
+        online(spec, config),
+        online_buffer,
+    )
+
+
+def first_agents(taken: cql.CQLState, config: Off2OnConfig) -> cql.CQLState:
+    """The first N of an ensemble's agents.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    found = len(taken.log_temperature.params)
+    if found < config.num_agents:
+        raise UserError(
+            f"config.agent.num_agents is {config.num_agents}, but the run that"
+            f" config.offline.from names has {found} CQL agent(s) for each member; set"
+            f" it to {found} or less"
+        )
+    return jax.tree.map(lambda leaf: leaf[: config.num_agents], taken)
+
+
+def only_agent(taken: cql.CQLState, config: Off2OnConfig) -> cql.CQLState:
+    """A CQL agent as an ensemble of one."""
+    return first_agents(jax.tree.map(lambda leaf: leaf[None], taken), config)
+
+
+ALGORITHM = base.Algorithm(
+    Off2OnConfig,
+    recipe,
+    batches=lambda config: config.num_agents,
+    takes={"off2on": first_agents, "cql": only_agent},
+)
