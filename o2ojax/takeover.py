@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from o2ojax import agents, replay
@@ -50,6 +51,7 @@ def take_over(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
     state = jax.tree.map(lambda leaf: leaf[index], taken.agent)
     state = jax.vmap(adopt)(state, job.members.configs)
     _check_shape(job, state, source)
+    state = jax.tree.map(jnp.copy, state)  # a donated run holds no array twice
     return Run(state, (), ()), Record(updates_taken=number)
 
 
