@@ -28,6 +28,7 @@ test-all: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.envs
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,71 @@
+"""Off2OnRL against its ablations and the field, sized for two CPU cores.
+
+The task is `NAME/DATASET`, as `off2on/hopper-random`. `cql` trains five CQL agents for
+every seed, offline; what starts from them names its run by `--config.offline.from=`:
+
+    off2on          the ensemble with balanced replay
+    off2on-uniform  without balanced replay: dataset and ring as one
+    off2on-1        without the ensemble: N = 1
+    sac-ft          SAC from the first agent, dataset and ring as one
+    sac-ft-online   SAC from the first agent, the ring alone
+
+`awac` and `bcq` train themselves offline and go on online; `sac` begins with nothing.
+`python -m experiments.study` runs all of them. Published losses and rates; networks of
+64-64 (BCQ's 128-128), batches of 128, 4 actions in CQL's sums, 20k offline updates,
+10k environment steps, four seeds.
+"""
+
+from experiments.configs import awac, bcq, off2on, sac
+from o2ojax.config import ConfigDict
+from o2ojax.errors import unknown
+
+FROM_CQL = ("off2on", "off2on-uniform", "off2on-1", "sac-ft", "sac-ft-online")
+NAMES = ("cql", *FROM_CQL, "awac", "bcq", "sac")
+FILES = {"awac": awac, "bcq": bcq, "sac": sac}
+
+
+def get_config(task: str = "off2on/hopper-medium-replay") -> ConfigDict:
+    """Twenty episodes at every evaluation, every 1000 steps online."""
+    name, _, dataset = task.partition("/")
+    if name not in NAMES:
+        raise unknown("task", name, NAMES)
+    algorithm = name.split("-")[0]
+    config = FILES.get(algorithm, off2on).get_config(dataset)
+    shrink(config)
+    config.offline.updates = 20_000
+    if name == "cql":
+        config.online.steps = 0
+        config.replay.name = "uniform"
+    if name in (*FROM_CQL, "sac"):
+        config.offline.updates = 0
+    if name == "off2on-1":
+        config.agent.num_agents = 1
+    if name == "sac":
+        config.dataset = ""
+    if name in ("off2on-uniform", "sac-ft"):
+        config.replay.name = "uniform"
+    if name in ("sac-ft-online", "sac"):
+        config.replay.name = "online"
+    return config
+
+
+def shrink(config: ConfigDict) -> None:
+    """Cuts networks, batches and budgets down; all methods go online alike."""
+    config.seeds = 4
+    config.batch = 128
+    for field, small in (
+        ("widths", (64, 64)),
+        ("actor_widths", (64, 64)),
+        ("num_actions", 4),
+    ):
+        if field in config.agent:
+            config.agent[field] = small
+    if config.algorithm == "bcq":
+        config.agent.widths = config.agent.vae_widths = (128, 128)
+    config.replay.balanced.widths = (64, 64)
+    config.online.steps = 10_000
+    config.online.round = 1_000
+    config.online.warmup = 0
+    config.eval.every = 1_000
+    config.eval.episodes = 20
+    config.checkpoint.every = 5_000
