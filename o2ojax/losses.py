@@ -278,8 +278,8 @@ def conservative_gap(
     gap = T log(sum_k exp((Q(s, a_k) - log mu(a_k | s)) / T)) - Q(s, a),   a_k ~ mu
 
     Kumar et al., "Conservative Q-Learning for Offline Reinforcement Learning" (2020),
-    arxiv.org/abs/2006.04779, the variant CQL(H). T is the authors' code's, and so is the
-    sum where an estimate of the integral would have a mean over k: that adds the
+    arxiv.org/abs/2006.04779, the variant CQL(H). T is the authors' code's, and so is
+    the sum where an estimate of the integral would have a mean over k: that adds the
     constant T log K.
 
     Args:

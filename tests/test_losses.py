@@ -141,3 +141,96 @@ def test_temperature_loss_by_hand():
 def test_temperature_moves_against_the_entropys_error(entropy, sign):
     slope = jax.grad(losses.temperature_loss)(0.3, entropy, -3.0)
     assert np.sign(-slope) == sign
+
+
+@pytest.mark.parametrize(
+    "mean, std, expected",
+    [
+        (0.0, 1.0, 0.0),  # the standard normal itself
+        (2.0, 1.0, 2.0),  # 2^2 / 2
+        (0.0, 2.0, 1.5 - np.log(2)),  # (4 - 1) / 2 - log 2
+        (1.0, 0.5, -0.375 + 0.5 + np.log(2)),  # (0.25 - 1) / 2 + 1 / 2 - log 0.5
+    ],
+)
+def test_kl_from_standard_normal_by_hand(mean, std, expected):
+    kl = losses.kl_from_standard_normal(jnp.array(mean), jnp.array(std))
+    np.testing.assert_allclose(kl, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_nothing_is_nearer_to_the_standard_normal_than_itself():
+    slopes = jax.grad(losses.kl_from_standard_normal, argnums=(0, 1))
+    np.testing.assert_array_equal(slopes(0.0, 1.0), [0.0, 0.0])
+    for mean, std in ((0.1, 1.0), (-0.1, 1.0), (0.0, 0.9), (0.0, 1.1)):
+        assert losses.kl_from_standard_normal(jnp.array(mean), std) > 0
+
+
+def test_vae_loss_by_hand():
+    """Two rows of one action and two latents: means over either, not sums."""
+    loss = losses.vae_loss(
+        reconstruction=jnp.array([[1.0, 0.0], [0.0, 3.0]]),
+        action=jnp.zeros((2, 2)),
+        mean=jnp.array([[0.0, 0.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]]),
+        std=jnp.ones((2, 4)),
+        kl_weight=0.5,
+    )
+    # 1 / 2 + 0.5 * (2^2 / 2) / 4; 9 / 2
+    np.testing.assert_allclose(loss, [0.75, 4.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "pessimism, expected",
+    [
+        (1.0, [1.0, -2.0]),  # the minimum
+        (0.0, [5.0, 2.0]),  # the maximum
+        (0.75, [2.0, -1.0]),  # 0.75 * 1 + 0.25 * 5; 0.75 * -2 + 0.25 * 2
+    ],
+)
+def test_soft_clipped_q_by_hand(pessimism, expected):
+    q = jnp.array([[1.0, 2.0], [5.0, -2.0]])
+    np.testing.assert_allclose(losses.soft_clipped_q(q, pessimism), expected)
+
+
+def test_a_smoothed_action_is_clipped_twice():
+    action = jnp.array([0.0, 0.0, 0.0, 0.8, -0.8])
+    noise = jnp.array([1.0, 9.0, -9.0, 9.0, -9.0])
+    smoothed = losses.smoothed_action(action, noise, 0.2, 0.5)
+    # 0.2 * 1; the noise at 0.5; the action at 1
+    np.testing.assert_allclose(smoothed, [0.2, 0.5, -0.5, 1.0, -1.0], rtol=1e-6)
+
+
+def test_scaled_values_are_of_the_size_they_are_told():
+    q = jnp.array([1.0, -2.0, 6.0])  # mean size 3
+    scaled = losses.scaled_q(q, 2.5)
+    np.testing.assert_allclose(scaled, np.array([1.0, -2.0, 6.0]) * 2.5 / 3, rtol=1e-6)
+    np.testing.assert_allclose(losses.scaled_q(1e4 * q, 2.5), scaled, rtol=1e-6)
+
+
+def test_no_gradient_goes_through_the_scale_of_values():
+    slope = jax.grad(lambda q: losses.scaled_q(q, 2.5).sum())(jnp.array([1.0, -3.0]))
+    np.testing.assert_allclose(slope, [1.25, 1.25], rtol=1e-6)  # 2.5 / 2
+
+
+def test_squared_distance_by_hand():
+    distance = losses.squared_distance(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]]))
+    np.testing.assert_allclose(distance, [2.5])  # (1 + 4) / 2
+
+
+def test_overestimation_weight_by_hand():
+    q = jnp.array([1.0, 2.0, 3.0, 6.0])  # mean 3
+    np.testing.assert_allclose(
+        losses.overestimation_weight(q, 1.0), [1, 1, 1, 0.5], rtol=1e-6
+    )  # 3 / 6
+    np.testing.assert_allclose(
+        losses.overestimation_weight(q, 3.0), [1, 1, 1, 0.25], rtol=1e-6
+    )  # 1 / (1 + 3 * (6 - 3) / 3)
+
+
+def test_only_what_is_above_the_mean_is_damped_whatever_the_sign():
+    q = jnp.array([-9.0, -5.0, -4.0, -2.0])  # mean -5, mean size 5
+    weight = losses.overestimation_weight(q, 1.0)
+    np.testing.assert_allclose(weight, [1, 1, 5 / 6, 5 / 8], rtol=1e-6)
+
+
+def test_no_damping_counts_all_values_alike():
+    weight = losses.overestimation_weight(jnp.array([-1.0, 0.5, 9.0]), 0.0)
+    np.testing.assert_array_equal(weight, [1, 1, 1])

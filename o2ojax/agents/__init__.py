@@ -1,13 +1,19 @@
 """The algorithms, by name."""
 
-from o2ojax.agents import bc, iql, sac
+from o2ojax.agents import awac, bc, bcq, cql, iql, o2ac, off2on, sac, td3_bc
 from o2ojax.agents.base import Algorithm, Plan
 from o2ojax.errors import unknown
 
 AGENTS = {
+    "awac": awac.ALGORITHM,
     "bc": bc.ALGORITHM,
+    "bcq": bcq.ALGORITHM,
+    "cql": cql.ALGORITHM,
     "iql": iql.ALGORITHM,
+    "o2ac": o2ac.ALGORITHM,
+    "off2on": off2on.ALGORITHM,
     "sac": sac.ALGORITHM,
+    "td3_bc": td3_bc.ALGORITHM,
 }
 
 __all__ = ["AGENTS", "Algorithm", "Plan", "find"]

@@ -1,6 +1,7 @@
 """What all algorithm files share: how a hyper-parameter is declared, and a recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -25,11 +26,42 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "beta": (lambda x: 0 <= x < float("inf"), "at least 0"),
     "max_weight": (lambda x: x > 0, "positive"),
     "dropout": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    "num_agents": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "online_lr": (lambda x: 0 < x < float("inf"), "a positive number"),
+    "temper": (lambda x: 0 < x < float("inf"), "a positive number"),
     "init_temperature": (lambda x: 0 < x < float("inf"), "a positive number"),
+    "actor_lr": (lambda x: 0 < x < float("inf"), "a positive number"),
+    "conservatism": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "gap_temperature": (lambda x: 0 < x < float("inf"), "a positive number"),
+    "target_gap": (lambda x: abs(x) < float("inf"), "a finite number"),
+    "temperature": (lambda x: x > 0, "positive"),
+    "weight_decay": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "num_actions": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "num_critics": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "alpha": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "perturbation": (lambda x: x >= 0, "at least 0"),
+    "pessimism": (lambda x: 0 <= x <= 1, "between 0 and 1"),
+    "latent_bound": (lambda x: x >= 0, "at least 0"),
+    "kl_weight": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "smoothing": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "smoothing_bound": (lambda x: x >= 0, "at least 0"),
+    "exploration": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "damping": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "final_bc": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "delay": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "num_candidates": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "num_candidates_act": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "widths": (
         lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
         "positive whole numbers, as 256,256",
+    ),
+    "actor_widths": (
+        lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
+        "positive whole numbers, as 256,256",
+    ),
+    "vae_widths": (
+        lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
+        "positive whole numbers, as 750,750",
     ),
 }
 
@@ -55,11 +87,16 @@ class Algorithm(NamedTuple):
     recipe: (spec, config, plan, offline_buffer, online_buffer) -> Recipe.
     offline_only: what to know before going online with the agents of a run that was
         planned to stay offline; "" where it makes no difference.
+    batches: (config) -> how many batches an offline update takes, in one.
+    takes: whose offline agents it can go on from, besides its own, by their algorithm:
+        (their agent state, config) -> its own agent state.
     """
 
     config: type
     recipe: Callable[[EnvSpec, Any, Plan, Buffer, Buffer], Recipe]
     offline_only: str = ""
+    batches: Callable[[Any], int] = lambda config: 1
+    takes: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType({})
 
 
 def keep_learning(

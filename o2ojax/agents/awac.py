@@ -1,0 +1,122 @@
+"""Advantage-Weighted Actor-Critic: imitate the data, the better actions more.
+
+Nair et al., "AWAC: Accelerating Online Reinforcement Learning with Offline Datasets",
+2020, arxiv.org/abs/2006.09359. All losses are those of the weights before the update,
+as in rlkit, which has the authors' code. As there, the critics are asked about the
+policy's samples as they are drawn, outside [-1, 1] too; what an environment is given,
+and so what is stored, is clipped.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2ojax import learning, losses, networks, policies
+from o2ojax.agents import base
+from o2ojax.agents.base import static
+from o2ojax.learning import Learned, descend, follow
+from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
+
+
+@base.config
+class AWACConfig:
+    """Defaults are the authors' for locomotion."""
+
+    lr: float = 3e-4
+    gamma: float = 0.99
+    target_rate: float = 0.005
+    temperature: float = 2.0  # of the imitation; 0.5 for Adroit
+    weight_decay: float = 1e-4  # of the policy alone
+    value_at_mean: bool = static(False)  # V from the policy's mean; for Adroit
+    num_critics: int = static(2)
+    widths: tuple[int, ...] = static((256, 256))  # of the critics
+    actor_widths: tuple[int, ...] = static((256,) * 4)
+
+
+class AWACState(NamedTuple):
+    """All that AWAC learns."""
+
+    actor: Learned
+    critic: Learned
+    target_critic: Params
+
+
+def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
+    """Builds the agent, inside the traced function that uses it: floats are traced."""
+    actor_net = networks.BoundedGaussianActor(spec.action_dim, config.actor_widths)
+    critic_net = networks.ensemble(networks.Critic, config.num_critics)(
+        config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
+    )
+    optimiser = optax.adam(config.lr)
+    # The decay joins the gradient before Adam sees it, as in PyTorch's Adam; in AdamW,
+    # it would join the step.
+    actor_optimiser = optax.chain(
+        optax.add_decayed_weights(config.weight_decay), optax.adam(config.lr)
+    )
+
+    def init(key: Key) -> AWACState:
+        key_actor, key_critic = jax.random.split(key)
+        obs, action = base.blank_obs(spec), base.blank_action(spec)
+        critic = critic_net.init(key_critic, obs, action)
+        return AWACState(
+            actor=learning.begin(actor_optimiser, actor_net.init(key_actor, obs)),
+            critic=learning.begin(optimiser, critic),
+            target_critic=critic,
+        )
+
+    def update(state: AWACState, batch: Batch, key: Key) -> tuple[AWACState, Info]:
+        data = batch.data
+        key_here, key_next = jax.random.split(key)
+
+        # Advantage: of the data's action over one of the policy's.
+        policy = actor_net.apply(state.actor.params, data.obs)
+        own = policy.mode() if config.value_at_mean else policy.sample(seed=key_here)
+        obs, actions = jnp.stack([data.obs] * 2), jnp.stack([data.action, own])
+        q, value = critic_net.apply(state.critic.params, obs, actions).min(axis=0)
+        advantage = q - value  # [B]
+        imitation = losses.batch_advantage_weight(advantage, config.temperature)
+
+        # Actor: imitate the data, the better actions more.
+        def actor_loss(params):
+            policy = actor_net.apply(params, data.obs)
+            loss = -(imitation * policy.log_prob(data.action)).mean()
+            return loss, {"actor_loss": loss, "advantage": advantage.mean()}
+
+        actor, actor_metrics = descend(actor_optimiser, state.actor, actor_loss)
+
+        # Critic: regress onto the value of the policy's next action.
+        next_policy = actor_net.apply(state.actor.params, data.next_obs)
+        next_action = next_policy.sample(seed=key_next)
+        next_q = critic_net.apply(state.target_critic, data.next_obs, next_action)
+        next_value = next_q.min(axis=0)  # [B]
+        target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
+
+        def critic_loss(params):
+            q = critic_net.apply(params, data.obs, data.action)  # [E, B]
+            error = jnp.square(q - target[None]).sum(axis=0)  # [B]
+            loss = (batch.weight * error).mean()
+            return loss, {"critic_loss": loss, "q": q.mean()}
+
+        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+
+        target_critic = follow(state.target_critic, critic.params, config.target_rate)
+        state = AWACState(actor, critic, target_critic)
+        return state, Info(actor_metrics | critic_metrics)
+
+    explore, exploit = policies.gaussian(
+        lambda state, obs: actor_net.apply(state.actor.params, obs)
+    )
+    return Agent(init, update, explore, exploit)
+
+
+def recipe(
+    spec: EnvSpec, config: AWACConfig, plan: base.Plan, offline_buffer, online_buffer
+) -> Recipe:
+    """AWAC goes on online as it was offline: that is its point."""
+    del plan
+    return base.keep_learning(awac(spec, config), offline_buffer, online_buffer)
+
+
+ALGORITHM = base.Algorithm(AWACConfig, recipe)

@@ -1,0 +1,159 @@
+"""Batch-Constrained Q-learning: the best of a few actions that the data might hold.
+
+Fujimoto, Meger and Precup, "Off-Policy Deep Reinforcement Learning without
+Exploration", ICML 2019, arxiv.org/abs/1812.02900
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2ojax import learning, losses, networks, policies
+from o2ojax.agents import base
+from o2ojax.agents.base import static
+from o2ojax.learning import Learned, descend, follow
+from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
+
+
+@base.config
+class BCQConfig:
+    """Defaults are those of the authors' code."""
+
+    lr: float = 1e-3
+    gamma: float = 0.99
+    target_rate: float = 0.005
+    perturbation: float = 0.05  # how far an action may be moved from the data's
+    pessimism: float = 0.75  # weight of the critics' minimum against their maximum
+    latent_bound: float = 0.5  # where the latent draws of actions are clipped
+    kl_weight: float = 0.5
+    num_candidates: int = static(10)  # for the value of a next state
+    num_candidates_act: int = static(100)
+    num_critics: int = static(2)
+    widths: tuple[int, ...] = static((400, 300))
+    vae_widths: tuple[int, ...] = static((750, 750))
+
+
+class BCQState(NamedTuple):
+    """All that BCQ learns."""
+
+    vae: Learned
+    actor: Learned
+    critic: Learned
+    target_actor: Params
+    target_critic: Params
+
+
+def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
+    """Builds the agent, inside the traced function that uses it: floats are traced."""
+    vae_net = networks.ActionVAE(spec.action_dim, config.vae_widths)
+    actor_net = networks.Perturbation(config.widths)
+    critic_net = networks.ensemble(networks.Critic, config.num_critics)(
+        config.widths, networks.fan_in_uniform(), networks.fan_in_uniform()
+    )
+    optimiser = optax.adam(config.lr)
+    latent_dim = 2 * spec.action_dim
+
+    def init(key: Key) -> BCQState:
+        key_vae, key_actor, key_critic = jax.random.split(key, 3)
+        obs, action = base.blank_obs(spec), base.blank_action(spec)
+        vae = vae_net.init(key_vae, obs, action, jnp.zeros(latent_dim))
+        actor = actor_net.init(key_actor, obs, action, config.perturbation)
+        critic = critic_net.init(key_critic, obs, action)
+        return BCQState(
+            vae=learning.begin(optimiser, vae),
+            actor=learning.begin(optimiser, actor),
+            critic=learning.begin(optimiser, critic),
+            target_actor=actor,
+            target_critic=critic,
+        )
+
+    def imagine(vae: Params, obs: Array, key: Key) -> Array:
+        """Actions [..., A] as the data might hold them at obs [..., O]."""
+        latent = jax.random.normal(key, (*obs.shape[:-1], latent_dim))
+        latent = jnp.clip(latent, -config.latent_bound, config.latent_bound)
+        return vae_net.apply(vae, obs, latent, method="decode")
+
+    def perturb(actor: Params, obs: Array, action: Array) -> Array:
+        return actor_net.apply(actor, obs, action, config.perturbation)
+
+    def update(state: BCQState, batch: Batch, key: Key) -> tuple[BCQState, Info]:
+        data = batch.data
+        key_vae, key_next, key_actor = jax.random.split(key, 3)
+
+        # Auto-encoder: which actions the data hold, state by state.
+        noise = jax.random.normal(key_vae, (len(data.obs), latent_dim))
+
+        def vae_loss(params):
+            again, mean, std = vae_net.apply(params, data.obs, data.action, noise)
+            loss = losses.vae_loss(again, data.action, mean, std, config.kl_weight)
+            loss = loss.mean()
+            return loss, {"vae_loss": loss}
+
+        vae, vae_metrics = descend(optimiser, state.vae, vae_loss)
+
+        # Critic: regress onto the best of a few actions that the data might hold next.
+        shape = (config.num_candidates, *data.next_obs.shape)
+        next_obs = jnp.broadcast_to(data.next_obs[None], shape)  # [K, B, O]
+        next_action = imagine(vae.params, next_obs, key_next)
+        next_action = perturb(state.target_actor, next_obs, next_action)
+        next_q = critic_net.apply(state.target_critic, next_obs, next_action)
+        next_q = losses.soft_clipped_q(next_q, config.pessimism)  # [E, K, B] to [K, B]
+        next_value = next_q.max(axis=0)  # [B]
+        target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
+
+        def critic_loss(params):
+            q = critic_net.apply(params, data.obs, data.action)  # [E, B]
+            error = jnp.square(q - target[None]).sum(axis=0)  # [B]
+            loss = (batch.weight * error).mean()
+            return loss, {"critic_loss": loss, "q": q.mean()}
+
+        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+
+        # Actor: move an imagined action to where the first critic is higher.
+        action = imagine(vae.params, data.obs, key_actor)
+
+        def actor_loss(params):
+            moved = perturb(params, data.obs, action)
+            q = critic_net.apply(critic.params, data.obs, moved)[0]  # [B]
+            loss = -q.mean()
+            return loss, {"actor_loss": loss}
+
+        actor, actor_metrics = descend(optimiser, state.actor, actor_loss)
+
+        target_actor = follow(state.target_actor, actor.params, config.target_rate)
+        target_critic = follow(state.target_critic, critic.params, config.target_rate)
+        state = BCQState(vae, actor, critic, target_actor, target_critic)
+        return state, Info(vae_metrics | critic_metrics | actor_metrics)
+
+    def explore(state: BCQState, obs, key):
+        obs = jnp.broadcast_to(obs[None], (config.num_candidates_act, *obs.shape))
+        action = imagine(state.vae.params, obs, key)
+        action = perturb(state.actor.params, obs, action)  # [K, A]
+        q = critic_net.apply(state.critic.params, obs, action)[0]  # [K]
+        return action[q.argmax()]
+
+    def exploit(state: BCQState, obs, key):
+        # The authors judge the policy that explores. Ours chooses among the same latent
+        # draws in every state, so that what is judged depends on the state alone.
+        del key
+        return explore(state, obs, jax.random.key(0))
+
+    return Agent(
+        init, update, policies.memoryless(explore), policies.memoryless(exploit)
+    )
+
+
+def recipe(
+    spec: EnvSpec, config: BCQConfig, plan: base.Plan, offline_buffer, online_buffer
+) -> Recipe:
+    """BCQ goes on online as it was offline, under the same constraint.
+
+    It explores by its latent draws alone: no published variant says of other noise.
+    """
+    del plan
+    return base.keep_learning(bcq(spec, config), offline_buffer, online_buffer)
+
+
+ALGORITHM = base.Algorithm(BCQConfig, recipe)

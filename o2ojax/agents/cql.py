@@ -1,0 +1,199 @@
+"""Conservative Q-Learning: Soft Actor-Critic that mistrusts what the data does not do.
+
+Kumar et al., "Conservative Q-Learning for Offline Reinforcement Learning", NeurIPS
+2020, arxiv.org/abs/2006.04779: CQL(H) with importance sampling, as in the authors' code
+for D4RL. Departures from that code: all losses are those of the weights before the
+update, where it takes the temperature's step first; and its policy's first 40,000
+updates of behaviour cloning, which its authors say hardly matter, are left out.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2ojax import learning, losses, networks, policies
+from o2ojax.agents import base
+from o2ojax.agents.base import static
+from o2ojax.learning import Learned, descend, follow
+from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
+
+
+@base.config
+class CQLConfig:
+    """Defaults are the authors' for locomotion, with the two layers of Off2OnRL."""
+
+    lr: float = 3e-4
+    actor_lr: float = 1e-4  # of the policy and of its temperature
+    gamma: float = 0.99
+    target_rate: float = 0.005
+    entropy_per_dim: float = -1.0  # target entropy, times the number of action dims
+    init_temperature: float = 1.0
+    conservatism: float = 5.0  # weight of the gap; 5 or 10, and 1 with `lagrange`
+    gap_temperature: float = 1.0  # of the soft maximum in the gap
+    target_gap: float = 5.0  # what `lagrange` keeps the weighted gap at
+    lagrange: bool = static(False)  # learn a further weight of the gap
+    entropy_backup: bool = static(False)  # pay the policy's entropy to the critics too
+    max_backup: bool = static(False)  # look ahead to the best of several next actions
+    num_actions: int = static(10)  # drawn for the gap from each of three sources
+    num_critics: int = static(2)
+    widths: tuple[int, ...] = static((256, 256))
+
+
+class CQLState(NamedTuple):
+    """All that CQL learns: SAC's state, and the Lagrange multiplier.
+
+    The temperature and the multiplier are kept as their logarithms, []; there is no
+    multiplier, (), unless the config has `lagrange`.
+    """
+
+    actor: Learned
+    critic: Learned
+    log_temperature: Learned
+    target_critic: Params
+    log_multiplier: Learned | tuple[()]
+
+
+def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
+    """Builds the agent, inside the traced function that uses it: floats are traced."""
+    actor_net = networks.SquashedActor(spec.action_dim, config.widths)
+    critic_net = networks.ensemble(networks.Critic, config.num_critics)(
+        config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
+    )
+    optimiser = optax.adam(config.lr)
+    actor_optimiser = optax.adam(config.actor_lr)
+    target_entropy = config.entropy_per_dim * spec.action_dim
+
+    def init(key: Key) -> CQLState:
+        key_actor, key_critic = jax.random.split(key)
+        obs, action = base.blank_obs(spec), base.blank_action(spec)
+        critic = critic_net.init(key_critic, obs, action)
+        log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
+        multiplier = learning.begin(optimiser, jnp.zeros(())) if config.lagrange else ()
+        return CQLState(
+            actor=learning.begin(actor_optimiser, actor_net.init(key_actor, obs)),
+            critic=learning.begin(optimiser, critic),
+            log_temperature=learning.begin(actor_optimiser, log_temperature),
+            target_critic=critic,
+            log_multiplier=multiplier,
+        )
+
+    def q_of(params: Params, obs: Array, action: Array) -> Array:
+        """Values of several actions [K, B, A] at each observation [B, O]: [E, K, B]."""
+        obs = jnp.broadcast_to(obs, (len(action), *obs.shape))
+        return critic_net.apply(params, obs, action)
+
+    def price(log_multiplier: Array) -> Array:
+        return jnp.minimum(jnp.exp(log_multiplier), 1e6)  # the authors' code's bound
+
+    def draw(policy: networks.Squashed, key: Key, num: int) -> tuple[Array, Array]:
+        """Actions [num, B, A] and their log-densities [num, B]."""
+        return jax.vmap(policy.sample_and_log_prob)(jax.random.split(key, num))
+
+    def update(state: CQLState, batch: Batch, key: Key) -> tuple[CQLState, Info]:
+        data = batch.data
+        key_actor, key_next, key_uniform, key_here, key_ahead = jax.random.split(key, 5)
+        temperature = jnp.exp(state.log_temperature.params)
+
+        # Actor: raise the critics' lower estimate, and stay unpredictable.
+        def actor_loss(params):
+            policy = actor_net.apply(params, data.obs)
+            action, log_prob = policy.sample_and_log_prob(key_actor)
+            q = critic_net.apply(state.critic.params, data.obs, action).min(axis=0)
+            loss = -losses.soft_value(q, log_prob, temperature).mean()
+            return loss, {"actor_loss": loss, "entropy": -log_prob.mean()}
+
+        actor, actor_metrics = descend(actor_optimiser, state.actor, actor_loss)
+        entropy = actor_metrics["entropy"]  # [], of the policy before its step
+
+        # Temperature: as high as the target entropy asks.
+        def temperature_loss(log_temperature):
+            loss = losses.temperature_loss(log_temperature, entropy, target_entropy)
+            return loss, {"temperature": temperature}
+
+        log_temperature, temperature_metrics = descend(
+            actor_optimiser, state.log_temperature, temperature_loss
+        )
+
+        # Critic: regress onto the value of the next state. Of several actions, each
+        # critic takes its own best, then the lower critic counts (JaxCQL: the other way
+        # round). With both options, it is the best soft value; the authors' code would
+        # then drop the entropy.
+        policy = actor_net.apply(state.actor.params, data.obs)
+        next_policy = actor_net.apply(state.actor.params, data.next_obs)
+        num_next = config.num_actions if config.max_backup else 1
+        next_action, next_log_prob = draw(next_policy, key_next, num_next)
+        next_q = q_of(state.target_critic, data.next_obs, next_action)  # [E, K, B]
+        if config.entropy_backup:
+            next_q = losses.soft_value(next_q, next_log_prob[None], temperature)
+        next_value = next_q.max(axis=1).min(axis=0)  # [B]
+        target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
+
+        # ... and value what the data does above all else: above uniform actions, the
+        # policy's own, and those it would take in the next state, all in this state.
+        shape = (config.num_actions, *data.action.shape)
+        uniform = jax.random.uniform(key_uniform, shape, minval=-1.0, maxval=1.0)
+        log_half = jnp.full(shape[:2], -spec.action_dim * jnp.log(2.0))  # 0.5^A
+        here, log_here = draw(policy, key_here, config.num_actions)
+        ahead, log_ahead = draw(next_policy, key_ahead, config.num_actions)
+        log_density = jnp.concatenate([log_half, log_here, log_ahead])  # [K, B]
+        # with the data's action in front, [1 + K, B, A], one product for them all
+        actions = jnp.concatenate([data.action[None], uniform, here, ahead])
+
+        weight, multiplier, target_gap = config.conservatism, 1.0, 0.0
+        if config.lagrange:
+            multiplier = price(state.log_multiplier.params)
+            target_gap = config.target_gap
+
+        def critic_loss(params):
+            q = q_of(params, data.obs, actions)  # [E, 1 + K, B]
+            error = jnp.square(q[:, 0] - target[None])  # [E, B]
+            gap = losses.conservative_gap(
+                q[:, 1:], log_density[None], q[:, 0], config.gap_temperature
+            )
+            penalty = losses.conservative_penalty(gap, weight, multiplier, target_gap)
+            loss = (batch.weight * (error + penalty).sum(axis=0)).mean()
+            mean_gap = (batch.weight * gap.mean(axis=0)).mean()
+            return loss, {"critic_loss": loss, "q": q[:, 0].mean(), "gap": mean_gap}
+
+        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+
+        # Multiplier: higher while the weighted gap is above its target.
+        def multiplier_loss(log_multiplier):
+            multiplier, gap = price(log_multiplier), critic_metrics["gap"]
+            loss = -losses.conservative_penalty(gap, weight, multiplier, target_gap)
+            return loss, {"multiplier": multiplier}
+
+        log_multiplier, metrics = (), actor_metrics | temperature_metrics
+        if config.lagrange:
+            log_multiplier, multiplier_metrics = descend(
+                optimiser, state.log_multiplier, multiplier_loss
+            )
+            metrics |= multiplier_metrics
+
+        target_critic = follow(state.target_critic, critic.params, config.target_rate)
+        state = CQLState(actor, critic, log_temperature, target_critic, log_multiplier)
+        return state, Info(metrics | critic_metrics)
+
+    def explore(state: CQLState, obs, key):
+        return actor_net.apply(state.actor.params, obs).sample_and_log_prob(key)[0]
+
+    def exploit(state: CQLState, obs, key):
+        del key
+        return actor_net.apply(state.actor.params, obs).mode()
+
+    return Agent(
+        init, update, policies.memoryless(explore), policies.memoryless(exploit)
+    )
+
+
+def recipe(
+    spec: EnvSpec, config: CQLConfig, plan: base.Plan, offline_buffer, online_buffer
+) -> Recipe:
+    """CQL goes on online as it was offline, as conservative as ever."""
+    del plan
+    return base.keep_learning(cql(spec, config), offline_buffer, online_buffer)
+
+
+ALGORITHM = base.Algorithm(CQLConfig, recipe)

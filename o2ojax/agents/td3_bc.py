@@ -1,0 +1,170 @@
+"""TD3+BC: a deterministic actor-critic that stays close to the data's actions.
+
+Fujimoto and Gu, "A Minimalist Approach to Offline Reinforcement Learning", NeurIPS
+2021, arxiv.org/abs/2106.06860; with a weight and a schedule for the variants of it.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import distrax
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2ojax import learning, losses, networks, policies
+from o2ojax.agents import base
+from o2ojax.agents.base import static
+from o2ojax.learning import Learned, descend, follow
+from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
+
+
+@base.config
+class TD3BCConfig:
+    """Defaults are the paper's."""
+
+    lr: float = 3e-4
+    gamma: float = 0.99
+    target_rate: float = 0.005
+    alpha: float = 2.5  # of the values, against closeness to the data
+    smoothing: float = 0.2  # standard deviation of the noise on next actions
+    smoothing_bound: float = 0.5  # where that noise is clipped
+    exploration: float = 0.1  # standard deviation of the noise on what is done
+    delay: int = static(2)  # critic steps for one step of the actor and the targets
+    num_critics: int = static(2)
+    widths: tuple[int, ...] = static((256, 256))
+
+
+class TD3BCState(NamedTuple):
+    """All that TD3+BC learns. The step counts updates, []."""
+
+    actor: Learned
+    critic: Learned
+    target_actor: Params
+    target_critic: Params
+    step: Array
+
+
+def alike(q: Array) -> Array:
+    """Every sample counts as 1, [B]."""
+    return jnp.ones_like(q)
+
+
+def td3_bc(
+    spec: EnvSpec,
+    config: TD3BCConfig,
+    obs_mean: Array | float = 0.0,
+    obs_std: Array | float = 1.0,
+    weigh: Callable[[Array], Array] = alike,
+    bc_schedule: optax.Schedule | None = None,
+) -> Agent:
+    """Builds the agent, inside the traced function that uses it: floats are traced.
+
+    Args:
+        obs_mean, obs_std: [O]  what every observation is normalised by.
+        weigh: from values [B] of the policy's actions to the weights [B] with which
+            the policy raises them.
+        bc_schedule: weight of the distance to the data by update; 1 by default.
+    """
+    actor_net = networks.DeterministicActor(spec.action_dim, config.widths)
+    critic_net = networks.ensemble(networks.Critic, config.num_critics)(
+        config.widths, networks.fan_in_uniform(), networks.fan_in_uniform()
+    )
+    optimiser = optax.adam(config.lr)
+    bc_schedule = bc_schedule or optax.constant_schedule(1.0)
+
+    def init(key: Key) -> TD3BCState:
+        key_actor, key_critic = jax.random.split(key)
+        obs, action = base.blank_obs(spec), base.blank_action(spec)
+        actor = actor_net.init(key_actor, obs)
+        critic = critic_net.init(key_critic, obs, action)
+        return TD3BCState(
+            actor=learning.begin(optimiser, actor),
+            critic=learning.begin(optimiser, critic),
+            target_actor=actor,
+            target_critic=critic,
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    def normalised(obs: Array) -> Array:
+        mean, std = (jnp.broadcast_to(x, obs.shape) for x in (obs_mean, obs_std))
+        return (obs - mean) / (std + 1e-3)
+
+    def update(state: TD3BCState, batch: Batch, key: Key) -> tuple[TD3BCState, Info]:
+        data = batch.data
+        obs, next_obs = normalised(data.obs), normalised(data.next_obs)
+
+        # Critic: regress onto the lower estimate of an action near the next one.
+        next_action = actor_net.apply(state.target_actor, next_obs)
+        next_action = losses.smoothed_action(
+            next_action,
+            jax.random.normal(key, next_action.shape),
+            config.smoothing,
+            config.smoothing_bound,
+        )
+        next_q = critic_net.apply(state.target_critic, next_obs, next_action)
+        next_value = next_q.min(axis=0)  # [B]
+        target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
+
+        def critic_loss(params):
+            q = critic_net.apply(params, obs, data.action)  # [E, B]
+            error = jnp.square(q - target[None]).sum(axis=0)  # [B]
+            loss = (batch.weight * error).mean()
+            return loss, {"critic_loss": loss, "q": q.mean()}
+
+        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+
+        # Actor: raise the first critic, and stay close to the data.
+        bc_weight = bc_schedule(state.step)
+
+        def actor_loss(params):
+            action = actor_net.apply(params, obs)
+            q = critic_net.apply(critic.params, obs, action)[0]  # [B]
+            weight = weigh(jax.lax.stop_gradient(q))
+            distance = losses.squared_distance(action, data.action)
+            loss = bc_weight * distance - weight * losses.scaled_q(q, config.alpha)
+            loss = loss.mean()
+            return loss, {"actor_loss": loss, "distance": distance.mean()}
+
+        actor, actor_metrics = descend(optimiser, state.actor, actor_loss)
+
+        # Delay: of every `delay` updates, the last moves the actor and the targets; the
+        # others drop that step. A `lax.cond` would save nothing: mapped over members,
+        # it runs both of its branches.
+        new = (
+            actor,
+            follow(state.target_actor, actor.params, config.target_rate),
+            follow(state.target_critic, critic.params, config.target_rate),
+        )
+        old = (state.actor, state.target_actor, state.target_critic)
+        step = state.step + 1
+        due = step % config.delay == 0
+        actor, target_actor, target_critic = jax.tree.map(
+            lambda new, old: jnp.where(due, new, old), new, old
+        )
+        state = TD3BCState(actor, critic, target_actor, target_critic, step)
+        return state, Info(critic_metrics | actor_metrics)
+
+    def around(state: TD3BCState, obs: Array) -> distrax.Distribution:
+        action = actor_net.apply(state.actor.params, normalised(obs))
+        return distrax.MultivariateNormalDiag(
+            action, jnp.full_like(action, config.exploration)
+        )
+
+    return Agent(init, update, *policies.gaussian(around))
+
+
+def recipe(
+    spec: EnvSpec, config: TD3BCConfig, plan: base.Plan, offline_buffer, online_buffer
+) -> Recipe:
+    """TD3+BC goes on online as it was offline, in the units of the dataset.
+
+    Online, it explores with the noise of TD3, Fujimoto, van Hoof and Meger (2018),
+    arxiv.org/abs/1802.09477; the paper stays offline.
+    """
+    return base.keep_learning(
+        td3_bc(spec, config, plan.obs_mean, plan.obs_std), offline_buffer, online_buffer
+    )
+
+
+ALGORITHM = base.Algorithm(TD3BCConfig, recipe)
