@@ -48,11 +48,12 @@ ONLINE_ONLY = {
     ("td3_bc", "exploration"),
     ("o2ac", "exploration"),
     ("o2ac", "final_bc"),
+    ("off2on", "online_lr"),
 }
 # Floats of an option that is off.
 OF_AN_OPTION = {("cql", "target_gap")}  # of `lagrange`
 # Floats that only an untrained agent is told.
-AT_BIRTH = {("sac", "init_temperature"), ("cql", "init_temperature")}
+AT_BIRTH = {(name, "init_temperature") for name in ("sac", "cql", "off2on")}
 # Floats of which half, as is tried of all others, may change nothing.
 TRIED_AT = {("iql", "max_weight"): 0.5}  # 50 is seldom reached; 0.5 always binds
 # The field by which the members of a population differ; the learning rate for others.
@@ -68,6 +69,7 @@ TINY = {
     "vae_widths": (16, 16),
     "num_candidates_act": 3,
     "num_actions": 4,
+    "num_agents": 2,
 }
 
 
@@ -107,6 +109,11 @@ class Job(NamedTuple):
     def members(self, seeds=SEEDS, grid=None) -> population.Members:
         return population.members(self.config, seeds, grid or {})
 
+    @property
+    def batches(self) -> int:
+        """How many batches an offline update takes."""
+        return AGENTS[self.name].batches(self.config)
+
     def recipe(self, config=None):
         """The same recipe for one member, outside the programs."""
         plan = base.Plan(
@@ -117,7 +124,7 @@ class Job(NamedTuple):
         )
         like = base.blank_transition(ENV.spec)
         stores = (
-            uniform.offline(DATASET, SIZES.batch),
+            uniform.offline(DATASET, SIZES.batch * self.batches),
             replay.make(SIZES.replay, DATASET, like, SIZES.capacity, SIZES.batch),
         )
         config = config or self.config
@@ -235,11 +242,22 @@ def test_an_update_keeps_shapes_and_types(life):
 
 
 def test_an_update_tells_scalars(job):
-    for agent, buffer in phases(job.recipe()):
+    recipe = job.recipe()
 
-        def told(key, agent=agent, buffer=buffer):
-            _, batch = buffer.sample(buffer.init(), key)
-            return agent.update(agent.init(key), batch, key)[1].metrics
+    def begin(key):
+        return recipe.offline.init(key), recipe.offline_buffer.init()
+
+    def begin_online(key):
+        return recipe.hand_over(*begin(key), key)
+
+    for (agent, buffer), start in zip(
+        phases(recipe), (begin, begin_online), strict=True
+    ):
+
+        def told(key, agent=agent, buffer=buffer, start=start):
+            state, replay = start(key)
+            _, batch = buffer.sample(replay, key)
+            return agent.update(state, batch, key)[1].metrics
 
         metrics = jax.eval_shape(told, KEY)
         assert metrics
@@ -560,14 +578,16 @@ PROBES = {
 }
 LEARNING = dict(lr=3e-3, gamma=GAMMA, target_rate=0.05)
 # What an agent needs besides, to value plain returns, and to act well on noisy data.
+CONSERVATIVE = dict(
+    init_temperature=0.01, entropy_per_dim=-3.0, actor_lr=3e-3, conservatism=0.01
+)
 SUITED = {
     "iql": dict(expectile=0.8, beta=20.0),
     "sac": dict(init_temperature=0.01, entropy_per_dim=-3.0),
     "awac": dict(temperature=0.02),
     "bcq": dict(perturbation=0.5),
-    "cql": dict(
-        init_temperature=0.01, entropy_per_dim=-3.0, actor_lr=3e-3, conservatism=0.01
-    ),
+    "cql": CONSERVATIVE,
+    "off2on": CONSERVATIVE,
     "td3_bc": dict(alpha=10.0),
     "o2ac": dict(alpha=10.0),
 }
@@ -575,6 +595,7 @@ SUITED = {
 
 class Solved(NamedTuple):
     agent: Any
+    batches: int
     states: Any  # leaves [probe, ...]
 
 
@@ -592,7 +613,7 @@ def solved(job):
     @jax.jit
     def train(data, key):
         def one(data):
-            buffer = uniform.offline(data, 32)
+            buffer = uniform.offline(data, 32 * job.batches)
             agent = build(config, buffer)
             run = Run(agent.init(key), buffer.init(), ())
             return loop.offline(agent, buffer, run, key, 0, NUM_UPDATES)[0].agent
@@ -603,7 +624,8 @@ def solved(job):
         plan = base.Plan(NUM_UPDATES, 1)
         return AGENTS[job.name].recipe(ENV.spec, config, plan, buffer, buffer).offline
 
-    return Solved(build(config, uniform.offline(DATASET, 32)), train(data, KEY))
+    agent = build(config, uniform.offline(DATASET, 32))
+    return Solved(agent, job.batches, train(data, KEY))
 
 
 def on(solved, probe):
@@ -613,6 +635,7 @@ def on(solved, probe):
 def q_at(solved, probe, obs, rows):
     """The critics' mean value of what the data did at `obs`, as an update tells it."""
     at = np.flatnonzero(rows.obs[:, 0] == obs)[:32]
+    at = np.tile(at, solved.batches)
     batch = uniform.evenly(uniform.take(rows, at), jnp.asarray(at))
     _, info = jax.jit(solved.agent.update)(on(solved, probe), batch, KEY)
     if "q" not in info.metrics:
