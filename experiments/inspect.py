@@ -31,10 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = options.out or Path(f"inspect-{seen.name.replace('/', '-')}.png")
         draw(seen, path)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"cannot write: {error}", file=sys.stderr)
+        print(f"error: cannot write: {error}", file=sys.stderr)
         return 2
     print(f"wrote {path}", file=sys.stderr)
     return 0
