@@ -4,6 +4,7 @@ Prints a table and writes `benchmarks/results/bench-DEVICE.json`.
 """
 
 import argparse
+import functools
 import resource
 import subprocess
 import sys
@@ -18,15 +19,17 @@ from mujoco import rollout
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import flop as flops
 from benchmarks import timing
 from o2ojax import agents, envs, loop, population
-from o2ojax.agents import iql
+from o2ojax.agents import iql, off2on
 from o2ojax.envs import locomotion
 from o2ojax.files import write_json
-from o2ojax.replay import uniform
+from o2ojax.replay import balanced, uniform
 from o2ojax.types import EnvSpec, Run, Transition
 
 RESULTS = Path(__file__).parent / "results"
+UPDATES = 400  # of IQL in a window, and as much work of the others
 
 
 def random_data(spec: EnvSpec, num_rows: int) -> Transition:
@@ -62,37 +65,21 @@ def sizes(**changed: Any) -> population.Sizes:
     return population.Sizes(**(given | changed))
 
 
-def iql_flop(spec: EnvSpec, width: int, batch: int) -> int:
-    """Floating-point operations in the matrix products of one IQL update.
-
-    A pass through a network is 2 operations per weight and row. Learning from it takes
-    two more passes (the gradients of weights and of inputs), less the gradient of the
-    first layer's input, which nobody asks for.
-
-        target Q x 2          forward                  1 pass  each
-        V(s)                  forward, backward        3 passes less the first layer
-        V(s) new, V(s') new   forward                  1 pass  each
-        policy                forward, backward        3 passes less the first layer
-        Q x 2                 forward, backward        3 passes less the first layer
-    """
-
-    def network(inputs: int, outputs: int) -> tuple[int, int]:
-        first, rest = inputs * width, width * width + width * outputs
-        forward = first + rest
-        return forward, 3 * forward - first
-
-    q, learn_q = network(spec.obs_dim + spec.action_dim, 1)
-    v, learn_v = network(spec.obs_dim, 1)
-    _, learn_policy = network(spec.obs_dim, spec.action_dim)
-    return 2 * batch * (2 * q + learn_v + 2 * v + learn_policy + 2 * learn_q)
+WIDTH, BATCH, NUM_ACTIONS, NUM_AGENTS = 256, 256, 10, 5  # the papers'
 
 
-def bench_iql(num_members: int, updates: int, windows: int) -> dict[str, Any]:
-    """IQL's offline phase, all members together, and its share of the matrix limit."""
-    env = envs.make("halfcheetah")
-    programs = population.programs(agents.find("iql"), env, sizes())
-    members = population.members(iql.IQLConfig(), range(num_members), {})
+def bench_offline(name: str, num_members: int, windows: int) -> dict[str, Any]:
+    """An agent's offline phase, all members together, and its share of the limit."""
+    env = envs.make("halfcheetah", "mujoco")
+    algorithm = agents.find(name)
+    programs = population.programs(algorithm, env, sizes())
+    members = population.members(algorithm.config(), range(num_members), {})
     dataset = random_data(env.spec, 100_000)
+    flop = {
+        "iql": lambda: flops.iql(env.spec, WIDTH, BATCH),
+        "cql": lambda: flops.cql(env.spec, WIDTH, BATCH, NUM_ACTIONS),
+    }[name]()
+    updates = max(8, int(UPDATES * flops.iql(env.spec, WIDTH, BATCH) / flop))
     each = updates // num_members
     run = programs.begin(members, dataset)
 
@@ -101,13 +88,63 @@ def bench_iql(num_members: int, updates: int, windows: int) -> dict[str, Any]:
         run, _ = programs.offline(run, members, dataset, np.int32(0), each)
         return run
 
-    works = {"learn": learn, "limit": timing.matrix_limit()}
+    taken = timing.alternate({"learn": learn, "limit": timing.matrix_limit()}, windows)
+    return {"agent": name, "members": num_members} | shares(
+        each * num_members, flop, taken
+    )
+
+
+def bench_ensemble(windows: int, num_rows: int) -> dict[str, Any]:
+    """Off2OnRL's online updates from a million rows, evenly drawn and balanced."""
+    env = envs.make("halfcheetah", "mujoco")
+    config = off2on.Off2OnConfig(num_agents=NUM_AGENTS)
+    agent = off2on.online(env.spec, config)
+    dataset = random_data(env.spec, num_rows)
+    fresh = jax.tree.map(lambda leaf: leaf[:1_000], dataset)
+    updates = 20
+
+    def learner(make_store):
+        @functools.partial(jax.jit, donate_argnums=(1, 2))
+        def learn(dataset, state, replay):
+            keys = jax.random.split(jax.random.key(0), updates)
+            return loop.learn(agent, make_store(dataset), state, replay, keys)[:2]
+
+        @jax.jit
+        def begin(dataset, fresh, key):
+            state = off2on.combine(off2on.offline(env.spec, config).init(key), config)
+            store = make_store(dataset)
+            return state, store.add(store.init(), fresh)
+
+        held = begin(dataset, fresh, jax.random.key(0))
+
+        def work():
+            nonlocal held
+            held = learn(dataset, *held)
+            return held
+
+        return work
+
+    capacity = 250_000
+    works = {
+        "learn": learner(lambda data: uniform.union(data, capacity, BATCH)),
+        "balanced": learner(lambda data: balanced.balanced(data, capacity, BATCH)),
+        "limit": timing.matrix_limit(),
+    }
     taken = timing.alternate(works, windows)
-    flop = iql_flop(env.spec, 256, 256)
-    rate = each * num_members / taken["learn"]
+    flop = flops.off2on(env.spec, WIDTH, BATCH, NUM_AGENTS)
+    return {
+        "agent": f"off2on online, N = {NUM_AGENTS}",
+        "members": 1,
+        "rows": num_rows,
+        "balanced_adds": timing.spread(taken["balanced"] / taken["learn"] - 1),
+    } | shares(updates, flop, taken)
+
+
+def shares(updates: int, flop: int, taken: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Updates per second, and what they are of the machine's limit."""
+    rate = updates / taken["learn"]
     limit = timing.MATRIX_FLOP * timing.MATRIX_REPEATS / taken["limit"]
     return {
-        "members": num_members,
         "updates_per_second": timing.spread(rate),
         "flop_per_update": flop,
         "limit_gflop_per_second": timing.spread(limit / 1e9),
@@ -264,16 +301,20 @@ def needed(compiled: Any) -> int:
 def show(results: dict[str, Any]) -> None:
     """Prints the tables."""
     console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table(title="IQL, 256-256, batch 256, 100k rows of halfcheetah's shape")
+    table = Table(title="updates: 256-256, batch 256, rows of halfcheetah's shape")
+    table.add_column("agent")
     for name in ("members", "updates/s in total", "share of the matrix limit"):
         table.add_column(name, justify="right")
-    for row in results["iql"]:
+    for row in results["updates"]:
         table.add_row(
+            row["agent"],
             str(row["members"]),
             f"{row['updates_per_second']['median']:,.0f}",
             in_words(row["share_of_limit"]),
         )
     console.print(table)
+    adds = results["updates"][-1]["balanced_adds"]
+    console.print(f"balanced replay adds {in_words(adds)} to the last, at 1M rows")
     table = Table(title="halfcheetah in the compiled loop with a policy")
     for name in ("members x envs", "steps/s", "rollout alone", "ratio"):
         table.add_column(name, justify="right")
@@ -319,7 +360,6 @@ def main() -> None:
     """Runs everything; some three minutes on two cores."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench")
     parser.add_argument("--windows", type=int, default=7, help="timed, in turn")
-    parser.add_argument("--updates", type=int, default=400, help="in a window")
     parser.add_argument("--rows", type=int, default=1_000_000, help="for the memory")
     parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -328,8 +368,11 @@ def main() -> None:
         return
     results = {
         "machine": timing.machine(),
-        "iql": [
-            bench_iql(members, options.updates, options.windows) for members in (1, 8)
+        "updates": [
+            bench_offline("iql", 1, options.windows),
+            bench_offline("iql", 8, options.windows),
+            bench_offline("cql", 1, options.windows),
+            bench_ensemble(options.windows, options.rows),
         ],
         "env": [
             bench_env("halfcheetah", members, num_envs, options.windows)

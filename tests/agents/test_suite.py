@@ -585,7 +585,7 @@ SUITED = {
     "iql": dict(expectile=0.8, beta=20.0),
     "sac": dict(init_temperature=0.01, entropy_per_dim=-3.0),
     "awac": dict(temperature=0.02),
-    "bcq": dict(perturbation=0.5),
+    "bcq": dict(lr=1e-3, perturbation=0.5),
     "cql": CONSERVATIVE,
     "off2on": CONSERVATIVE,
     "td3_bc": dict(alpha=10.0),
