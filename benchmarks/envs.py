@@ -23,7 +23,7 @@ from o2ojax.files import write_json
 from o2ojax.replay import uniform
 
 RESULTS = Path(__file__).parent / "results"
-ON_CPU = {"mujoco": (64, 512), "mjx": (64, 512), "mjx-warp": (64,)}
+ON_CPU = {"mujoco": (64, 512), "mjx": (64,), "mjx-warp": (64,)}
 ON_GPU = {name: (64, 512, 2048, 8192) for name in ("mjx", "mjx-warp")}
 FAST = envs.Simulator(iterations=4, ls_iterations=8)
 ONLINE_ENVS = 128
