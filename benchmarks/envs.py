@@ -33,7 +33,7 @@ SECONDS = 2.0  # that a timed window should last, about
 def bench_steps(
     name: str, physics: str, simulator: envs.Simulator, num_envs: int, windows: int
 ) -> dict[str, Any]:
-    """Random play: steps per second, seconds to compile, bytes of workspace."""
+    """Random play: steps per second, seconds to compile, bytes at the most."""
     env = envs.make(name, physics, simulator)
     policy, nothing = policies.uniform(env.spec.action_dim), uniform.nothing()
     num_steps = 4
@@ -71,7 +71,7 @@ def bench_steps(
         "envs": num_envs,
         "steps_per_second": timing.spread(repeats * num_steps * num_envs / taken),
         "compile_seconds": {"cold": cold, "cached": warm},
-        "workspace_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "peak_bytes": bench.needed(compiled),
     }
 
 
@@ -177,7 +177,7 @@ def show(results: dict[str, Any]) -> None:
         "range",
         "compile s",
         "cached",
-        "workspace MB",
+        "peak MB",
     ):
         table.add_column(column, justify="right")
     for row in results["steps"]:
@@ -190,7 +190,7 @@ def show(results: dict[str, Any]) -> None:
             f"[{rate['min']:,.0f}, {rate['max']:,.0f}]",
             f"{compiling['cold']:.1f}",
             f"{compiling['cached']:.1f}",
-            f"{row['workspace_bytes'] / 1e6:.1f}",
+            f"{row['peak_bytes'] / 1e6:.1f}",
         )
     console.print(table)
     table = Table(
