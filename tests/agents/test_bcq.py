@@ -79,7 +79,7 @@ def test_the_targets_start_as_what_they_follow():
     [
         {},
         {"pessimism": 0.2, "kl_weight": 3.0, "latent_bound": 1.0, "gamma": 1.0},
-        {"perturbation": 1.5},  # actions leave their bounds, and are clipped
+        {"perturbation": 9.0},  # actions leave their bounds, and are clipped
     ],
 )
 def test_updates_by_hand(start, changes):
