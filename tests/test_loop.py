@@ -59,7 +59,7 @@ def staggered(num_starts=4, horizon=99):
     return restarting(
         EnvSpec("staggered", 1, 1, horizon),
         10 * np.arange(num_starts, dtype=np.float32),
-        lambda n, action: (n + 1, n, jnp.asarray(False)),
+        lambda n, action, task: (n + 1, n, jnp.asarray(False)),
         lambda n: n[None],
     )
 
@@ -281,7 +281,7 @@ def sloped():
     return restarting(
         EnvSpec("sloped", 1, 1, 99),
         np.arange(1, 6, dtype=np.float32),
-        lambda n, action: (n - 1, n, n <= 1),
+        lambda n, action, task: (n - 1, n, n <= 1),
         lambda n: n[None],
     )
 
@@ -313,7 +313,7 @@ def test_evaluation_steps_draw_anew():
     env = restarting(
         EnvSpec("echo", 1, 1, 40),
         np.zeros(1, np.float32),
-        lambda n, action: (n, action[0], jnp.asarray(False)),
+        lambda n, action, task: (n, action[0], jnp.asarray(False)),
         lambda n: n[None],
     )
     returns = evaluated(env, num_episodes=100)
@@ -341,7 +341,7 @@ def test_an_evaluation_offers_its_policy_what_the_store_opens_with():
     env = restarting(
         EnvSpec("echo", 1, 1, 4),
         np.zeros(1, np.float32),
-        lambda n, action: (n, action[0], jnp.asarray(False)),
+        lambda n, action, task: (n, action[0], jnp.asarray(False)),
         lambda n: n[None],
     )
     run = Run(diary().init(KEY), buffer.init(), ())
