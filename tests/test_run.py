@@ -230,7 +230,7 @@ def test_agents_are_not_taken_from_a_run_that_does_not_fit(whole, tmp_path, caps
     assert run(tmp_path, *taking, "--config.seeds=3") == 2
     assert "seeds [0, 1]" in capsys.readouterr().err
     assert run(tmp_path, *taking, "--config.agent.widths=8,8") == 2
-    assert "another kind of agent" in capsys.readouterr().err
+    assert "other networks than this config" in capsys.readouterr().err
 
 
 def test_a_member_that_dies_of_nan_is_named_and_the_others_go_on(tmp_path, capsys):
