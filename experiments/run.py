@@ -6,7 +6,9 @@ The same command on a directory that holds an unfinished run goes on with it.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -45,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workdir = workdir or default_workdir(config)
         if finished(config, workdir, progress):
             return 0
-        train(config, workdir, progress)
+        with warnings_in_one_line():
+            train(config, workdir, progress)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -60,6 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(f"everything is in {workdir}")
     return 0
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Shows a Python warning as a sentence, without the line of code it came from."""
+
+    def show(message, *where):
+        del where
+        print(f"warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def use_compilation_cache() -> None:

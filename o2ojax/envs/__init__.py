@@ -57,8 +57,8 @@ def caveats(physics: str) -> list[str]:
     return found
 
 
-# halfcheetah, 64 environments, two cores: see benchmarks/results/envs-cpu.json
-SLOW_ON_CPU = {"mjx": 40, "mjx-warp": 100}
+# 64 environments on two cores: 40 to 75 and 25 to 35, in benchmarks/results/envs-cpu.json
+SLOW_ON_CPU = {"mjx": 50, "mjx-warp": 30}
 
 
 def make(name: str, physics: str = "auto", simulator: Simulator = Simulator()) -> Env:  # noqa: B008

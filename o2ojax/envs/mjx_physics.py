@@ -54,7 +54,7 @@ def warp_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Adva
 
     warp.config.quiet = True  # else a line for each of its kernels
     model, tracked = models[0], body_ids(models[0], bodies)
-    choose = stack([on_device(model, "warp") for model in models])
+    choose = stack([silenced(on_device(model, "warp")) for model in models])
     # A geom of these tasks touches the ground at two points at most, and a contact
     # takes four rows of constraints.
     contacts = 2 * model.ngeom
@@ -88,6 +88,15 @@ def on_device(model: mujoco.MjModel, impl: str) -> mjx.Model:
         raise UserError(
             f"physics {name!r} cannot hold this task ({error}); use physics=mujoco"
         ) from error
+
+
+def silenced(model: mjx.Model) -> mjx.Model:
+    """A Warp model that, as the others, says nothing at the last solver iteration."""
+    from mujoco.mjx.third_party.mujoco_warp import OverflowType
+
+    limits = OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS
+    heard = model.opt._impl.warn_overflow & ~int(limits)
+    return model.tree_replace({"opt._impl.warn_overflow": heard})
 
 
 def stack(models: Sequence[mjx.Model]) -> Callable[[Array], mjx.Model]:
