@@ -57,7 +57,7 @@ def caveats(physics: str) -> list[str]:
     return found
 
 
-# 64 environments on two cores: 40 to 75 and 25 to 35, in benchmarks/results/envs-cpu.json
+# 40 to 75 and 25 to 35, by task: benchmarks/results/envs-cpu.json
 SLOW_ON_CPU = {"mjx": 50, "mjx-warp": 30}
 
 
