@@ -312,10 +312,10 @@ def _check_numbers(config: ConfigDict) -> None:
 def _check_variants(config: ConfigDict) -> None:
     simulator = config.simulator
     for name in ("mass", "friction"):
-        if not 0 <= simulator[name] < float("inf"):
+        if not 0 <= simulator[name] <= 1:
             raise UserError(
-                f"config.simulator.{name} is {simulator[name]}; it must be at least 0:"
-                f" each variant's {name} is scaled by a factor from"
+                f"config.simulator.{name} is {simulator[name]}; it must be between 0"
+                f" and 1: each variant's {name} is scaled by a factor from"
                 f" exp(U(-{name}, {name}))"
             )
     varies = simulator.mass > 0 or simulator.friction > 0

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from o2ojax import statistics
 from o2ojax.data import reference
+from o2ojax.envs import Simulator
 from o2ojax.errors import UserError
 from o2ojax.files import write_whole
 
@@ -48,8 +49,8 @@ class Result(NamedTuple):
     """A run as its directory tells it.
 
     name:    the directory, as it was given.
-    config:  what was asked for: "env", "physics", "dataset", "algorithm", "seeds",
-             "population".
+    config:  what was asked for: "env", "physics", "simulator", "dataset",
+             "algorithm", "seeds", "population".
     curves:  what was measured.
     summary: what it comes to, as `statistics.summarise` returns it.
     """
@@ -68,7 +69,7 @@ def read(directory: str | Path) -> Result:
     """
     path = Path(directory)
     config = _read_json(path / "config.json")
-    needed = {"env", "physics", "dataset", "algorithm", "seeds", "population"}
+    needed = set("env physics simulator dataset algorithm seeds population".split())
     if absent := needed - config.keys():
         raise UserError(f"{path / 'config.json'} lacks {', '.join(sorted(absent))}")
     curves = _read_curves(path / "returns.npz")
@@ -151,9 +152,13 @@ def rows(summary: dict[str, Any], note: str = "") -> list[tuple[str, ...]]:
 
 def _data(described: dict[str, Any]) -> str:
     """The dataset, and the physics where it is not the one Gymnasium uses."""
-    name = described["dataset"] or f"none ({described['env']})"
-    physics = described["physics"]
-    return name if physics == "mujoco" else f"{name}, on {physics}"
+    parts = [described["dataset"] or f"none ({described['env']})"]
+    if described["physics"] != "mujoco":
+        parts.append(f"on {described['physics']}")
+    usual = Simulator()._asdict()
+    chosen = described["simulator"].items()
+    parts += [f"{name}={value}" for name, value in chosen if value != usual[name]]
+    return ", ".join(parts)
 
 
 def _named(agent: str, settings: dict[str, Any]) -> str:

@@ -126,16 +126,16 @@ def summarise(
     """The content of a run's `summary.json`; NaN is None, so that JSON can hold it.
 
     Args:
-        config: with "env", "physics", "dataset", "algorithm", "seeds" and
-            "population".
+        config: with "env", "physics", "simulator", "dataset", "algorithm",
+            "seeds" and "population".
         curves: at least one of the points offline.
         speeds: {"offline": {"updates", "updates_per_second"},
             "online": {"steps", "updates", "steps_per_second"}}; "online" is only read
             where a point is online.
     Returns:
-        "env", "physics", "dataset", "agent", "members", "offline", "online" (where a
-        point is online) and, where there is a population, "groups": the same figures
-        for each hyper-parameter setting.
+        "env", "physics", "simulator", "dataset", "agent", "members", "offline",
+        "online" (where a point is online) and, where there is a population, "groups":
+        the same figures for each hyper-parameter setting.
     Raises:
         UserError: the members are not seeds x settings.
     """
@@ -145,6 +145,7 @@ def summarise(
     summary = {
         "env": config["env"],
         "physics": config["physics"],
+        "simulator": config["simulator"],
         "dataset": config["dataset"],
         "agent": config["algorithm"],
         "members": num_members,

@@ -18,8 +18,9 @@ SPEEDS = {
 
 
 def config(**fields):
-    chosen = {"env": "counter", "physics": "mujoco", "dataset": "counter-random"}
-    return chosen | {"algorithm": "iql", "seeds": 2, "population": {}} | fields
+    chosen = {"env": "counter", "physics": "mujoco", "simulator": {}}
+    chosen |= {"dataset": "counter-random", "algorithm": "iql", "seeds": 2}
+    return chosen | {"population": {}} | fields
 
 
 def curves(offline, online=()):
@@ -124,7 +125,9 @@ def test_a_member_that_died_online_keeps_only_its_offline_score():
 
 def test_a_summary_has_the_documented_shape_and_survives_json():
     summary = statistics.summarise(config(), CURVES, SPEEDS)
-    assert list(summary) == ("env physics dataset agent members offline online".split())
+    assert list(summary) == (
+        "env physics simulator dataset agent members offline online".split()
+    )
     assert list(summary["offline"]) == ["updates", "updates_per_second", "score"]
     figures = ["score", "dip", "regret"]
     speeds = ["steps", "updates", "steps_per_second"]
@@ -275,7 +278,10 @@ def broken_json(run):
         (pickled, "returns.npz is damaged"),
         (flat, "[point, member, episode]"),
         (of_other_seeds, "there are 2 members, but the config asks for 3 seeds"),
-        (without_seeds, "lacks algorithm, dataset, physics, population, seeds"),
+        (
+            without_seeds,
+            "lacks algorithm, dataset, physics, population, seeds, simulator",
+        ),
         (summary_of_nothing, "not as a run writes it"),
         (broken_json, "cannot read"),
     ],

@@ -27,9 +27,9 @@ def write(target: str | os.PathLike, transitions: Transition) -> None:
         transitions: leaves [N, ...], in the order of time.
     Raises:
         DataError: for a target of another kind, a dataset of Minari's that is already
-            there, and transitions that cannot be held: discounts other than 0 and 1,
-            tasks other than 0, an observation that is not the next one of the row
-            before.
+            there, a place that cannot be written, and transitions that cannot be held:
+            discounts other than 0 and 1, tasks other than 0, an observation that is not
+            the next one of the row before.
     """
     name = os.fspath(target)
     if name.startswith(minari.PREFIX):
@@ -43,8 +43,13 @@ def write(target: str | os.PathLike, transitions: Transition) -> None:
             f"with {minari.PREFIX}"
         )
     columns = compact.pack(str(path), transitions)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, partial(fill, columns))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, partial(fill, columns))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error})"
+        ) from error
 
 
 def _fill_npz(columns: dict[str, np.ndarray], path: Path) -> None:
