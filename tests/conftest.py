@@ -12,8 +12,6 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left to `make test-all`")
     # [B] minus [B, 1] is an error, rather than a [B, B] matrix
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    # Shapes are so small that most of the time goes into compiling, not computing.
-    jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
