@@ -9,40 +9,39 @@ every seed, offline; what starts from them names its run by `--config.offline.fr
     sac-ft          SAC from the first agent, dataset and ring as one
     sac-ft-online   SAC from the first agent, the ring alone
 
-`awac` and `bcq` train themselves offline and go on online; `sac` begins with nothing.
-`python -m experiments.study` runs all of them. Published losses and rates; networks of
-64-64 (BCQ's 128-128), batches of 128, 4 actions in CQL's sums, 20k offline updates,
-10k environment steps, four seeds.
+`awac` and `bcq` train themselves offline and go on online; `sac` begins with nothing;
+`bc`, `iql` and `td3_bc` stay offline. `python -m experiments.study` runs all of them.
+Published losses and rates; networks of 64-64 (BCQ's 128-128), batches of 128, 4 actions
+in CQL's sums, 20k offline updates, 10k environment steps, four seeds. All methods go
+online in the rhythm of Off2OnRL, so that none has more updates than another.
 """
 
-from experiments.configs import awac, bcq, off2on, sac
+from experiments.configs import awac, bc, bcq, iql, off2on, sac, td3_bc
 from o2ojax.config import ConfigDict
 from o2ojax.errors import unknown
 
 FROM_CQL = ("off2on", "off2on-uniform", "off2on-1", "sac-ft", "sac-ft-online")
-NAMES = ("cql", *FROM_CQL, "awac", "bcq", "sac")
-FILES = {"awac": awac, "bcq": bcq, "sac": sac}
+OFFLINE = ("cql", "bc", "iql", "td3_bc")
+NAMES = ("cql", *FROM_CQL, "awac", "bcq", "sac", "bc", "iql", "td3_bc")
+FILES = {"awac": awac, "bc": bc, "bcq": bcq, "iql": iql, "sac": sac, "td3_bc": td3_bc}
 
 
 def get_config(task: str = "off2on/hopper-medium-replay") -> ConfigDict:
-    """Twenty episodes at every evaluation, every 1000 steps online."""
+    """Twenty episodes at every evaluation, every 1000 updates and 1000 steps."""
     name, _, dataset = task.partition("/")
     if name not in NAMES:
         raise unknown("task", name, NAMES)
-    algorithm = name.split("-")[0]
-    config = FILES.get(algorithm, off2on).get_config(dataset)
+    config = FILES.get(name.split("-")[0], off2on).get_config(dataset)
     shrink(config)
-    config.offline.updates = 20_000
-    if name == "cql":
+    if name in OFFLINE:
         config.online.steps = 0
-        config.replay.name = "uniform"
     if name in (*FROM_CQL, "sac"):
         config.offline.updates = 0
-    if name == "off2on-1":
-        config.agent.num_agents = 1
     if name == "sac":
         config.dataset = ""
-    if name in ("off2on-uniform", "sac-ft"):
+    if name == "off2on-1":
+        config.agent.num_agents = 1
+    if name in ("cql", "off2on-uniform", "sac-ft"):
         config.replay.name = "uniform"
     if name in ("sac-ft-online", "sac"):
         config.replay.name = "online"
@@ -63,8 +62,10 @@ def shrink(config: ConfigDict) -> None:
     if config.algorithm == "bcq":
         config.agent.widths = config.agent.vae_widths = (128, 128)
     config.replay.balanced.widths = (64, 64)
+    config.offline.updates = 20_000
     config.online.steps = 10_000
     config.online.round = 1_000
+    config.online.first_round = 10
     config.online.warmup = 0
     config.eval.every = 1_000
     config.eval.episodes = 20
