@@ -1,5 +1,6 @@
 """One gradient step, and one step of a target network."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,12 +26,54 @@ def begin(optimiser: optax.GradientTransformation, params: Params) -> Learned:
 def descend(
     optimiser: optax.GradientTransformation,
     learned: Learned,
-    loss_fn: Callable[[Params], tuple[Array, Metrics]],
+    loss_fn: Callable[..., tuple[Array, Metrics]],
+    rows: Any = (),
+    num_slices: int = 1,
 ) -> tuple[Learned, Metrics]:
-    """Takes one step down `loss_fn`, which returns its loss [] and its metrics."""
-    grads, metrics = jax.grad(loss_fn, has_aux=True)(learned.params)
+    """Takes one step down `loss_fn(params, *rows)`: a loss [] and metrics.
+
+    Args:
+        rows: arrays [B, ...]. The loss must be a mean over B.
+        num_slices: into which the rows are cut, to be gone through one by one: the same
+            step, of less memory at a time. Divides B; see `slices_for`.
+    """
+    gradient = functools.partial(jax.grad(loss_fn, has_aux=True), learned.params)
+    if num_slices == 1:
+        grads, metrics = gradient(*rows)
+    else:
+        cut = jax.tree.map(lambda x: x.reshape(num_slices, -1, *x.shape[1:]), rows)
+        grads, metrics = mean_over(lambda rows: gradient(*rows), cut)
     updates, opt_state = optimiser.update(grads, learned.opt_state, learned.params)
     return Learned(optax.apply_updates(learned.params, updates), opt_state), metrics
+
+
+def mean_over(function: Callable[[Any], Any], inputs: Any) -> Any:
+    """The mean of a function's outputs over the first axis of its inputs, in turn."""
+
+    def add(total, one):
+        return jax.tree.map(jnp.add, total, function(one)), None
+
+    num = len(jax.tree.leaves(inputs)[0])
+    first, rest = (
+        jax.tree.map(lambda x, at=at: x[at], inputs) for at in (0, slice(1, None))
+    )
+    total, _ = jax.lax.scan(add, function(first), rest)
+    return jax.tree.map(lambda x: x / num, total)
+
+
+SLICE = 2048  # rows: 2 MB for a layer of 256, which a CPU's cache holds
+
+
+def slices_for(batch: int, rows_each: int) -> int:
+    """How to cut a batch of `batch` times `rows_each` rows for `descend`.
+
+    Layers of more than SLICE rows are too large for a CPU's cache, and every ReLU then
+    waits for memory. Other devices like large batches best.
+    """
+    if jax.default_backend() != "cpu":
+        return 1
+    fitting = (n for n in range(1, batch) if batch % n == 0)
+    return next((n for n in fitting if batch // n * rows_each <= SLICE), batch)
 
 
 def follow(target: Params, params: Params, rate: Array) -> Params:

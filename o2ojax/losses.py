@@ -283,14 +283,14 @@ def conservative_gap(
     constant T log K.
 
     Args:
-        q: Q(s, a_k), [..., K, B].
-        log_density: log mu(a_k | s), [..., K, B].
-        q_data: Q(s, a), [..., B].
+        q: Q(s, a_k), [..., K].
+        log_density: log mu(a_k | s), [..., K].
+        q_data: Q(s, a), [...].
         temperature: T, a scalar; near 0, the soft maximum is the maximum.
     Returns:
-        gap, [..., B].
+        gap, [...].
     """
-    best = jax.nn.logsumexp((q - log_density) / temperature, axis=-2)
+    best = jax.nn.logsumexp((q - log_density) / temperature, axis=-1)
     return temperature * best - q_data
 
 

@@ -1,13 +1,14 @@
 """The function approximators. An ensemble is one network with stacked weights."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from o2ojax.types import Array
+from o2ojax.types import Array, Key, Params
 
 Init = Callable[..., Array]
 
@@ -92,16 +93,26 @@ class Critic(nn.Module):
         return MLP(self.widths, 1, self.hidden_init, self.output_init)(x).squeeze(-1)
 
 
-def ensemble(network: type[nn.Module], size: int) -> type[nn.Module]:
-    """`size` independent copies with stacked weights: outputs gain a first axis, E."""
-    return nn.vmap(
-        network,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        in_axes=None,
-        out_axes=0,
-        axis_size=size,
-    )
+class Ensemble(NamedTuple):
+    """Independent copies of a network, or of an ensemble, with stacked weights.
+
+    Weights and outputs gain a first axis, E. Inputs are repeated along it before they
+    meet the weights: all products are then batched ones, and no large intermediate is
+    ever transposed, which costs a CPU a fifth of CQL's time.
+    """
+
+    network: "nn.Module | Ensemble"
+    size: int
+
+    def init(self, key: Key, *inputs: Array) -> Params:
+        """Weights of `size` networks, each from a key of its own."""
+        keys = jax.random.split(key, self.size)
+        return jax.vmap(lambda key: self.network.init(key, *inputs))(keys)
+
+    def apply(self, params: Params, *inputs: Array) -> Array:
+        """The outputs [E, ...] of all networks for the same inputs."""
+        repeated = [jnp.broadcast_to(x, (self.size, *x.shape)) for x in inputs]
+        return jax.vmap(self.network.apply)(params, *repeated)
 
 
 class GaussianActor(nn.Module):

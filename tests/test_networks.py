@@ -71,7 +71,7 @@ def test_a_critic_sees_the_action():
 
 @pytest.fixture(scope="module")
 def critics():
-    net = networks.ensemble(networks.Critic, 3)((8,))
+    net = networks.Ensemble(networks.Critic((8,)), 3)
     obs = jax.random.normal(jax.random.key(1), (5, 3))
     action = jax.random.normal(jax.random.key(2), (5, 2))
     params = net.init(KEY, obs[0], action[0])

@@ -46,9 +46,10 @@ class AWACState(NamedTuple):
 def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.BoundedGaussianActor(spec.action_dim, config.actor_widths)
-    critic_net = networks.ensemble(networks.Critic, config.num_critics)(
+    one_critic = networks.Critic(
         config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
+    critic_net = networks.Ensemble(one_critic, config.num_critics)
     optimiser = optax.adam(config.lr)
     # The decay joins the gradient before Adam sees it, as in PyTorch's Adam; in AdamW,
     # it would join the step.

@@ -49,9 +49,10 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     vae_net = networks.ActionVAE(spec.action_dim, config.vae_widths)
     actor_net = networks.Perturbation(config.widths)
-    critic_net = networks.ensemble(networks.Critic, config.num_critics)(
+    one_critic = networks.Critic(
         config.widths, networks.fan_in_uniform(), networks.fan_in_uniform()
     )
+    critic_net = networks.Ensemble(one_critic, config.num_critics)
     optimiser = optax.adam(config.lr)
     latent_dim = 2 * spec.action_dim
 

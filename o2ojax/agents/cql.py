@@ -58,9 +58,10 @@ class CQLState(NamedTuple):
 def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
-    critic_net = networks.ensemble(networks.Critic, config.num_critics)(
+    one_critic = networks.Critic(
         config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
+    critic_net = networks.Ensemble(one_critic, config.num_critics)
     optimiser = optax.adam(config.lr)
     actor_optimiser = optax.adam(config.actor_lr)
     target_entropy = config.entropy_per_dim * spec.action_dim
@@ -80,16 +81,17 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         )
 
     def q_of(params: Params, obs: Array, action: Array) -> Array:
-        """Values of several actions [K, B, A] at each observation [B, O]: [E, K, B]."""
-        obs = jnp.broadcast_to(obs, (len(action), *obs.shape))
+        """Values of several actions [B, K, A] at each observation [B, O]: [E, B, K]."""
+        obs = jnp.broadcast_to(obs[:, None], (*action.shape[:2], obs.shape[1]))
         return critic_net.apply(params, obs, action)
 
     def price(log_multiplier: Array) -> Array:
         return jnp.minimum(jnp.exp(log_multiplier), 1e6)  # the authors' code's bound
 
     def draw(policy: networks.Squashed, key: Key, num: int) -> tuple[Array, Array]:
-        """Actions [num, B, A] and their log-densities [num, B]."""
-        return jax.vmap(policy.sample_and_log_prob)(jax.random.split(key, num))
+        """Actions [B, num, A] and their log-densities [B, num]."""
+        keys = jax.random.split(key, num)
+        return jax.vmap(policy.sample_and_log_prob, out_axes=1)(keys)
 
     def update(state: CQLState, batch: Batch, key: Key) -> tuple[CQLState, Info]:
         data = batch.data
@@ -124,45 +126,54 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         next_policy = actor_net.apply(state.actor.params, data.next_obs)
         num_next = config.num_actions if config.max_backup else 1
         next_action, next_log_prob = draw(next_policy, key_next, num_next)
-        next_q = q_of(state.target_critic, data.next_obs, next_action)  # [E, K, B]
+        next_q = q_of(state.target_critic, data.next_obs, next_action)  # [E, B, K]
         if config.entropy_backup:
             next_q = losses.soft_value(next_q, next_log_prob[None], temperature)
-        next_value = next_q.max(axis=1).min(axis=0)  # [B]
+        next_value = next_q.max(axis=2).min(axis=0)  # [B]
         target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
 
         # ... and value what the data does above all else: above uniform actions, the
         # policy's own, and those it would take in the next state, all in this state.
-        shape = (config.num_actions, *data.action.shape)
+        shape = (len(data.obs), config.num_actions, spec.action_dim)
         uniform = jax.random.uniform(key_uniform, shape, minval=-1.0, maxval=1.0)
         log_half = jnp.full(shape[:2], -spec.action_dim * jnp.log(2.0))  # 0.5^A
         here, log_here = draw(policy, key_here, config.num_actions)
         ahead, log_ahead = draw(next_policy, key_ahead, config.num_actions)
-        log_density = jnp.concatenate([log_half, log_here, log_ahead])  # [K, B]
-        # with the data's action in front, [1 + K, B, A], one product for them all
-        actions = jnp.concatenate([data.action[None], uniform, here, ahead])
+        log_density = jnp.concatenate([log_half, log_here, log_ahead], axis=1)  # [B, K]
+        # with the data's action in front, [B, 1 + K, A], one product for them all
+        actions = [data.action[:, None], uniform, here, ahead]
+        actions = jnp.concatenate(actions, axis=1)
+        rows = (data.obs, actions, log_density, target, batch.weight)
 
-        weight, multiplier, target_gap = config.conservatism, 1.0, 0.0
+        conservatism, multiplier, target_gap = config.conservatism, 1.0, 0.0
         if config.lagrange:
             multiplier = price(state.log_multiplier.params)
             target_gap = config.target_gap
 
-        def critic_loss(params):
-            q = q_of(params, data.obs, actions)  # [E, 1 + K, B]
-            error = jnp.square(q[:, 0] - target[None])  # [E, B]
+        def critic_loss(params, obs, actions, log_density, target, weight):
+            q = q_of(params, obs, actions)  # [E, B, 1 + K]
+            error = jnp.square(q[..., 0] - target[None])  # [E, B]
             gap = losses.conservative_gap(
-                q[:, 1:], log_density[None], q[:, 0], config.gap_temperature
+                q[..., 1:], log_density[None], q[..., 0], config.gap_temperature
             )
-            penalty = losses.conservative_penalty(gap, weight, multiplier, target_gap)
-            loss = (batch.weight * (error + penalty).sum(axis=0)).mean()
-            mean_gap = (batch.weight * gap.mean(axis=0)).mean()
-            return loss, {"critic_loss": loss, "q": q[:, 0].mean(), "gap": mean_gap}
+            penalty = losses.conservative_penalty(
+                gap, conservatism, multiplier, target_gap
+            )
+            loss = (weight * (error + penalty).sum(axis=0)).mean()
+            mean_gap = (weight * gap.mean(axis=0)).mean()
+            return loss, {"critic_loss": loss, "q": q[..., 0].mean(), "gap": mean_gap}
 
-        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+        num_slices = learning.slices_for(*actions.shape[:2])
+        critic, critic_metrics = descend(
+            optimiser, state.critic, critic_loss, rows, num_slices
+        )
 
         # Multiplier: higher while the weighted gap is above its target.
         def multiplier_loss(log_multiplier):
             multiplier, gap = price(log_multiplier), critic_metrics["gap"]
-            loss = -losses.conservative_penalty(gap, weight, multiplier, target_gap)
+            loss = -losses.conservative_penalty(
+                gap, conservatism, multiplier, target_gap
+            )
             return loss, {"multiplier": multiplier}
 
         log_multiplier, metrics = (), actor_metrics | temperature_metrics

@@ -54,7 +54,7 @@ def iql(
     actor_net = networks.GaussianActor(
         spec.action_dim, config.widths, dropout=config.dropout
     )
-    critic_net = networks.ensemble(networks.Critic, config.num_critics)(config.widths)
+    critic_net = networks.Ensemble(networks.Critic(config.widths), config.num_critics)
     value_net = networks.Value(config.widths)
     optimiser = optax.adam(config.lr)
     actor_optimiser = optax.adam(actor_schedule or optax.constant_schedule(config.lr))

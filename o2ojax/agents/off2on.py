@@ -137,18 +137,17 @@ def offline(spec: EnvSpec, config: Off2OnConfig) -> Agent:
 def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
     """SAC with N pairs of critics and the mixture for a policy. It starts from CQL."""
     policy = mixture(spec, config)
-    critic_net = networks.ensemble(networks.Critic, 2)(config.widths)
+    pair = networks.Ensemble(networks.Critic(config.widths), 2)
+    critic_net = networks.Ensemble(pair, config.num_agents)
     optimiser = optax.adam(config.online_lr)  # per weight: one is as good as many
     target_entropy = config.entropy_per_dim * spec.action_dim
 
     def init(key: Key):
         raise TypeError("the ensemble is made of CQL agents: see `hand_over`")
 
-    q_of = jax.vmap(critic_net.apply, (0, None, None))  # [N, 2, B]
-
     def lower_q(params: Params, obs: Array, action: Array) -> Array:
         """Each agent's own lower estimate, [N, B]."""
-        return q_of(params, obs, action).min(axis=1)
+        return critic_net.apply(params, obs, action).min(axis=1)
 
     def update(state: EnsembleState, batch: Batch, key: Key):
         data = batch.data
@@ -185,7 +184,7 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
         )
 
         def critic_loss(params):
-            q = q_of(params, data.obs, data.action)
+            q = critic_net.apply(params, data.obs, data.action)  # [N, 2, B]
             error = jnp.square(q - target[:, None]).sum(axis=(0, 1))  # [B]
             loss = (batch.weight * error).mean()
             spread = q.min(axis=1).std(axis=0).mean()

@@ -43,9 +43,10 @@ class SACState(NamedTuple):
 def sac(spec: EnvSpec, config: SACConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
-    critic_net = networks.ensemble(networks.Critic, config.num_critics)(
+    one_critic = networks.Critic(
         config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
+    critic_net = networks.Ensemble(one_critic, config.num_critics)
     optimiser = optax.adam(config.lr)
     target_entropy = config.entropy_per_dim * spec.action_dim
 

@@ -67,9 +67,10 @@ def td3_bc(
         bc_schedule: weight of the distance to the data by update; 1 by default.
     """
     actor_net = networks.DeterministicActor(spec.action_dim, config.widths)
-    critic_net = networks.ensemble(networks.Critic, config.num_critics)(
+    one_critic = networks.Critic(
         config.widths, networks.fan_in_uniform(), networks.fan_in_uniform()
     )
+    critic_net = networks.Ensemble(one_critic, config.num_critics)
     optimiser = optax.adam(config.lr)
     bc_schedule = bc_schedule or optax.constant_schedule(1.0)
 

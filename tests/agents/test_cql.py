@@ -40,6 +40,7 @@ def noise_of(config, key, shape=(8, 2)):
     """What an update's key stands for; all else is worked anew."""
     here, next_one, uniform, own, ahead = jax.random.split(key, 5)
     num = config.num_actions
+    uniform = jax.random.uniform(uniform, (shape[0], num, shape[1]))
 
     def normals(key, num):
         keys = jax.random.split(key, num)
@@ -48,7 +49,7 @@ def noise_of(config, key, shape=(8, 2)):
     return by_hand_cql.Noise(
         here=np.float64(jax.random.normal(here, shape)),
         next_one=normals(next_one, num if config.max_backup else 1),
-        uniform=np.float64(jax.random.uniform(uniform, (num, *shape)) * 2 - 1),
+        uniform=np.float64(uniform * 2 - 1).swapaxes(0, 1),
         own=normals(own, num),
         ahead=normals(ahead, num),
     )
@@ -162,8 +163,8 @@ def test_several_learn_side_by_side(start):
 
 
 def test_the_gap_by_hand():
-    q = jnp.array([[np.log(2.0), 0.0], [np.log(6.0), 0.0]], jnp.float32)  # [K, B]
-    log_density = jnp.log(jnp.array([[1.0, 0.5], [2.0, 0.25]]))
+    q = jnp.array([[np.log(2.0), np.log(6.0)], [0.0, 0.0]], jnp.float32)  # [B, K]
+    log_density = jnp.log(jnp.array([[1.0, 2.0], [0.5, 0.25]]))
     gap = losses.conservative_gap(q, log_density, jnp.array([1.0, -1.0]), 1.0)
     # log(2 / 1 + 6 / 2) - 1, and log(1 / 0.5 + 1 / 0.25) + 1
     np.testing.assert_allclose(gap, [np.log(5) - 1, np.log(6) + 1], rtol=1e-6)
@@ -176,17 +177,17 @@ def test_the_gap_by_hand():
 @pytest.mark.parametrize("action_dim", [1, 3])
 def test_the_gap_of_a_flat_critic_is_the_log_of_the_volume(action_dim):
     """Whatever its level: K uniform draws add log K to the log of 2^A."""
-    log_density = jnp.full((7, 4), action_dim * np.log(0.5))
+    log_density = jnp.full((4, 7), action_dim * np.log(0.5))
     for level in (-50.0, 0.0, 50.0):
         gap = losses.conservative_gap(
-            jnp.full((2, 7, 4), level), log_density[None], jnp.full((2, 4), level), 1.0
+            jnp.full((2, 4, 7), level), log_density[None], jnp.full((2, 4), level), 1.0
         )
         expected = np.full((2, 4), np.log(7) + action_dim * np.log(2))
         np.testing.assert_allclose(gap, expected, rtol=1e-5)
 
 
 def test_a_cold_gap_is_the_best_actions_lead():
-    q = jnp.array([[1.0, 9.0], [4.0, 2.0]])
+    q = jnp.array([[1.0, 4.0], [9.0, 2.0]])
     gap = losses.conservative_gap(q, jnp.zeros((2, 2)), jnp.array([4.0, 4.0]), 1e-3)
     np.testing.assert_allclose(gap, [0.0, 5.0], atol=1e-3)
 
@@ -202,7 +203,7 @@ def test_an_estimate_of_the_gap_does_not_care_where_actions_are_drawn_from():
     }
     for action, log_density in samples.values():
         gap = losses.conservative_gap(
-            jnp.float32(3 * action), jnp.float32(log_density), jnp.zeros(1), 1.0
+            jnp.float32(3 * action.T), jnp.float32(log_density.T), jnp.zeros(1), 1.0
         )
         integral = np.log((np.exp(3) - np.exp(-3)) / 3)
         np.testing.assert_allclose(gap - np.log(num), [integral], atol=0.02)

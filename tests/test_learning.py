@@ -1,0 +1,38 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from o2ojax import learning
+
+
+def loss_fn(params, x, y):
+    error = jnp.square(jnp.tanh(x @ params) - y)
+    return error.mean(), {"error": error.mean(), "largest": error.max()}
+
+
+@pytest.mark.parametrize("num_slices", [2, 4, 8])
+def test_a_step_in_slices_is_the_step(num_slices):
+    optimiser = optax.sgd(0.1)
+    rows = (
+        jax.random.normal(jax.random.key(0), (8, 3)),
+        jax.random.normal(jax.random.key(1), (8,)),
+    )
+    begun = learning.begin(optimiser, jnp.array([0.5, -1.0, 2.0]))
+    whole, told = learning.descend(optimiser, begun, loss_fn, rows)
+    cut, told_cut = learning.descend(optimiser, begun, loss_fn, rows, num_slices)
+    assert np.abs(whole.params - begun.params).max() > 1e-3
+    np.testing.assert_allclose(cut.params, whole.params, rtol=1e-6)
+    np.testing.assert_allclose(told_cut["error"], told["error"], rtol=1e-6)
+    assert told_cut["largest"] < told["largest"]  # of the slices' largest, the mean
+
+
+def test_slices_are_equal_and_as_large_as_a_cache_holds():
+    assert learning.SLICE == 2048
+    cpu = jax.default_backend() == "cpu"
+    assert learning.slices_for(256, 31) == (4 if cpu else 1)  # 64 * 31 = 1984
+    assert learning.slices_for(256, 8) == 1
+    assert learning.slices_for(100, 31) == (2 if cpu else 1)
+    assert learning.slices_for(7, 2048) == (7 if cpu else 1)
+    assert learning.slices_for(7, 5000) == (7 if cpu else 1)
