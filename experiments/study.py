@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments import run as command
 from experiments.configs import off2on_study
@@ -67,25 +68,51 @@ def run(method: str, dataset: str, workdir: Path, overrides: Sequence[str]) -> i
 def conclude(
     datasets: Sequence[str], methods: Sequence[str], workdir: Path, out: Path
 ) -> None:
-    """Draws a figure for each dataset, and writes the table of all."""
+    """Draws a figure for each dataset, and writes the tables of all."""
     out.mkdir(parents=True, exist_ok=True)
-    tables = []
+    sections, offline = [], {}
     for dataset in datasets:
-        results = [
-            report.read(workdir / dataset / method)._replace(name=method)
+        results = {
+            method: report.read(workdir / dataset / method)._replace(name=method)
             for method in methods
-            if method != "cql"  # where the others start from
+        }
+        offline[dataset] = {name: run.summary for name, run in results.items()}
+        online = [
+            results[method] for method in methods if method not in off2on_study.OFFLINE
         ]
-        report.draw(results, out / f"{dataset}.png")
-        summaries = [result.summary for result in results]
-        tables.append(report.markdown(summaries, [r.name for r in results]))
-    text = "\n\n".join(
-        f"## {dataset}\n\n{table}"
-        for dataset, table in zip(datasets, tables, strict=True)
-    )
+        if online:
+            report.draw(online, out / f"{dataset}.png")
+            table = report.markdown(
+                [run.summary for run in online], [run.name for run in online]
+            )
+            sections.append(f"## {dataset}\n\n{table}")
+    sections.append(f"## Offline scores\n\n{offline_table(offline)}")
     path = out / "table.md"
-    write_whole(path, lambda unfinished: unfinished.write_text(text + "\n"))
+    write_whole(path, lambda file: file.write_text("\n\n".join(sections) + "\n"))
     print(f"wrote {path} and a figure for each dataset beside it")
+
+
+# What an agent is called that has been offline, and the run that says how it fared.
+AFTER_OFFLINE = {
+    "bc": "bc",
+    "iql": "iql",
+    "td3_bc": "td3_bc",
+    "awac": "awac",
+    "bcq": "bcq",
+    "cql": "sac-ft",
+    "five cql agents as one": "cql",
+}
+
+
+def offline_table(summaries: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """The offline scores of all methods (rows) on all datasets (columns)."""
+    lines = [["agent", *summaries], ["---", *["---:"] * len(summaries)]]
+    for agent, method in AFTER_OFFLINE.items():
+        runs = [runs.get(method) for runs in summaries.values()]
+        if any(runs):
+            scores = [run and run["offline"]["score"] for run in runs]
+            lines.append([agent, *map(report.estimate, scores)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def descend(
     """Takes one step down `loss_fn(params, *rows)`: a loss [] and metrics.
 
     Args:
-        rows: arrays [B, ...]. The loss must be a mean over B.
+        rows: arrays [B, ...]. The loss and its metrics must be means over B, and take
+            all that has rows from here.
         num_slices: into which the rows are cut, to be gone through one by one: the same
             step, of less memory at a time. Divides B; see `slices_for`.
     """

@@ -25,7 +25,7 @@ from o2ojax.types import (
 
 
 def keys_from(key: Key, first: Array, num: int) -> Key:
-    """The keys of steps `first` to `first + num`, [num]."""
+    """The keys of steps `first`, ..., `first + num - 1`, [num]."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num))
 
 

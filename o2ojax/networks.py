@@ -38,7 +38,11 @@ def orthogonal(gain: float = 2.0**0.5) -> Init:
 
 
 def fan_in_uniform() -> Init:
-    """Uniform in +-1/sqrt(fan in)."""
+    """Uniform in +-1/sqrt(fan in).
+
+    rlkit's function of that name divides by the fan out: its first layers, and so those
+    of the authors of AWAC, CQL and Off2OnRL, begin smaller.
+    """
     return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -137,12 +141,12 @@ class GaussianActor(nn.Module):
         return distrax.MultivariateNormalDiag(mean, jnp.broadcast_to(std, mean.shape))
 
 
-class BoundedGaussianActor(nn.Module):
+class SigmoidStdActor(nn.Module):
     """AWAC's policy: an unsquashed Gaussian whose spread is the same in all states.
 
     The mean is a tanh; the log standard deviations are sigmoids of free weights, spread
-    over their bounds, so that none is ever stuck at one. Samples may leave [-1, 1]:
-    clip them before they reach an environment.
+    over their bounds: unlike a clip, that never stops a gradient. Samples may leave
+    [-1, 1]: clip them before they reach an environment.
     """
 
     action_dim: int
@@ -163,7 +167,10 @@ class BoundedGaussianActor(nn.Module):
 
 
 class SquashedActor(nn.Module):
-    """SAC's policy: a Gaussian that depends on the state, squashed by a tanh."""
+    """SAC's policy: a Gaussian that depends on the state, squashed by a tanh.
+
+    As in rlkit, last layers of policies begin within +-1e-3, those of critics 3e-3.
+    """
 
     action_dim: int
     widths: tuple[int, ...]

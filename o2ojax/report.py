@@ -143,8 +143,8 @@ def rows(summary: dict[str, Any], note: str = "") -> list[tuple[str, ...]]:
                 ", ".join(filter(None, (_data(summary), note))),
                 str(summary["members"] // len(parts)),
                 budget,
-                _estimate(part["offline"]["score"]),
-                *(_estimate(online.get(name)) for name in ("dip", "score", "regret")),
+                estimate(part["offline"]["score"]),
+                *(estimate(online.get(name)) for name in ("dip", "score", "regret")),
             )
         )
     return cells
@@ -173,7 +173,8 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def _estimate(figure: dict[str, Any] | None) -> str:
+def estimate(figure: dict[str, Any] | None) -> str:
+    """An interquartile mean with its interval, in words."""
     if figure is None:
         return "-"
     if figure["iqm"] is None:

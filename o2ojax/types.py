@@ -6,6 +6,7 @@ Axis letters, used in every shape comment of the package:
     E  members of an ensemble          N  rows of a dataset or of a ring
     W  environments of one member      T  time
     O  observation, A  action          H  transitions of a window
+    K  actions compared in one state   L  dimensions of a latent variable
 """
 
 from collections.abc import Callable
@@ -48,7 +49,7 @@ class Batch(NamedTuple):
     """What a store hands out.
 
     data:    Transition, [B], or [B, H] for windows, or [task, B] for tasks.
-    weight:  [B]  importance weights; 1 where unused.
+    weight:  [B]  importance weights of the critics' errors; 1 where unused.
     index:   [B]  rows of the store, for `Buffer.reweigh`.
     context: Transition for agents that infer their task, () for the others.
     metrics: what the store tells of itself, told beside what the update tells.

@@ -1,9 +1,9 @@
 """CQL (Kumar et al., NeurIPS 2020) on locomotion, and the same online: CQL-ft.
 
 1M offline updates, as many as Off2OnRL gives it; the authors' script goes on to 3M.
-The paper ends there: then follow 250k environment steps in the rhythm of Off2OnRL, a
-thousand and then as many updates, from one buffer that starts as the whole dataset.
-Rewards are raw.
+The paper ends there: then follow 250k environment steps, in Off2OnRL's rounds of a
+thousand steps and as many updates but without its longer first one, from one buffer
+that starts as the whole dataset. Rewards are raw.
 """
 
 from o2ojax.config import ConfigDict, defaults

@@ -1,7 +1,8 @@
-"""Off2OnRL (Lee et al., CoRL 2021), as in its code.
+"""Off2OnRL (Lee et al., CoRL 2021), in the rhythm of its code.
 
 1M offline updates of five CQL agents, then 250k environment steps in rounds of 1000,
-each followed by 1000 updates; after the first round ten times as many.
+each followed by 1000 updates; after the first round ten times as many. Unlike theirs,
+episodes go on from round to round, and ten are judged every 5000 steps.
 """
 
 from o2ojax.config import ConfigDict, defaults

@@ -3,8 +3,9 @@
 Nair et al., "AWAC: Accelerating Online Reinforcement Learning with Offline Datasets",
 2020, arxiv.org/abs/2006.09359. All losses are those of the weights before the update,
 as in rlkit, which has the authors' code. As there, the critics are asked about the
-policy's samples as they are drawn, outside [-1, 1] too; what an environment is given,
-and so what is stored, is clipped.
+policy's samples as they are drawn, outside [-1, 1] too. Unlike there, what is stored is
+what the environment was given: clipped. For Adroit, the authors also clip the
+advantage, bound Q by 0 and ignore terminations; that is left out.
 """
 
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
 
 @base.config
 class AWACConfig:
-    """Defaults are the authors' for locomotion."""
+    """Defaults are the authors' for locomotion. `temperature` is the paper's lambda."""
 
     lr: float = 3e-4
     gamma: float = 0.99
@@ -45,7 +46,7 @@ class AWACState(NamedTuple):
 
 def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
-    actor_net = networks.BoundedGaussianActor(spec.action_dim, config.actor_widths)
+    actor_net = networks.SigmoidStdActor(spec.action_dim, config.actor_widths)
     one_critic = networks.Critic(
         config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
@@ -75,6 +76,7 @@ def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
         policy = actor_net.apply(state.actor.params, data.obs)
         own = policy.mode() if config.value_at_mean else policy.sample(seed=key_here)
         obs, actions = jnp.stack([data.obs] * 2), jnp.stack([data.action, own])
+        # one product for both, [E, 2, B] to [2, B]
         q, value = critic_net.apply(state.critic.params, obs, actions).min(axis=0)
         advantage = q - value  # [B]
         imitation = losses.batch_advantage_weight(advantage, config.temperature)

@@ -1,7 +1,9 @@
 """Batch-Constrained Q-learning: the best of a few actions that the data might hold.
 
 Fujimoto, Meger and Precup, "Off-Policy Deep Reinforcement Learning without
-Exploration", ICML 2019, arxiv.org/abs/1812.02900
+Exploration", ICML 2019, arxiv.org/abs/1812.02900. As in the authors' code, one step
+sees the last: the critics' target comes from the auto-encoder after its step, and the
+actor climbs the critic after its own.
 """
 
 from typing import NamedTuple
@@ -19,7 +21,10 @@ from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 @base.config
 class BCQConfig:
-    """Defaults are those of the authors' code."""
+    """Defaults are those of the authors' code.
+
+    `pessimism` is the paper's lambda, `perturbation` Phi, `num_candidates` n.
+    """
 
     lr: float = 1e-3
     gamma: float = 0.99

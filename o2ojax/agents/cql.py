@@ -22,7 +22,12 @@ from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 @base.config
 class CQLConfig:
-    """Defaults are the authors' for locomotion, with the two layers of Off2OnRL."""
+    """Defaults are the authors' for locomotion, with the two layers of Off2OnRL.
+
+    `conservatism` is the paper's alpha (`min_q_weight`), `target_gap` its tau
+    (`lagrange_thresh`), `gap_temperature` the code's `temp`, `max_backup` its
+    `max_q_backup`, and `entropy_backup` the opposite of its `deterministic_backup`.
+    """
 
     lr: float = 3e-4
     actor_lr: float = 1e-4  # of the policy and of its temperature
@@ -85,7 +90,7 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         obs = jnp.broadcast_to(obs[:, None], (*action.shape[:2], obs.shape[1]))
         return critic_net.apply(params, obs, action)
 
-    def price(log_multiplier: Array) -> Array:
+    def multiplier_of(log_multiplier: Array) -> Array:
         return jnp.minimum(jnp.exp(log_multiplier), 1e6)  # the authors' code's bound
 
     def draw(policy: networks.Squashed, key: Key, num: int) -> tuple[Array, Array]:
@@ -93,9 +98,21 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         keys = jax.random.split(key, num)
         return jax.vmap(policy.sample_and_log_prob, out_axes=1)(keys)
 
+    def compared(
+        policy: networks.Squashed, next_policy: networks.Squashed, key: Key
+    ) -> tuple[Array, Array]:
+        """For the gap: actions [B, K, A], K = 3 num_actions, and log mu [B, K]."""
+        key_uniform, key_own, key_ahead = jax.random.split(key, 3)
+        own, log_own = draw(policy, key_own, config.num_actions)
+        ahead, log_ahead = draw(next_policy, key_ahead, config.num_actions)
+        uniform = jax.random.uniform(key_uniform, own.shape, minval=-1.0, maxval=1.0)
+        log_uniform = jnp.full(log_own.shape, -spec.action_dim * jnp.log(2.0))  # 0.5^A
+        actions = jnp.concatenate([uniform, own, ahead], axis=1)
+        return actions, jnp.concatenate([log_uniform, log_own, log_ahead], axis=1)
+
     def update(state: CQLState, batch: Batch, key: Key) -> tuple[CQLState, Info]:
         data = batch.data
-        key_actor, key_next, key_uniform, key_here, key_ahead = jax.random.split(key, 5)
+        key_actor, key_next, key_gap = jax.random.split(key, 3)
         temperature = jnp.exp(state.log_temperature.params)
 
         # Actor: raise the critics' lower estimate, and stay unpredictable.
@@ -118,7 +135,8 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
             actor_optimiser, state.log_temperature, temperature_loss
         )
 
-        # Critic: regress onto the value of the next state. Of several actions, each
+        # Critic: regress onto the value of the next state, by default without SAC's
+        # entropy. Of several actions, each
         # critic takes its own best, then the lower critic counts (JaxCQL: the other way
         # round). With both options, it is the best soft value; the authors' code would
         # then drop the entropy.
@@ -134,20 +152,14 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
 
         # ... and value what the data does above all else: above uniform actions, the
         # policy's own, and those it would take in the next state, all in this state.
-        shape = (len(data.obs), config.num_actions, spec.action_dim)
-        uniform = jax.random.uniform(key_uniform, shape, minval=-1.0, maxval=1.0)
-        log_half = jnp.full(shape[:2], -spec.action_dim * jnp.log(2.0))  # 0.5^A
-        here, log_here = draw(policy, key_here, config.num_actions)
-        ahead, log_ahead = draw(next_policy, key_ahead, config.num_actions)
-        log_density = jnp.concatenate([log_half, log_here, log_ahead], axis=1)  # [B, K]
+        drawn, log_density = compared(policy, next_policy, key_gap)
         # with the data's action in front, [B, 1 + K, A], one product for them all
-        actions = [data.action[:, None], uniform, here, ahead]
-        actions = jnp.concatenate(actions, axis=1)
+        actions = jnp.concatenate([data.action[:, None], drawn], axis=1)
         rows = (data.obs, actions, log_density, target, batch.weight)
 
         conservatism, multiplier, target_gap = config.conservatism, 1.0, 0.0
         if config.lagrange:
-            multiplier = price(state.log_multiplier.params)
+            multiplier = multiplier_of(state.log_multiplier.params)
             target_gap = config.target_gap
 
         def critic_loss(params, obs, actions, log_density, target, weight):
@@ -163,14 +175,14 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
             mean_gap = (weight * gap.mean(axis=0)).mean()
             return loss, {"critic_loss": loss, "q": q[..., 0].mean(), "gap": mean_gap}
 
-        num_slices = learning.slices_for(*actions.shape[:2])
+        num_slices = learning.slices_for(len(data.obs), actions.shape[1])
         critic, critic_metrics = descend(
             optimiser, state.critic, critic_loss, rows, num_slices
         )
 
         # Multiplier: higher while the weighted gap is above its target.
         def multiplier_loss(log_multiplier):
-            multiplier, gap = price(log_multiplier), critic_metrics["gap"]
+            multiplier, gap = multiplier_of(log_multiplier), critic_metrics["gap"]
             loss = -losses.conservative_penalty(
                 gap, conservatism, multiplier, target_gap
             )

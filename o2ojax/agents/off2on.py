@@ -27,18 +27,18 @@ from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 @base.config
 class Off2OnConfig:
-    """Offline as CQLConfig; `online_lr` is that of all that learns online."""
+    """Offline as CQLConfig, with the defaults of Off2OnRL's code online."""
 
-    online_lr: float = 3e-4
-    lr: float = 3e-4
-    actor_lr: float = 1e-4
+    lr: float = 3e-4  # offline, of the critics
+    actor_lr: float = 1e-4  # offline, of policies and temperatures
+    online_lr: float = 3e-4  # online, of everything
     gamma: float = 0.99
     target_rate: float = 0.005
     entropy_per_dim: float = -1.0  # target entropy, times the number of action dims
     init_temperature: float = 1.0  # of both phases
-    conservatism: float = 5.0
-    num_actions: int = static(10)
-    num_agents: int = static(5)
+    conservatism: float = 5.0  # offline, weight of CQL's gap
+    num_actions: int = static(10)  # offline, drawn for the gap from each of three
+    num_agents: int = static(5)  # N
     widths: tuple[int, ...] = static((256, 256))
 
 
@@ -72,6 +72,8 @@ def matched(mean: Array, std: Array) -> networks.Squashed:
     Args:
         mean: mu_i, [N, ..., A].
         std: sigma_i, [N, ..., A].
+    Returns:
+        The squashed Gaussian over [..., A].
     """
     middle = mean.mean(axis=0)
     # the same variance, in a form that cannot become negative
@@ -113,8 +115,8 @@ def policies_of(spec: EnvSpec, config: Off2OnConfig):
 def offline(spec: EnvSpec, config: Off2OnConfig) -> Agent:
     """N agents that share nothing: neither weights nor batches.
 
-    Its state is CQL's, leaves [N, ...]. A batch has N times as many rows as a member
-    needs; metrics are means over the members.
+    Its state is CQL's, leaves [N, ...]. Of a batch's N * B rows, the i-th B are agent
+    i's; metrics are means over the agents.
     """
     member = cql.cql(spec, cql_config(config))
 
@@ -137,7 +139,7 @@ def offline(spec: EnvSpec, config: Off2OnConfig) -> Agent:
 def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
     """SAC with N pairs of critics and the mixture for a policy. It starts from CQL."""
     policy = mixture(spec, config)
-    pair = networks.Ensemble(networks.Critic(config.widths), 2)
+    pair = networks.Ensemble(networks.Critic(config.widths), 2)  # twins, as CQL's
     critic_net = networks.Ensemble(pair, config.num_agents)
     optimiser = optax.adam(config.online_lr)  # per weight: one is as good as many
     target_entropy = config.entropy_per_dim * spec.action_dim

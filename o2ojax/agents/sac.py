@@ -1,4 +1,4 @@
-"""Soft Actor-Critic: the return, plus a price for being predictable.
+"""Soft Actor-Critic: the return, and a bonus for being unpredictable.
 
 Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018,
 arxiv.org/abs/1812.05905. All losses are those of the weights before the update, as in

@@ -1,7 +1,8 @@
 """TD3+BC: a deterministic actor-critic that stays close to the data's actions.
 
 Fujimoto and Gu, "A Minimalist Approach to Offline Reinforcement Learning", NeurIPS
-2021, arxiv.org/abs/2106.06860; with a weight and a schedule for the variants of it.
+2021, arxiv.org/abs/2106.06860. `weigh` and `bc_schedule` are for the variants of it;
+without them, this is the paper's algorithm.
 """
 
 from collections.abc import Callable
@@ -45,7 +46,7 @@ class TD3BCState(NamedTuple):
     step: Array
 
 
-def alike(q: Array) -> Array:
+def weigh_equally(q: Array) -> Array:
     """Every sample counts as 1, [B]."""
     return jnp.ones_like(q)
 
@@ -55,7 +56,7 @@ def td3_bc(
     config: TD3BCConfig,
     obs_mean: Array | float = 0.0,
     obs_std: Array | float = 1.0,
-    weigh: Callable[[Array], Array] = alike,
+    weigh: Callable[[Array], Array] = weigh_equally,
     bc_schedule: optax.Schedule | None = None,
 ) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced.
@@ -64,7 +65,8 @@ def td3_bc(
         obs_mean, obs_std: [O]  what every observation is normalised by.
         weigh: from values [B] of the policy's actions to the weights [B] with which
             the policy raises them.
-        bc_schedule: weight of the distance to the data by update; 1 by default.
+        bc_schedule: from the updates so far to the weight of the distance to the data;
+            1 by default.
     """
     actor_net = networks.DeterministicActor(spec.action_dim, config.widths)
     one_critic = networks.Critic(

@@ -7,7 +7,9 @@ online comes first, then those rows of the dataset that resemble it.
 Lee et al., "Offline-to-Online Reinforcement Learning via Balanced Replay and
 Pessimistic Q-Ensemble", CoRL 2021, arxiv.org/abs/2107.00591. Where the paper and its
 code differ, this is the code: a tempered ratio, bounded priorities, and a first
-priority that is high for what is new; no importance weights.
+priority that is high for what is new; no importance weights. Ours: a network that has
+died, and gives 0 for every row, moves no priorities, and draws are even; and all
+members' networks begin alike.
 """
 
 from typing import NamedTuple
@@ -27,6 +29,7 @@ from o2ojax.replay.uniform import evenly, take, take_both
 from o2ojax.types import Array, Batch, Buffer, Key, Transition
 
 LOWEST, HIGHEST = 1e-3, 1e3  # of a priority that a ratio gave
+FIRST_ROWS = 1000  # online, in the first round of the paper's code
 DEAD = "ratio_dead"  # the metric that is 1 where the network has died
 
 
@@ -51,14 +54,15 @@ class Balanced(NamedTuple):
 
     rows:     what the member gathered.
     sums:     priorities of the dataset's rows, then of the ring's.
-    fresh:    []  the priority that new rows enter with: the highest so far.
+    entry:    []  the priority that new rows enter with, and keep until first drawn:
+              `first_priority`, then the highest that was ever given.
     ratio:    the network of ratios.
     dead:     []  True where it gave 0 for every row when last asked.
     """
 
     rows: Ring
     sums: Sums
-    fresh: Array
+    entry: Array
     ratio: Learned
     dead: Array
 
@@ -76,11 +80,11 @@ class Ratio(nn.Module):
 
 
 def first_priority(num_offline: int, share: float) -> float:
-    """P with which 1000 rows outweigh a dataset of priorities 1 as share : 1 - share.
+    """P with which FIRST_ROWS outweigh a dataset of priorities 1 as share : 1 - share.
 
     P = M f / ((1 - f) 1000)
     """
-    return num_offline * share / ((1 - share) * 1000)
+    return num_offline * share / ((1 - share) * FIRST_ROWS)
 
 
 def priority(ratio: Array, offline_ratio: Array, temper: Array) -> Array:
@@ -114,20 +118,20 @@ def balanced(
 
     def init() -> Balanced:
         like = jax.tree.map(lambda x: x[0], dataset)
-        # No key comes here: all members' networks begin alike, and learn apart.
+        # No key comes here; the networks learn apart.
         params = ratio_net.init(jax.random.key(0), like.obs, like.action)
         known = jnp.arange(num_offline + capacity) < num_offline
         return Balanced(
             rows=ring.empty(like, capacity),
             sums=sums.build(known.astype(jnp.float32)),
-            fresh=jnp.float32(first_priority(num_offline, options.first_share)),
+            entry=jnp.float32(first_priority(num_offline, options.first_share)),
             ratio=learning.begin(optimiser, params),
             dead=jnp.array(False),
         )
 
     def add(store: Balanced, fresh: Transition) -> Balanced:
         slots = ring.slots(store.rows, fresh)
-        priorities = jnp.full(slots.shape, store.fresh)
+        priorities = jnp.full(slots.shape, store.entry)
         return store._replace(
             rows=ring.add(store.rows, fresh),
             sums=sums.change(store.sums, num_offline + slots, priorities),
@@ -136,6 +140,8 @@ def balanced(
     def sample(store: Balanced, key: Key) -> tuple[Balanced, Batch]:
         key_draw, key_even, key_old, key_new = jax.random.split(key, 4)
         num_online = ring.filled(store.rows)
+
+        # Rows for the agent, by their priorities, which a dead network cannot tell.
         drawn = sums.draw(store.sums, key_draw, batch)
         even = jax.random.randint(key_even, (batch,), 0, num_offline + num_online)
         index = jnp.where(store.dead, even, drawn)
@@ -145,24 +151,24 @@ def balanced(
         new_index = jax.random.randint(key_new, (batch,), 0, num_online)
         old, new = take(dataset, old_index), take(store.rows.rows, new_index)
 
-        # The network: a lower bound of the Jensen-Shannon divergence, made tight.
-        def loss(params):
+        # Network of ratios: one step, on as many even rows of either kind.
+        def ratio_loss(params):
             offline_ratio = ratio_net.apply(params, old.obs, old.action)
             online_ratio = ratio_net.apply(params, new.obs, new.action)
             loss = losses.density_ratio_loss(offline_ratio, online_ratio).mean()
             return loss, (loss, offline_ratio, online_ratio)
 
-        ratio, (ratio_loss, offline_ratio, online_ratio) = descend(
-            optimiser, store.ratio, loss
+        ratio, (loss, offline_ratio, online_ratio) = descend(
+            optimiser, store.ratio, ratio_loss
         )
 
         # Priorities, by the network as it was before this step.
         drawn_ratio = ratio_net.apply(store.ratio.params, data.obs, data.action)
-        dead = (offline_ratio == 0).all() & (online_ratio == 0).all()
+        dead = ~(jnp.concatenate([offline_ratio, online_ratio]) > 0).any()  # or NaN
         priorities = priority(drawn_ratio, offline_ratio, options.temper)
         priorities = jnp.where(dead, sums.read(store.sums, index), priorities)
         told = {
-            "ratio_loss": ratio_loss,
+            "ratio_loss": loss,
             "ratio_offline": offline_ratio.mean(),
             "ratio_online": online_ratio.mean(),
             "online_share": (index >= num_offline).mean(),
@@ -170,7 +176,7 @@ def balanced(
         }
         store = store._replace(
             sums=sums.change(store.sums, index, priorities),
-            fresh=jnp.maximum(store.fresh, priorities.max()),
+            entry=jnp.maximum(store.entry, priorities.max()),
             ratio=ratio,
             dead=dead,
         )

@@ -60,8 +60,8 @@ def draw(sums: Sums, key: Key, num: int) -> Array:
         before = jnp.cumsum(cells, axis=1)
         child = (before <= left[:, None]).sum(axis=1)
         # Rounding may lead past the last cell that holds anything.
-        fullest = FAN_OUT - 1 - jnp.argmax(cells[:, ::-1] > 0, axis=1)
-        child = jnp.minimum(child, fullest)
+        last_held = FAN_OUT - 1 - jnp.argmax(cells[:, ::-1] > 0, axis=1)
+        child = jnp.minimum(child, last_held)
         passed = jnp.take_along_axis(before - cells, child[:, None], axis=1)[:, 0]
         left = left - passed
         index = index * FAN_OUT + child

@@ -12,13 +12,13 @@ from o2ojax.types import Batch
 class Noise(NamedTuple):
     """What an update's key stands for: standard normal, but for `uniform`.
 
-    here:       [B, A]  of the action that the actor is judged by.
+    actor:      [B, A]  of the action that the actor is judged by.
     next_one:   [K, B, A]  of the next actions looked ahead to; K is 1 for most.
     uniform:    [K, B, A]  of the actions that the gap compares with: in [-1, 1],
     own, ahead: [K, B, A]  ... the policy's here, and in the next state.
     """
 
-    here: np.ndarray
+    actor: np.ndarray
     next_one: np.ndarray
     uniform: np.ndarray
     own: np.ndarray
@@ -59,7 +59,7 @@ def cql(state, batch: Batch, config, noise: Noise):
 
     # what it shares with SAC, at the actor's learning rate
     slow = dataclasses.replace(config, lr=config.actor_lr)
-    shared, metrics = by_hand.sac(state, batch, slow, noise.here, noise.next_one[0])
+    shared, metrics = by_hand.sac(state, batch, slow, noise.actor, noise.next_one[0])
     actor, log_temperature = shared["actor"], shared["log_temperature"]
 
     next_action, next_log_prob = squashed(old, data.next_obs, noise.next_one)

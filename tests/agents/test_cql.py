@@ -38,7 +38,8 @@ def update(config, state, batch, key):
 
 def noise_of(config, key, shape=(8, 2)):
     """What an update's key stands for; all else is worked anew."""
-    here, next_one, uniform, own, ahead = jax.random.split(key, 5)
+    actor, next_one, gap = jax.random.split(key, 3)
+    uniform, own, ahead = jax.random.split(gap, 3)
     num = config.num_actions
     uniform = jax.random.uniform(uniform, (shape[0], num, shape[1]))
 
@@ -47,7 +48,7 @@ def noise_of(config, key, shape=(8, 2)):
         return np.stack([np.float64(jax.random.normal(k, shape)) for k in keys])
 
     return by_hand_cql.Noise(
-        here=np.float64(jax.random.normal(here, shape)),
+        actor=np.float64(jax.random.normal(actor, shape)),
         next_one=normals(next_one, num if config.max_backup else 1),
         uniform=np.float64(uniform * 2 - 1).swapaxes(0, 1),
         own=normals(own, num),
@@ -120,7 +121,7 @@ def test_without_conservatism_it_is_sac(start):
         noise = noise_of(config, key)
         state, info = update(config, state, batch, key)
         expected, metrics = by_hand.sac(
-            expected, by_hand.double(batch), config, noise.here, noise.next_one[0]
+            expected, by_hand.double(batch), config, noise.actor, noise.next_one[0]
         )
         assert info.metrics.keys() - metrics.keys() == {"gap"}
         told = {name: info.metrics[name] for name in metrics}
