@@ -21,10 +21,10 @@ demo: setup
 	@echo "the picture: runs/demo/curves.png"
 
 test: setup
-	$(BIN)/python -m pytest -q -m "not slow" tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow" tests
 
 test-all: setup
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
 
 bench: setup
 	$(BIN)/python -m benchmarks.bench

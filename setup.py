@@ -38,6 +38,6 @@ setup(
         "warp": ["warp-lang>=1.18"],
         "minari": ["minari[hdf5]>=0.5.3"],
         "sweep": ["ray[default]>=2.40"],
-        "dev": ["pytest>=8", "ruff>=0.9", "setuptools>=77"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9", "setuptools>=77"],
     },
 )

@@ -4,8 +4,18 @@ from pathlib import Path
 
 import jax
 import mujoco
+import pytest
 
 CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What shares costly fixtures stays in one process: a file, or an agent's part."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        name = f"{item.path.name} {params.get('job', '')}".strip()
+        item.add_marker(pytest.mark.xdist_group(name))
 
 
 def pytest_configure(config):
