@@ -72,24 +72,28 @@ def conclude(
     out.mkdir(parents=True, exist_ok=True)
     sections, offline = [], {}
     for dataset in datasets:
-        results = {
-            method: report.read(workdir / dataset / method)._replace(name=method)
-            for method in methods
-        }
+        results = {method: named(method, workdir / dataset) for method in methods}
         offline[dataset] = {name: run.summary for name, run in results.items()}
         online = [
             results[method] for method in methods if method not in off2on_study.OFFLINE
         ]
         if online:
             report.draw(online, out / f"{dataset}.png")
-            table = report.markdown(
-                [run.summary for run in online], [run.name for run in online]
-            )
+            table = report.markdown([run.summary for run in online])
             sections.append(f"## {dataset}\n\n{table}")
     sections.append(f"## Offline scores\n\n{offline_table(offline)}")
     path = out / "table.md"
     write_whole(path, lambda file: file.write_text("\n\n".join(sections) + "\n"))
     print(f"wrote {path} and a figure for each dataset beside it")
+
+
+def named(method: str, folder: Path) -> report.Result:
+    """A method's run, under the method's name: several share an algorithm."""
+    result = report.read(folder / method)
+    return result._replace(
+        config=result.config | {"algorithm": method},
+        summary=result.summary | {"agent": method},
+    )
 
 
 # What an agent is called that has been offline, and the run that says how it fared.

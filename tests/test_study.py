@@ -1,0 +1,95 @@
+"""The study of Off2OnRL: what it runs, and what it makes of the runs."""
+
+import pytest
+from test_report import config, curves, is_png, write_run
+
+from experiments import run as command
+from experiments import study
+from experiments.configs import off2on_study
+from o2ojax import config as settings
+
+
+@pytest.mark.parametrize("method", off2on_study.NAMES)
+def test_every_method_has_a_config_that_stands(method):
+    found = off2on_study.get_config(f"{method}/hopper-random")
+    if method in off2on_study.FROM_CQL:
+        found.offline["from"] = "runs/some"
+    settings.check(found)
+    goes_online = method not in off2on_study.OFFLINE
+    assert found.online.steps == (10_000 if goes_online else 0)
+    learns_offline = method not in (*off2on_study.FROM_CQL, "sac")
+    assert found.offline.updates == (20_000 if learns_offline else 0)
+    assert (found.batch, found.seeds) == (128, 4)
+
+
+def test_what_tells_the_methods_apart():
+    found = {
+        method: off2on_study.get_config(f"{method}/hopper-random")
+        for method in off2on_study.NAMES
+    }
+    stores = {method: found[method].replay.name for method in off2on_study.NAMES}
+    assert stores["off2on"] == stores["off2on-1"] == "balanced"
+    assert stores["off2on-uniform"] == stores["sac-ft"] == stores["awac"] == "uniform"
+    assert stores["sac-ft-online"] == stores["sac"] == "online"
+    assert found["off2on"].agent.num_agents == found["cql"].agent.num_agents == 5
+    assert found["off2on-1"].agent.num_agents == 1
+    assert found["sac"].dataset == "" and found["sac"].env == "hopper"
+
+
+def test_an_unknown_method_is_refused_before_anything_runs(capsys):
+    assert study.main(["--methods=off2on,sca"]) == 2
+    assert "sca" in capsys.readouterr().out
+
+
+def test_a_run_that_fails_ends_the_study(monkeypatch, tmp_path):
+    seen = []
+
+    def main(arguments):
+        seen.append(arguments)
+        return 1
+
+    monkeypatch.setattr(command, "main", main)
+    options = ["--datasets=hopper-random", f"--workdir={tmp_path}", "--config.seeds=2"]
+    assert study.main([*options, "--methods=cql,off2on"]) == 1
+    [[first, override, workdir]] = seen
+    assert first.endswith("off2on_study.py:cql/hopper-random")
+    assert override == "--config.seeds=2"
+    assert workdir == f"--workdir={tmp_path / 'hopper-random' / 'cql'}"
+
+
+def test_all_runs_end_in_figures_and_tables(monkeypatch, tmp_path):
+    """CQL is trained once for all that start from it; the tables say who got where."""
+    started_from = {}
+
+    def main(arguments):
+        given = dict(argument.split("=", 1) for argument in arguments)
+        method, _, dataset = given["--config"].rpartition(":")[2].partition("/")
+        started_from[method] = given.get("--config.offline.from")
+        score = 10.0 * len(started_from)
+        online = [] if method in off2on_study.OFFLINE else [[score + 5] * 2]
+        run = tmp_path / dataset / method
+        run.parent.mkdir(exist_ok=True)
+        write_run(
+            run,
+            config(dataset=dataset, algorithm=method.split("-")[0]),
+            curves([[score] * 2], online),
+        )
+        return 0
+
+    monkeypatch.setattr(command, "main", main)
+    arguments = [f"--workdir={tmp_path}", f"--out={tmp_path / 'out'}"]
+    assert study.main([*arguments, "--datasets=counter-a"]) == 0
+    cql = str(tmp_path / "counter-a" / "cql")
+    assert {method for method, run in started_from.items() if run == cql} == set(
+        off2on_study.FROM_CQL
+    )
+    assert is_png(tmp_path / "out" / "counter-a.png")
+    table = (tmp_path / "out" / "table.md").read_text()
+    at = {method: 10.0 * (1 + i) for i, method in enumerate(off2on_study.NAMES)}
+    online, offline = table.split("## Offline scores")
+    for method in set(off2on_study.NAMES) - set(off2on_study.OFFLINE):
+        [row] = [row for row in online.splitlines() if row.startswith(f"| {method} |")]
+        assert f"{at[method] + 5:.1f} [" in row
+    for agent, method in study.AFTER_OFFLINE.items():
+        [row] = [row for row in offline.splitlines() if row.startswith(f"| {agent} |")]
+        assert f"{at[method]:.1f} [" in row
