@@ -112,7 +112,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
     optimiser = optax.chain(
         optax.clip_by_global_norm(config.max_grad), optax.adam(config.lr)
     )
-    steps = jnp.arange(config.horizon)
+    decay = config.rho ** jnp.arange(config.horizon)[None]  # [1, H]
 
     def init(key: Key) -> FOWMState:
         keys = dict(zip(Nets._fields, jax.random.split(key, len(nets)), strict=True))
@@ -152,7 +152,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
     def update(state: FOWMState, batch: Batch, key: Key) -> tuple[FOWMState, Info]:
         data = batch.data  # [B, H]
         key_value, key_actor = jax.random.split(key)
-        counts = config.rho**steps * until_last(data.last)  # [B, H]
+        counts = decay * until_last(data.last)  # [B, H]
 
         # World model: all of it, through imagined latent states, by one loss.
         seen = nets.encoder.apply(state.target["encoder"], data.next_obs)
@@ -209,7 +209,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
             mean = nets.actor.apply(params, z)
             distance = jnp.square(mean - data.action).sum(axis=-1) / 2
             # a mean over time, of later steps and of other episodes' too
-            loss = (config.rho**steps * imitation * distance).mean()
+            loss = (decay * imitation * distance).mean()
             return loss, {"actor_loss": loss, "advantage": advantage.mean()}
 
         actor, actor_metrics = descend(optimiser, state.actor, actor_loss)
@@ -310,4 +310,4 @@ def recipe(
     return Recipe(agent, offline_buffer, hand_over, agent, online_buffer)
 
 
-ALGORITHM = base.Algorithm(FOWMConfig, recipe)
+ALGORITHM = base.Algorithm(FOWMConfig, recipe, horizon=lambda config: config.horizon)

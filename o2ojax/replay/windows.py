@@ -98,6 +98,7 @@ def offline(
 
 def union(dataset, capacity, batch, horizon, num_envs, options=Options()) -> Buffer:  # noqa: B008
     """The dataset and the ring as one store. Arguments as those of `symmetric`."""
+    capacity = size(capacity, horizon, num_envs)
     parts = {"both": Part(0, len(dataset.reward) + capacity, batch)}
     return _windows(parts, dataset, capacity, num_envs, horizon, options)
 
@@ -114,14 +115,21 @@ def symmetric(
 
     Args:
         dataset: as for `offline`.
-        capacity: rows of the ring, a multiple of `num_envs`.
+        capacity: rows of the online stream that can be drawn.
         batch: windows to draw, the half from the ring rounded up.
         horizon: transitions of a window.
         num_envs: environments whose transitions arrive in turn.
     """
+    capacity = size(capacity, horizon, num_envs)
     old, num = batch // 2, len(dataset.reward)
     parts = {"data": Part(0, num, old), "ring": Part(num, num + capacity, batch - old)}
     return _windows(parts, dataset, capacity, num_envs, horizon, options)
+
+
+def size(capacity: int, horizon: int, num_envs: int) -> int:
+    """Rows of a ring of so many complete windows: the same of every environment."""
+    rows = capacity + (horizon - 1) * num_envs
+    return -(-rows // num_envs) * num_envs
 
 
 def _windows(
@@ -162,12 +170,12 @@ def _windows(
 
     def read(store: Windows, index: Array) -> Transition:
         """The windows [B, H] that begin at rows [B]."""
-        steps = jnp.arange(horizon)
-        old = jnp.minimum(index[:, None] + steps, num_old - 1)
+        index, steps = index[:, None], jnp.arange(horizon)[None]
+        old = jnp.minimum(index + steps, num_old - 1)
         if not capacity:
             return jax.tree.map(lambda leaf: leaf[old], dataset)
-        new = num_old + (index[:, None] - num_old + steps * num_envs) % capacity
-        rows = jnp.where(index[:, None] < num_old, old, new)
+        new = num_old + (index - num_old + steps * num_envs) % capacity
+        rows = jnp.where(index < num_old, old, new)
         flat = take_both(dataset, store.rows, rows.reshape(-1))
         return jax.tree.map(lambda x: x.reshape(*rows.shape, *x.shape[1:]), flat)
 
