@@ -66,6 +66,7 @@ def sizes(**changed: Any) -> population.Sizes:
 
 
 WIDTH, BATCH, NUM_ACTIONS, NUM_AGENTS = 256, 256, 10, 5  # the papers'
+TITLES = {"off2on": f"off2on offline, N = {NUM_AGENTS}"}
 
 
 def bench_offline(name: str, num_members: int, windows: int) -> dict[str, Any]:
@@ -78,6 +79,7 @@ def bench_offline(name: str, num_members: int, windows: int) -> dict[str, Any]:
     flop = {
         "iql": lambda: flops.iql(env.spec, WIDTH, BATCH),
         "cql": lambda: flops.cql(env.spec, WIDTH, BATCH, NUM_ACTIONS),
+        "off2on": lambda: NUM_AGENTS * flops.cql(env.spec, WIDTH, BATCH, NUM_ACTIONS),
     }[name]()
     updates = max(8, int(UPDATES * flops.iql(env.spec, WIDTH, BATCH) / flop))
     each = updates // num_members
@@ -89,7 +91,7 @@ def bench_offline(name: str, num_members: int, windows: int) -> dict[str, Any]:
         return run
 
     taken = timing.alternate({"learn": learn, "limit": timing.matrix_limit()}, windows)
-    return {"agent": name, "members": num_members} | shares(
+    return {"agent": TITLES.get(name, name), "members": num_members} | shares(
         each * num_members, flop, taken
     )
 
@@ -372,6 +374,7 @@ def main() -> None:
             bench_offline("iql", 1, options.windows),
             bench_offline("iql", 8, options.windows),
             bench_offline("cql", 1, options.windows),
+            bench_offline("off2on", 1, options.windows),
             bench_ensemble(options.windows, options.rows),
         ],
         "env": [

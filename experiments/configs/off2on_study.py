@@ -12,8 +12,9 @@ every seed, offline; what starts from them names its run by `--config.offline.fr
 `awac` and `bcq` train themselves offline and go on online; `sac` begins with nothing;
 `bc`, `iql` and `td3_bc` stay offline. `python -m experiments.study` runs all of them.
 Published losses and rates; networks of 64-64 (BCQ's 128-128), batches of 128, 4 actions
-in CQL's sums, 20k offline updates, 10k environment steps, four seeds. All methods go
-online in the rhythm of Off2OnRL, so that none has more updates than another.
+in CQL's sums, 10 candidates where BCQ acts, 20k offline updates, 10k environment steps,
+four seeds. All methods go online in the rhythm of Off2OnRL, so that none has more
+updates than another.
 """
 
 from experiments.configs import awac, bc, bcq, iql, off2on, sac, td3_bc
@@ -56,6 +57,7 @@ def shrink(config: ConfigDict) -> None:
         ("widths", (64, 64)),
         ("actor_widths", (64, 64)),
         ("num_actions", 4),
+        ("num_candidates_act", 10),
     ):
         if field in config.agent:
             config.agent[field] = small
