@@ -230,11 +230,14 @@ def test_an_action_is_within_bounds_and_the_plan_is_carried_on(acting):
     assert np.abs(memory[:-1]).max() > 0
 
 
-def test_exploring_adds_noise_to_the_same_choice(acting):
-    blank = jnp.zeros((H, 2))
-    exploited, _ = acting("exploit", blank, KEY)
-    explored, _ = acting("explore", blank, KEY)
-    assert np.abs(explored - exploited).max() > 1e-3
+def test_exploring_adds_noise_and_is_cut_at_the_bounds(acting):
+    blank, moved = jnp.zeros((H, 2)), []
+    for key in jax.random.split(KEY, 16):
+        exploited, _ = acting("exploit", blank, key)
+        explored, _ = acting("explore", blank, key)
+        assert np.abs(explored).max() <= 1
+        moved.append(np.abs(explored - exploited).max())
+    assert np.mean(np.array(moved) > 1e-3) > 0.5  # choices at a bound may stay there
 
 
 def test_a_plan_is_dropped_where_the_episode_stops(start):
