@@ -92,8 +92,12 @@ def offline(
         horizon: transitions of a window.
         batch: windows to draw.
     """
-    num_rows = len(dataset.reward)
-    return _windows({"data": Part(0, num_rows, batch)}, dataset, 0, 1, horizon, options)
+    parts = {"data": Part(0, len(dataset.reward), batch)}
+
+    def add(store, fresh):
+        raise TypeError("the offline store holds a dataset and takes no transitions")
+
+    return _windows(parts, dataset, 0, 1, horizon, options)._replace(add=add)
 
 
 def union(dataset, capacity, batch, horizon, num_envs, options=Options()) -> Buffer:  # noqa: B008
