@@ -48,7 +48,7 @@ class Simulator(NamedTuple):
     """How a task's model differs from its file's.
 
     iterations, ls_iterations: at most, of the constraint solver and of its line
-        search; 0 keeps the model's own, 100 and 50.
+        search; 0 keeps the model's own, 100 and 50 where its file says nothing.
     variants: models that a member's environments cycle through.
     mass, friction: the masses of each variant's bodies, and its frictions, are scaled
         by factors drawn from exp(U(-mass, mass)), exp(U(-friction, friction)).
