@@ -12,7 +12,7 @@ MANIPULATION = ("reach", "push", "lift")
 
 
 def get_config(task: str = "hopper-medium-replay") -> ConfigDict:
-    """Hyper-parameters are the defaults of `FOWMConfig`; the authors' where they vary."""
+    """The defaults of `FOWMConfig`, and the authors' values where tasks differ."""
     config = defaults("fowm", task)
     config.replay.name = "symmetric"
     config.eval.episodes = 20
