@@ -288,6 +288,10 @@ def _check_numbers(config: ConfigDict) -> None:
             f"config.replay.balanced.first_share is {share}; it must lie strictly"
             " between 0 and 1: of the first draws, so many go to online rows"
         )
+    if config.replay.balanced.head not in replay.balanced.HEADS:
+        raise unknown(
+            "replay.balanced.head", config.replay.balanced.head, replay.balanced.HEADS
+        )
     _check_range("replay.balanced.lr", config.replay.balanced.lr)
     _check_range("replay.balanced.widths", config.replay.balanced.widths)
     _check_range("replay.balanced.temper", config.replay.balanced.temper)

@@ -290,6 +290,7 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_kept(
         ("--config.online.round=7", "config.online.round is 7; it must be 0, or a mul"),
         ("--config.online.first_round=0", "config.online.first_round is 0; it must be"),
         ("--config.replay.balanced.first_share=1", "first_share is 1.0; it must"),
+        ("--config.replay.balanced.head=relo", "did you mean 'relu'"),
         ("--config.replay.balanced.temper=0", "config.replay.balanced.temper is 0"),
         ("--config.simulator.iterations=-1", "config.simulator.iterations is -1"),
         ("--config.simulator.mass=0.2", "several variants need one of them above 0"),

@@ -28,6 +28,10 @@ from o2ojax.replay.sums import Sums
 from o2ojax.replay.uniform import evenly, take, take_both
 from o2ojax.types import Array, Batch, Buffer, Key, Transition
 
+# What the network ends in, and the bias with which its output begins at 1. With ReLU,
+# the code's, rows whose ratio is 0 give no gradient, and may never come back; softplus
+# never is 0, so no row is lost, but ratios near 0 are slow to reach.
+HEADS = {"relu": (nn.relu, 1.0), "softplus": (nn.softplus, 0.5413)}
 LOWEST, HIGHEST = 1e-3, 1e3  # of a priority that a ratio gave
 FIRST_ROWS = 1000  # online, in the first round of the paper's code
 DEAD = "ratio_dead"  # the metric that is 1 where the network has died
@@ -41,12 +45,14 @@ class Options(NamedTuple):
     temper: T; priorities go as w^(1/T).
     lr: of the network of ratios.
     widths: of its layers.
+    head: what it ends in, `relu` or `softplus`; see HEADS.
     """
 
     first_share: float = 0.5
     temper: float = 5.0
     lr: float = 3e-4
     widths: tuple[int, ...] = (256, 256)
+    head: str = "relu"
 
 
 class Balanced(NamedTuple):
@@ -71,12 +77,14 @@ class Ratio(nn.Module):
     """w(s, a), at least 0: obs [..., O], action [..., A] -> [...]. It begins near 1."""
 
     widths: tuple[int, ...]
+    head: str = "relu"
 
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:  # noqa: D102
+        positive, bias = HEADS[self.head]
         x = jnp.concatenate([obs, action], axis=-1)
-        x = MLP(self.widths, 1, fan_in_uniform(), small_uniform(3e-3), 1.0)(x)
-        return nn.relu(x).squeeze(-1)
+        x = MLP(self.widths, 1, fan_in_uniform(), small_uniform(3e-3), bias)(x)
+        return positive(x).squeeze(-1)
 
 
 def first_priority(num_offline: int, share: float) -> float:
@@ -113,7 +121,7 @@ def balanced(
         batch: rows to draw, and rows of either kind that the network learns from.
     """
     num_offline = dataset.reward.shape[0]
-    ratio_net = Ratio(options.widths)
+    ratio_net = Ratio(options.widths, options.head)
     optimiser = optax.adam(options.lr)
 
     def init() -> Balanced:
@@ -171,6 +179,7 @@ def balanced(
             "ratio_loss": loss,
             "ratio_offline": offline_ratio.mean(),
             "ratio_online": online_ratio.mean(),
+            "ratio_lost": (online_ratio == 0).mean(),
             "online_share": (index >= num_offline).mean(),
             DEAD: dead.astype(jnp.float32),
         }

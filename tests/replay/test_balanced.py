@@ -140,10 +140,11 @@ def store_of(old, new, **options):
     return buffer, jax.jit(buffer.add)(buffer.init(), rows_at(new))
 
 
-def test_on_two_gaussians_the_ratio_is_learned_in_the_right_direction():
+@pytest.mark.parametrize("head", balanced.HEADS)
+def test_on_two_gaussians_the_ratio_is_learned_in_the_right_direction(head):
     draw = np.random.default_rng(0)
     old, new = draw.normal(0.0, 1.0, 4_000), draw.normal(1.0, 0.8, 4_000)
-    buffer, store = store_of(old, new)
+    buffer, store = store_of(old, new, head=head)
 
     @jax.jit
     def read(store, keys):
@@ -151,12 +152,22 @@ def test_on_two_gaussians_the_ratio_is_learned_in_the_right_direction():
 
     store, _ = read(store, jax.random.split(KEY, 2_000))
     at = np.linspace(-1.5, 2.0, 100)
-    net = balanced.Ratio((32, 32))
+    net = balanced.Ratio((32, 32), head)
     rows = rows_at(at)
     found = net.apply(store.ratio.params, rows.obs, rows.action)
     true = stats.norm.pdf(at, 1.0, 0.8) / stats.norm.pdf(at, 0.0, 1.0)
     assert np.corrcoef(found, true)[0, 1] > 0.95
     assert np.corrcoef(found, 1 / true)[0, 1] < 0
+
+
+@pytest.mark.parametrize("head", balanced.HEADS)
+def test_ratios_begin_near_1(head):
+    _, store = store_of(np.zeros(300), np.zeros(100), head=head)
+    rows = rows_at(np.linspace(-2, 2, 50))
+    ratio = balanced.Ratio((32, 32), head).apply(
+        store.ratio.params, rows.obs, rows.action
+    )
+    np.testing.assert_allclose(ratio, 1.0, atol=0.05)
 
 
 # Priorities
@@ -207,13 +218,13 @@ def test_a_row_that_was_read_has_its_new_priority_and_the_others_theirs():
 def test_new_rows_enter_with_the_highest_priority_so_far():
     buffer, store = store_of(np.zeros(2_000), np.zeros(4))
     first = balanced.first_priority(2_000, 0.5)
-    assert float(store.fresh) == first == 2.0
-    store = store._replace(fresh=jnp.float32(9.0))
+    assert float(store.entry) == first == 2.0
+    store = store._replace(entry=jnp.float32(9.0))
     store = jax.jit(buffer.add)(store, rows_at([0.0, 0.0]))  # over the two oldest
     online = store.sums[0].reshape(-1)[2_000:2_004]
     np.testing.assert_array_equal(online, [9.0, 9.0, first, first])
     after, _ = jax.jit(buffer.sample)(store, KEY)
-    assert float(after.fresh) == 9.0  # no ratio made a higher one
+    assert float(after.entry) == 9.0  # no ratio made a higher one
 
 
 def test_a_dead_ratio_says_so_and_draws_are_even():
