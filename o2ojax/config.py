@@ -36,7 +36,7 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
         dataset=task if kind else "",  # a shipped name or a file; "" for none
         clip_actions=False,  # of a dataset that leaves [-1, 1], rather than refuse
         physics="auto",  # auto | mujoco | mjx | mjx-warp
-        simulator=envs.Simulator()._asdict(),  # where it differs from Gymnasium's
+        simulator=envs.Simulator()._asdict(),  # where it differs from the task's own
         agent=dataclasses.asdict(agents.find(algorithm).config()),
         batch=256,
         # what the agent sees is scale * reward + shift, offline and online alike
