@@ -11,7 +11,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["o2ojax*", "experiments*"]),
-    package_data={"o2ojax.data": ["shipped/*"]},
+    package_data={"o2ojax.data": ["shipped/*"], "o2ojax.envs": ["assets/*"]},
     install_requires=[
         "absl-py",
         "chex>=0.1.90",

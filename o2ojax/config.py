@@ -36,7 +36,7 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
         dataset=task if kind else "",  # a shipped name or a file; "" for none
         clip_actions=False,  # of a dataset that leaves [-1, 1], rather than refuse
         physics="auto",  # auto | mujoco | mjx | mjx-warp
-        simulator=envs.Simulator()._asdict(),  # where it differs from Gymnasium's
+        simulator=envs.Simulator()._asdict(),  # where it differs from the task's own
         agent=dataclasses.asdict(agents.find(algorithm).config()),
         batch=256,
         # what the agent sees is scale * reward + shift, offline and online alike
@@ -231,6 +231,7 @@ def check(config: ConfigDict) -> None:
     _check_numbers(config)
     _check_rhythm(config)
     _check_agent(algorithm.config, config)
+    _check_windows(algorithm.horizon(agent_config(config)), config)
     if not config.dataset and config.replay.name != "online" and config.online.steps:
         raise UserError(
             f"config.replay.name is {config.replay.name!r}, which draws from a dataset,"
@@ -386,6 +387,7 @@ def _check_agent(kind: type, config: ConfigDict) -> None:
             raise unknown(f"hyper-parameter of {config.algorithm}", name, names)
     for name, value in config.agent.items():
         _check_range(f"agent.{name}", value)
+    _check_elites(config.agent)
     floats = {
         field.name
         for field in dataclasses.fields(kind)
@@ -403,6 +405,39 @@ def _check_agent(kind: type, config: ConfigDict) -> None:
             raise UserError(f"config.population.{name} lists no value")
         for value in values:
             _check_range(f"population.{name}", value)
+
+
+def _check_elites(agent: ConfigDict) -> None:
+    """A planner cannot keep more plans than it makes."""
+    if (
+        "num_elites" in agent
+        and agent.num_elites > agent.num_samples + agent.num_proposals
+    ):
+        raise UserError(
+            f"config.agent.num_elites is {agent.num_elites}, but only"
+            f" {agent.num_samples} samples and {agent.num_proposals} proposals are"
+            " there to choose from; set it lower"
+        )
+
+
+def _check_windows(horizon: int, config: ConfigDict) -> None:
+    """An agent that learns from windows needs a store of them, and whole ones in it."""
+    if not horizon or not config.online.steps:
+        return
+    if config.replay.name not in replay.OF_WINDOWS:
+        raise UserError(
+            f"config.replay.name is {config.replay.name!r}, which hands out single"
+            f" transitions; {config.algorithm} learns from windows of {horizon}: set"
+            f" config.replay.name to {' or '.join(replay.OF_WINDOWS)}"
+        )
+    steps = max(round_shape(config)[0], config.online.warmup // config.online.envs)
+    if steps < horizon:
+        raise UserError(
+            f"config.online.warmup is {config.online.warmup}; {config.algorithm} learns"
+            f" from windows of {horizon} transitions, so before the first update every"
+            f" environment must take {horizon} steps: set config.online.warmup or"
+            f" config.online.round to {horizon * config.online.envs} or more"
+        )
 
 
 def _check_range(name: str, value: Any) -> None:

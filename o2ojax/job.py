@@ -88,6 +88,9 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
     if config.dataset:
         logged = data.read(config.dataset, config.clip_actions)
         data.fit(logged, env.spec)
+        horizon = agents.find(config.algorithm).horizon(settings.agent_config(config))
+        if horizon:
+            data.hold_windows(logged, env.spec, horizon)
         if scale == settings.RETURN_RANGE:
             scale = 1000 / data.return_range(logged.transitions)
         dataset = jax.device_put(logged.transitions)

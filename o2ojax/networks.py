@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from o2ojax.types import Array, Key, Params
+from o2ojax.types import Array, Key, Obs, Params
 
 Init = Callable[..., Array]
 
@@ -240,6 +240,104 @@ class ActionVAE(nn.Module):
     def decode(self, obs: Array, latent: Array) -> Array:
         """An action [..., A]."""
         return jnp.tanh(self.decoder(jnp.concatenate([obs, latent], axis=-1)))
+
+
+class Latent(nn.Module):
+    """FOWM's last layer of a latent state: [..., I] -> [..., Z], in (0, 1).
+
+    Normalised and bounded, so that no imagined future runs away.
+    """
+
+    dim: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return nn.sigmoid(
+            nn.LayerNorm(1e-5)(nn.Dense(self.dim, kernel_init=orthogonal(1.0))(x))
+        )
+
+
+class Encoder(nn.Module):
+    """FOWM's h: obs [..., O] -> latent state [..., Z].
+
+    Of a dict of modalities, each has an encoder of its own, and the latents are
+    averaged.
+    """
+
+    latent_dim: int
+    width: int
+
+    @nn.compact
+    def __call__(self, obs: Obs) -> Array:
+        def encode(x):
+            x = nn.elu(nn.Dense(self.width, kernel_init=orthogonal(1.0))(x))
+            return Latent(self.latent_dim)(x)
+
+        latents = [encode(x) for x in jax.tree.leaves(obs)]
+        return sum(latents) / len(latents)
+
+
+class NormedMLP(nn.Module):
+    """FOWM's trunk: two normalised layers with Mish, [..., I] -> [..., width]."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for _ in range(2):
+            x = nn.Dense(self.width, kernel_init=orthogonal(1.0))(x)
+            x = nn.LayerNorm(1e-5)(x)
+            x = x * jnp.tanh(nn.softplus(x))  # Mish
+        return x
+
+
+class Dynamics(nn.Module):
+    """FOWM's d: latent [..., Z], action [..., A] -> the next latent [..., Z]."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, z: Array, action: Array) -> Array:
+        x = jnp.concatenate([z, action], axis=-1)
+        return Latent(z.shape[-1])(NormedMLP(self.width)(x))
+
+
+class LatentReward(nn.Module):
+    """FOWM's R: latent [..., Z], action [..., A] -> [...]. It begins as 0."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, z: Array, action: Array) -> Array:
+        x = NormedMLP(self.width)(jnp.concatenate([z, action], axis=-1))
+        return nn.Dense(1, kernel_init=nn.initializers.zeros)(x).squeeze(-1)
+
+
+class LatentActor(nn.Module):
+    """FOWM's policy: latent [..., Z] -> mean action [..., A]."""
+
+    action_dim: int
+    width: int
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        x = NormedMLP(self.width)(z)
+        return jnp.tanh(nn.Dense(self.action_dim, kernel_init=orthogonal(1.0))(x))
+
+
+class LatentValue(nn.Module):
+    """FOWM's V, of a latent [..., Z], and Q, of it and an action beside it -> [...]."""
+
+    width: int
+    output_init: Init = orthogonal(1.0)
+
+    @nn.compact
+    def __call__(self, *inputs: Array) -> Array:
+        x = jnp.concatenate(inputs, axis=-1)
+        x = nn.Dense(self.width, kernel_init=orthogonal(1.0))(x)
+        x = jnp.tanh(nn.LayerNorm(1e-5)(x))
+        x = nn.elu(nn.Dense(self.width, kernel_init=orthogonal(1.0))(x))
+        return nn.Dense(1, kernel_init=self.output_init)(x).squeeze(-1)
 
 
 class Squashed:

@@ -121,10 +121,11 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
 
     def recipe_of(member: Members, dataset: Transition | None) -> Recipe:
         """Called inside the trace: the config's floats and the dataset are traced."""
+        horizon = algorithm.horizon(member.configs)
         known, offline_buffer = plan, replay.uniform.nothing()
         if dataset is not None:
             rows = sizes.batch * algorithm.batches(member.configs)
-            offline_buffer = replay.uniform.offline(dataset, rows)
+            offline_buffer = replay.offline(dataset, rows, horizon)
             known = plan._replace(
                 obs_mean=dataset.obs.mean(axis=0), obs_std=dataset.obs.std(axis=0)
             )
@@ -135,6 +136,8 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
             sizes.capacity,
             sizes.batch,
             sizes.balanced,
+            horizon,
+            sizes.num_envs,
         )
         stores = (
             replay.rewarded(store, sizes.reward_scale, sizes.reward_shift)

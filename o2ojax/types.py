@@ -169,11 +169,14 @@ class Env(NamedTuple):
 
     reset: (key, task) -> EnvState.
     step:  (EnvState, action [A], key) -> (EnvState, Transition).
+    success: (obs [..., O]) -> [...], whether the task is done in what is seen; asked of
+        a transition's `next_obs`. None where a task is never done.
     """
 
     spec: EnvSpec
     reset: Callable
     step: Callable
+    success: Callable | None = None
 
 
 class Workers(NamedTuple):

@@ -49,6 +49,22 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "damping": (lambda x: 0 <= x < float("inf"), "at least 0"),
     "final_bc": (lambda x: 0 <= x < float("inf"), "at least 0"),
     "delay": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "penalty": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "consistency": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "reward": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "value": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "rho": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    "max_grad": (lambda x: x > 0, "positive"),
+    "momentum": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    "noise": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "iterations": (lambda x: x >= 1 and x == int(x), "a whole number, at least 1"),
+    "horizon": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "num_samples": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "num_proposals": (lambda x: isinstance(x, int) and x >= 0, "at least 0"),
+    "num_elites": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "latent_dim": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "encoder_width": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "width": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "num_candidates": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "num_candidates_act": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "widths": (
@@ -88,6 +104,8 @@ class Algorithm(NamedTuple):
     offline_only: what to know before going online with the agents of a run that was
         planned to stay offline; "" where it makes no difference.
     batches: (config) -> how many batches an offline update takes, in one.
+    horizon: (config) -> of how many transitions the windows are that it learns from;
+        0 for single transitions.
     takes: whose offline agents it can go on from, besides its own, by their algorithm:
         (their agent state, config) -> its own agent state.
     """
@@ -96,6 +114,7 @@ class Algorithm(NamedTuple):
     recipe: Callable[[EnvSpec, Any, Plan, Buffer, Buffer], Recipe]
     offline_only: str = ""
     batches: Callable[[Any], int] = lambda config: 1
+    horizon: Callable[[Any], int] = lambda config: 0
     takes: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType({})
 
 

@@ -9,6 +9,7 @@ from o2ojax.data.dataset import (
     fingerprint,
     fit,
     from_arrays,
+    hold_windows,
     return_range,
     subsample,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "fit",
     "from_arrays",
     "has_reference",
+    "hold_windows",
     "inspect",
     "load",
     "read",

@@ -163,6 +163,28 @@ def fit(dataset: Dataset, spec: EnvSpec) -> None:
             )
 
 
+def hold_windows(dataset: Dataset, spec: EnvSpec, horizon: int) -> None:
+    """Checks that windows of `horizon` transitions can be read from a dataset.
+
+    Raises:
+        DataError: where no episode ends, or one is shorter than a window.
+    """
+    ends = np.flatnonzero(dataset.transitions.last)
+    lengths = np.diff(ends, prepend=-1)
+    if len(ends) == 1 and lengths[0] > spec.horizon:
+        raise DataError(
+            f"dataset {dataset.name!r} has {lengths[0]:,} rows in which no episode"
+            f" ends, but those of {spec.name} end after {spec.horizon} steps: windows"
+            " would run from one into the next; give its timeouts or terminals"
+        )
+    if lengths.min() < horizon:
+        raise DataError(
+            f"dataset {dataset.name!r} has an episode of {lengths.min()} steps, shorter"
+            f" than the windows of {horizon} that are learned from: set"
+            f" config.agent.horizon to {lengths.min()} or less, or leave it out"
+        )
+
+
 def fingerprint(transitions: Transition) -> str:
     """16 hexadecimal digits that differ where any number of the data differs."""
     digest = hashlib.sha256()

@@ -2,13 +2,16 @@
 
 import jax
 
-from o2ojax.envs import locomotion
-from o2ojax.envs.locomotion import Simulator
-from o2ojax.envs.physics import c_physics
+from o2ojax.envs import locomotion, manipulation
+from o2ojax.envs.physics import Simulator, c_physics
 from o2ojax.errors import unknown
 from o2ojax.types import Env
 
-ENVS = tuple(locomotion.TASKS)
+BUILDERS = {
+    **dict.fromkeys(locomotion.TASKS, locomotion.locomotion),
+    **dict.fromkeys(manipulation.TASKS, manipulation.manipulation),
+}
+ENVS = tuple(BUILDERS)
 
 
 def _mjx(*given):
@@ -69,4 +72,4 @@ def make(name: str, physics: str = "auto", simulator: Simulator = Simulator()) -
     """
     if name not in ENVS:
         raise unknown("environment", name, ENVS)
-    return locomotion.locomotion(name, PHYSICS[choose_physics(physics)], simulator)
+    return BUILDERS[name](name, PHYSICS[choose_physics(physics)], simulator)

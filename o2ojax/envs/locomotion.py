@@ -15,7 +15,15 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from o2ojax.envs.physics import Advance, Models, PhysicsState, place
+from o2ojax.envs.physics import (
+    Advance,
+    Models,
+    PhysicsState,
+    Simulator,
+    place,
+    stack_states,
+    vary,
+)
 from o2ojax.envs.restart import restarting
 from o2ojax.types import Array, Env, EnvSpec
 
@@ -155,23 +163,6 @@ TASKS = {
 }
 
 
-class Simulator(NamedTuple):
-    """How a task's model differs from Gymnasium's.
-
-    iterations, ls_iterations: at most, of the constraint solver and of its line
-        search; 0 keeps the model's own, 100 and 50.
-    variants: models that a member's environments cycle through.
-    mass, friction: the masses of each variant's bodies, and its frictions, are scaled
-        by factors drawn from exp(U(-mass, mass)), exp(U(-friction, friction)).
-    """
-
-    iterations: int = 0
-    ls_iterations: int = 0
-    variants: int = 1
-    mass: float = 0.0
-    friction: float = 0.0
-
-
 def load_model(file: str) -> mujoco.MjModel:
     """One of gymnasium's models.
 
@@ -190,19 +181,7 @@ def load_model(file: str) -> mujoco.MjModel:
 @functools.cache
 def load_models(file: str, simulator: Simulator) -> Models:
     """The variants of one of gymnasium's models, the same at every call."""
-    generator = np.random.default_rng(0)
-    models = [load_model(file) for _ in range(simulator.variants)]
-    for model in models:
-        model.opt.iterations = simulator.iterations or model.opt.iterations
-        model.opt.ls_iterations = simulator.ls_iterations or model.opt.ls_iterations
-        mass = np.exp(simulator.mass * uniform(generator, model.nbody))
-        friction = np.exp(simulator.friction * generator.uniform(-1.0, 1.0))
-        model.body_mass *= mass
-        model.body_inertia *= mass[:, None]
-        model.geom_friction *= friction
-        if simulator.mass:  # what MuJoCo derives from the masses
-            mujoco.mj_setConst(model, mujoco.MjData(model))
-    return tuple(models)
+    return vary([load_model(file) for _ in range(simulator.variants)], simulator)
 
 
 def start_states(task: Task, model: mujoco.MjModel) -> PhysicsState:
@@ -217,9 +196,7 @@ def start_states(task: Task, model: mujoco.MjModel) -> PhysicsState:
         )
         for _ in range(NUM_STARTS)
     ]
-    return PhysicsState(
-        *(np.stack(x).astype(np.float32) for x in zip(*placed, strict=True))
-    )
+    return stack_states(placed)
 
 
 def judge(

@@ -55,8 +55,8 @@ def warp_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Adva
     warp.config.quiet = True  # else a line for each of its kernels
     model, tracked = models[0], body_ids(models[0], bodies)
     choose = stack([silenced(on_device(model, "warp")) for model in models])
-    # A geom of these tasks touches the ground at two points at most, and a contact
-    # takes four rows of constraints.
+    # The geoms of a task have two points of contact each at most, taken together, and
+    # a contact takes four rows of constraints.
     contacts = 2 * model.ngeom
     rows = 4 * contacts + model.njnt
 

@@ -44,6 +44,39 @@ Advance = Callable[[PhysicsState, Array, Array], PhysicsState]
 Models = Sequence[mujoco.MjModel]
 
 
+class Simulator(NamedTuple):
+    """How a task's model differs from its file's.
+
+    iterations, ls_iterations: at most, of the constraint solver and of its line
+        search; 0 keeps the model's own, 100 and 50 where its file says nothing.
+    variants: models that a member's environments cycle through.
+    mass, friction: the masses of each variant's bodies, and its frictions, are scaled
+        by factors drawn from exp(U(-mass, mass)), exp(U(-friction, friction)).
+    """
+
+    iterations: int = 0
+    ls_iterations: int = 0
+    variants: int = 1
+    mass: float = 0.0
+    friction: float = 0.0
+
+
+def vary(models: Models, simulator: Simulator) -> Models:
+    """Makes equal models the variants asked for, in place, the same at every call."""
+    generator = np.random.default_rng(0)
+    for model in models:
+        model.opt.iterations = simulator.iterations or model.opt.iterations
+        model.opt.ls_iterations = simulator.ls_iterations or model.opt.ls_iterations
+        mass = np.exp(simulator.mass * generator.uniform(-1.0, 1.0, model.nbody))
+        friction = np.exp(simulator.friction * generator.uniform(-1.0, 1.0))
+        model.body_mass *= mass
+        model.body_inertia *= mass[:, None]
+        model.geom_friction *= friction
+        if simulator.mass:  # what MuJoCo derives from the masses
+            mujoco.mj_setConst(model, mujoco.MjData(model))
+    return tuple(models)
+
+
 def place(
     model: mujoco.MjModel, qpos: np.ndarray, qvel: np.ndarray, bodies: Sequence[str]
 ) -> PhysicsState:
@@ -60,6 +93,13 @@ def place(
     leaves = data.qpos, data.qvel, data.act, data.qacc_warmstart
     positions = data.xpos[body_ids(model, bodies)]
     return PhysicsState(*(leaf.copy() for leaf in leaves), positions)
+
+
+def stack_states(placed: Sequence[PhysicsState]) -> PhysicsState:
+    """States that episodes can begin in, in single precision: leaves [S, ...]."""
+    return PhysicsState(
+        *(np.stack(x).astype(np.float32) for x in zip(*placed, strict=True))
+    )
 
 
 def body_ids(model: mujoco.MjModel, names: Sequence[str]) -> np.ndarray:

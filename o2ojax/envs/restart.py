@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from o2ojax.types import Array, Env, EnvSpec, EnvState, Key, Transition
 
 
-def restarting(spec: EnvSpec, starts: Any, advance: Callable, observe: Callable) -> Env:
+def restarting(
+    spec: EnvSpec,
+    starts: Any,
+    advance: Callable,
+    observe: Callable,
+    success: Callable | None = None,
+) -> Env:
     """An environment that begins a new episode by itself when one stops.
 
     A restart copies one of the cached start states; none is computed while stepping.
@@ -19,6 +25,7 @@ def restarting(spec: EnvSpec, starts: Any, advance: Callable, observe: Callable)
         starts: physics states that episodes begin in, leaves [S, ...].
         advance: (physics, action [A], task []) -> (physics, reward [], ended []).
         observe: (physics) -> obs [O].
+        success: as in `Env`.
     """
     num_starts = jax.tree.leaves(starts)[0].shape[0]
 
@@ -46,4 +53,4 @@ def restarting(spec: EnvSpec, starts: Any, advance: Callable, observe: Callable)
         )
         return env, transition
 
-    return Env(spec, reset, step)
+    return Env(spec, reset, step, success)

@@ -1,10 +1,11 @@
 """Stores of experience, by name."""
 
 from o2ojax.errors import UserError, unknown
-from o2ojax.replay import balanced, uniform
+from o2ojax.replay import balanced, uniform, windows
 from o2ojax.types import Array, Buffer, Transition
 
 BUFFERS = ("uniform", "symmetric", "balanced", "online")
+OF_WINDOWS = ("uniform", "symmetric")  # those that can hand out windows
 
 # Metrics that are above 0 where something has gone wrong, and what to tell of it.
 WARNINGS = {
@@ -12,7 +13,14 @@ WARNINGS = {
     " it draws evenly from the dataset and the ring instead",
 }
 
-__all__ = ["BUFFERS", "WARNINGS", "balanced", "make", "rewarded", "uniform"]
+__all__ = ["BUFFERS", "WARNINGS", "balanced", "make", "offline", "rewarded", "uniform"]
+
+
+def offline(dataset: Transition, batch: int, horizon: int = 0) -> Buffer:
+    """The store of an offline phase: of windows, where the agent needs a horizon."""
+    if horizon:
+        return windows.offline(dataset, horizon, batch)
+    return uniform.offline(dataset, batch)
 
 
 def make(
@@ -22,6 +30,8 @@ def make(
     capacity: int,
     batch: int,
     options: balanced.Options = balanced.Options(),  # noqa: B008
+    horizon: int = 0,
+    num_envs: int = 1,
 ) -> Buffer:
     """The store of an online phase.
 
@@ -33,11 +43,18 @@ def make(
         capacity: rows kept of the online stream.
         batch: rows to draw.
         options: of the balanced store.
+        horizon: transitions of the windows to hand out; 0 for single transitions.
+        num_envs: environments whose transitions arrive in turn.
     Raises:
         UserError: for an unknown name, or a store that needs the missing dataset.
     """
     if name not in BUFFERS:
         raise unknown("replay", name, BUFFERS)
+    if horizon and name not in OF_WINDOWS:
+        raise UserError(
+            f"replay {name!r} hands out single transitions, and the agent learns from"
+            f" windows of {horizon}; set replay.name to 'symmetric' or 'uniform'"
+        )
     if name == "online":
         return uniform.online(like, capacity, batch)
     if dataset is None:
@@ -47,6 +64,9 @@ def make(
         )
     if name == "balanced":
         return balanced.balanced(dataset, capacity, batch, options)
+    if horizon:
+        of_windows = {"uniform": windows.union, "symmetric": windows.symmetric}
+        return of_windows[name](dataset, capacity, batch, horizon, num_envs)
     from_data = {"uniform": uniform.union, "symmetric": uniform.symmetric}
     return from_data[name](dataset, capacity, batch)
 

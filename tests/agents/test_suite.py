@@ -70,6 +70,13 @@ TINY = {
     "num_candidates_act": 3,
     "num_actions": 4,
     "num_agents": 2,
+    "horizon": 2,
+    "num_samples": 8,
+    "num_proposals": 3,
+    "num_elites": 4,
+    "latent_dim": 8,
+    "encoder_width": 16,
+    "width": 16,
 }
 
 
@@ -114,6 +121,11 @@ class Job(NamedTuple):
         """How many batches an offline update takes."""
         return AGENTS[self.name].batches(self.config)
 
+    @property
+    def horizon(self) -> int:
+        """Of how many transitions the windows are that it learns from; 0 for none."""
+        return AGENTS[self.name].horizon(self.config)
+
     def recipe(self, config=None):
         """The same recipe for one member, outside the programs."""
         plan = base.Plan(
@@ -124,8 +136,16 @@ class Job(NamedTuple):
         )
         like = base.blank_transition(ENV.spec)
         stores = (
-            uniform.offline(DATASET, SIZES.batch * self.batches),
-            replay.make(SIZES.replay, DATASET, like, SIZES.capacity, SIZES.batch),
+            replay.offline(DATASET, SIZES.batch * self.batches, self.horizon),
+            replay.make(
+                SIZES.replay,
+                DATASET,
+                like,
+                SIZES.capacity,
+                SIZES.batch,
+                horizon=self.horizon,
+                num_envs=SIZES.num_envs,
+            ),
         )
         config = config or self.config
         return AGENTS[self.name].recipe(ENV.spec, config, plan, *stores)

@@ -10,6 +10,7 @@ from o2ojax.data import (
     fingerprint,
     fit,
     from_arrays,
+    hold_windows,
     return_range,
     subsample,
 )
@@ -200,6 +201,16 @@ def test_a_dataset_fits_only_environments_of_its_sizes():
         fit(dataset, EnvSpec("cart", obs_dim=4, action_dim=1, horizon=9))
     with pytest.raises(DataError, match="actions of size 1, .* has 2"):
         fit(dataset, EnvSpec("cart", obs_dim=1, action_dim=2, horizon=9))
+
+
+def test_windows_need_episodes_that_end_and_are_long_enough():
+    spec = EnvSpec("counter", 1, 1, horizon=8)
+    hold_windows(Dataset("three", episodes(4, 3, 5)), spec, 3)
+    with pytest.raises(DataError, match="an episode of 3 steps, shorter than"):
+        hold_windows(Dataset("three", episodes(4, 3, 5)), spec, 4)
+    hold_windows(Dataset("one", episodes(8)), spec, 4)
+    with pytest.raises(DataError, match="9 rows in which no episode ends"):
+        hold_windows(Dataset("one", episodes(9)), spec, 4)
 
 
 @pytest.mark.parametrize("field", Transition._fields)

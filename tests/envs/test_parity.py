@@ -25,7 +25,7 @@ THEIRS = {
 NUM_STATES = 200
 RECORDINGS = Path(__file__).parents[2].parent / "shared" / "data" / "mujoco_expert"
 
-every_task = pytest.mark.parametrize("name", envs.ENVS)
+every_task = pytest.mark.parametrize("name", locomotion.TASKS)
 
 
 @functools.cache

@@ -1,0 +1,216 @@
+"""Stores of windows: H transitions in a row, drawn by priority.
+
+A window begins at any row and reads on. What lies beyond the end of its first episode
+is there, but no loss may count it: see `until_last`. A window of the ring is drawn only
+once all of it has been written.
+
+Schaul et al., "Prioritized Experience Replay" (2016), arxiv.org/abs/1511.05952, as Feng
+et al., "Finetuning Offline World Models in the Real World" (2023),
+arxiv.org/abs/2310.16029, use it: chances P ~ p^alpha, weights ~ P^-beta, the largest
+of each part of a batch being 1; what is new enters with the highest p so far.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from o2ojax.replay import ring, sums
+from o2ojax.replay.ring import Ring
+from o2ojax.replay.sums import Sums
+from o2ojax.replay.uniform import take_both
+from o2ojax.types import Array, Batch, Buffer, Info, Key, Transition
+
+HIGHEST, LEAST = 1e4, 1e-6  # of an error; and what is added to one
+
+
+class Options(NamedTuple):
+    """Defaults are FOWM's.
+
+    alpha: how much priorities count; 0 draws evenly.
+    beta:  how much of that the weights take back; 1 takes back all.
+    """
+
+    alpha: float = 0.6
+    beta: float = 0.4
+
+
+class Part(NamedTuple):
+    """Rows `first` to `end` of dataset and ring together, and how many are drawn."""
+
+    first: int
+    end: int
+    num: int
+
+
+class Windows(NamedTuple):
+    """What a member's store holds; the dataset is not among it.
+
+    priorities: p^alpha of the windows that begin at each row, by the name of the part.
+    rows:       what the member gathered; () in a store that nothing is added to.
+    entry:      []  p^alpha that new windows enter with: the highest so far.
+    """
+
+    priorities: dict[str, Sums]
+    rows: Ring | tuple[()]
+    entry: Array
+
+
+def until_last(last: Array) -> Array:
+    """1 for what belongs to a window's first episode, 0 after its end, [..., H].
+
+    Args:
+        last: [..., H]  True where an episode stopped.
+    """
+    ends_before = jnp.cumsum(last, axis=-1) - last
+    return (ends_before == 0).astype(jnp.float32)
+
+
+def keep(online: Windows, offline: Windows) -> Windows:
+    """An online store that has the priorities which the dataset got offline."""
+    known = offline.priorities["data"][0].reshape(-1)
+    rows = jnp.arange(len(known))
+    priorities = {
+        # the padding's zeros, if they reach the ring, find it empty
+        name: tree if name == "ring" else sums.change(tree, rows, known)
+        for name, tree in online.priorities.items()
+    }
+    return online._replace(priorities=priorities, entry=offline.entry)
+
+
+def offline(
+    dataset: Transition,
+    horizon: int,
+    batch: int,
+    options: Options = Options(),  # noqa: B008
+) -> Buffer:
+    """Windows of the dataset alone; nothing is ever added.
+
+    Args:
+        dataset: leaves [N, ...], in the order of time, the last row ending an episode;
+            read, never copied.
+        horizon: transitions of a window.
+        batch: windows to draw.
+    """
+    parts = {"data": Part(0, len(dataset.reward), batch)}
+
+    def add(store, fresh):
+        raise TypeError("the offline store holds a dataset and takes no transitions")
+
+    return _windows(parts, dataset, 0, 1, horizon, options)._replace(add=add)
+
+
+def union(dataset, capacity, batch, horizon, num_envs, options=Options()) -> Buffer:  # noqa: B008
+    """The dataset and the ring as one store. Arguments as those of `symmetric`."""
+    capacity = size(capacity, horizon, num_envs)
+    parts = {"both": Part(0, len(dataset.reward) + capacity, batch)}
+    return _windows(parts, dataset, capacity, num_envs, horizon, options)
+
+
+def symmetric(
+    dataset: Transition,
+    capacity: int,
+    batch: int,
+    horizon: int,
+    num_envs: int,
+    options: Options = Options(),  # noqa: B008
+) -> Buffer:
+    """Half of every batch from the dataset, half from the ring.
+
+    Args:
+        dataset: as for `offline`.
+        capacity: rows of the online stream that can be drawn.
+        batch: windows to draw, the half from the ring rounded up.
+        horizon: transitions of a window.
+        num_envs: environments whose transitions arrive in turn.
+    """
+    capacity = size(capacity, horizon, num_envs)
+    old, num = batch // 2, len(dataset.reward)
+    parts = {"data": Part(0, num, old), "ring": Part(num, num + capacity, batch - old)}
+    return _windows(parts, dataset, capacity, num_envs, horizon, options)
+
+
+def size(capacity: int, horizon: int, num_envs: int) -> int:
+    """Rows of a ring of so many complete windows: the same of every environment."""
+    rows = capacity + (horizon - 1) * num_envs
+    return -(-rows // num_envs) * num_envs
+
+
+def _windows(
+    parts: dict[str, Part],
+    dataset: Transition,
+    capacity: int,
+    num_envs: int,
+    horizon: int,
+    options: Options,
+) -> Buffer:
+    num_old = len(dataset.reward)
+    ring_part = list(parts)[-1]
+    reach = (horizon - 1) * num_envs  # rows from a window's first to its last
+
+    def init() -> Windows:
+        known = (jnp.arange(num_old + capacity) < num_old).astype(jnp.float32)
+        like = jax.tree.map(lambda x: x[0], dataset)
+        return Windows(
+            {name: sums.build(known[p.first : p.end]) for name, p in parts.items()},
+            ring.empty(like, capacity) if capacity else (),
+            jnp.float32(1.0),
+        )
+
+    def add(store: Windows, fresh: Transition) -> Windows:
+        # Windows enter when they are complete: those that begin `reach` rows earlier.
+        count, num = store.rows.count, len(fresh.reward)
+        row = count - reach + jnp.arange(num + reach)
+        complete = (row >= 0) & (row < count + num - reach)
+        tree = sums.change(
+            store.priorities[ring_part],
+            num_old - parts[ring_part].first + row % capacity,
+            jnp.where(complete, store.entry, 0.0),
+        )
+        return store._replace(
+            priorities=store.priorities | {ring_part: tree},
+            rows=ring.add(store.rows, fresh),
+        )
+
+    def read(store: Windows, index: Array) -> Transition:
+        """The windows [B, H] that begin at rows [B]."""
+        index, steps = index[:, None], jnp.arange(horizon)[None]
+        old = jnp.minimum(index + steps, num_old - 1)
+        if not capacity:
+            return jax.tree.map(lambda leaf: leaf[old], dataset)
+        new = num_old + (index - num_old + steps * num_envs) % capacity
+        rows = jnp.where(index < num_old, old, new)
+        flat = take_both(dataset, store.rows, rows.reshape(-1))
+        return jax.tree.map(lambda x: x.reshape(*rows.shape, *x.shape[1:]), flat)
+
+    def sample(store: Windows, key: Key) -> tuple[Windows, Batch]:
+        keys = jax.random.split(key, len(parts))
+        index, weight = [], []
+        for (name, part), key_part in zip(parts.items(), keys, strict=True):
+            tree = store.priorities[name]
+            drawn = sums.draw(tree, key_part, part.num)
+            priorities = sums.read(tree, drawn)
+            index.append(part.first + drawn)
+            weight.append((priorities / priorities.min()) ** -options.beta)
+        index = jnp.concatenate(index)
+        return store, Batch(read(store, index), jnp.concatenate(weight), index)
+
+    def reweigh(store: Windows, batch: Batch, info: Info) -> Windows:
+        error = jnp.clip(info.td_error, 0.0, HIGHEST)
+        found = (error + LEAST) ** options.alpha
+        priorities, at = {}, 0
+        for name, part in parts.items():
+            mine = slice(at, at + part.num)
+            priorities[name] = sums.change(
+                store.priorities[name], batch.index[mine] - part.first, found[mine]
+            )
+            at += part.num
+        return store._replace(
+            priorities=priorities, entry=jnp.maximum(store.entry, found.max())
+        )
+
+    def opening(store, task, key) -> tuple[()]:
+        del store, task, key
+        return ()
+
+    return Buffer(init, add, sample, reweigh, opening)

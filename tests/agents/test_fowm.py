@@ -1,0 +1,269 @@
+"""FOWM against NumPy: every term, what it moves and what it leaves alone."""
+
+import dataclasses
+
+import by_hand
+import by_hand_fowm
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o2ojax.agents import fowm
+from o2ojax.types import Batch, EnvSpec, Transition
+
+SPEC = EnvSpec("made up", obs_dim=3, action_dim=2, horizon=50)
+CONFIG = fowm.FOWMConfig(
+    horizon=3,
+    latent_dim=4,
+    encoder_width=6,
+    width=5,
+    num_critics=3,
+    num_samples=16,
+    num_proposals=4,
+    num_elites=6,
+    expectile=0.8,
+    beta=2.0,
+    max_grad=1e6,
+)
+B, H = 4, CONFIG.horizon
+KEY = jax.random.key(0)
+
+
+def window(ends=()):
+    """Windows [B, H] of noise; `ends` are the (row, step) at which episodes stop."""
+    draw = np.random.default_rng(1)
+    last = np.zeros((B, H), bool)
+    for row, step in ends:
+        last[row, step] = True
+    return Transition(
+        obs=np.float32(draw.normal(size=(B, H, 3))),
+        action=np.float32(draw.uniform(-0.9, 0.9, (B, H, 2))),
+        reward=np.float32(draw.normal(size=(B, H))),
+        discount=np.where(last, 0.0, 1.0).astype(np.float32),
+        next_obs=np.float32(draw.normal(size=(B, H, 3))),
+        last=last,
+        task=np.zeros((B, H), np.int32),
+    )
+
+
+WEIGHT = np.float32([1.0, 0.5, 0.25, 0.8])
+ENDS = [(0, 0), (1, 1), (2, 2)]
+
+
+def batch(ends=()):
+    return Batch(jax.tree.map(jnp.asarray, window(ends)), jnp.asarray(WEIGHT), None)
+
+
+@pytest.fixture(scope="module")
+def start():
+    """A state with noise on all weights, so that nothing is 0 by birth."""
+    state = jax.jit(fowm.fowm(SPEC, CONFIG).init)(KEY)
+
+    def noisy(tree, seed):
+        leaves, tree = jax.tree.flatten(tree)
+        draw = np.random.default_rng(seed)
+        return jax.tree.unflatten(
+            tree, [x + np.float32(0.3 * draw.normal(size=x.shape)) for x in leaves]
+        )
+
+    return state._replace(
+        model=state.model._replace(params=noisy(state.model.params, 1)),
+        actor=state.actor._replace(params=noisy(state.actor.params, 2)),
+        target=noisy(state.target, 3),
+    )
+
+
+@jax.jit
+def update(config, state, batch, key):
+    return fowm.fowm(SPEC, config).update(state, batch, key)
+
+
+def double(tree):
+    return jax.tree.map(np.float64, tree)
+
+
+def pairs(key):
+    """The critics that the model's and the actor's targets are asked of."""
+    return [
+        np.asarray(fowm.two_of(k, CONFIG.num_critics)) for k in jax.random.split(key)
+    ]
+
+
+def gradient(learned):
+    """What the last step took for the gradient, from Adam's first moment."""
+    return jax.tree.map(lambda m: np.asarray(m) / 0.1, learned.opt_state[1][0].mu)
+
+
+def check_by_differences(found, params, loss, num=12):
+    """Entries of a gradient, drawn from all leaves, against central differences."""
+    draw = np.random.default_rng(0)
+    leaves, tree = jax.tree.flatten(params)
+    for at, (leaf, slope) in enumerate(
+        zip(leaves, jax.tree.leaves(found), strict=True)
+    ):
+        for _ in range(min(num, leaf.size)):
+            index = tuple(draw.integers(0, n) for n in leaf.shape)
+            sides = []
+            for step in (1e-5, -1e-5):
+                moved = leaf.copy()
+                moved[index] += step
+                changed = [*leaves[:at], moved, *leaves[at + 1 :]]
+                sides.append(loss(jax.tree.unflatten(tree, changed)))
+            expected = (sides[0] - sides[1]) / 2e-5
+            np.testing.assert_allclose(slope[index], expected, rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("ends", [(), ENDS], ids=["no end", "ends"])
+def test_every_term_and_the_models_gradient(start, ends):
+    params, target, data = double((start.model.params, start.target, window(ends)))
+    held = by_hand_fowm.fixed(params, target, data, CONFIG, pairs(KEY)[0])
+    state, info = update(CONFIG, start, batch(ends), KEY)
+
+    terms = by_hand_fowm.terms(params, data, CONFIG, held).mean(1)
+    names = ("consistency_loss", "reward_loss", "critic_loss", "value_loss")
+    for name, term in zip(names, terms, strict=True):
+        np.testing.assert_allclose(info.metrics[name], term, rtol=1e-4)
+    error = by_hand_fowm.td_error(params, data, CONFIG, held)
+    np.testing.assert_allclose(info.td_error, error, rtol=1e-4)
+
+    def loss(params):
+        return by_hand_fowm.model_loss(params, data, np.float64(WEIGHT), CONFIG, held)
+
+    check_by_differences(gradient(state.model), params, loss)
+
+
+@pytest.mark.parametrize("ends", [(), ENDS], ids=["no end", "ends"])
+def test_the_actors_loss_and_gradient(start, ends):
+    """Latents from before the model's step, V from after it; ends do not count."""
+    data = double(window(ends))
+    states = by_hand_fowm.imagine(double(start.model.params), data)
+    state, info = update(CONFIG, start, batch(ends), KEY)
+    after, target = double((state.model.params, start.target))
+    pair, imitation = pairs(KEY)[1], []
+    for t in range(H):
+        q = by_hand_fowm.critics(target["critic"], states[t], data.action[:, t])
+        advantage = q[pair].min(0) - by_hand_fowm.value(after["value"], states[t])
+        imitation.append(np.minimum(np.exp(CONFIG.beta * advantage), CONFIG.max_weight))
+
+    def loss(params):
+        return by_hand_fowm.actor_loss(params, states, imitation, data, CONFIG)
+
+    actor = double(start.actor.params)
+    np.testing.assert_allclose(info.metrics["actor_loss"], loss(actor), rtol=1e-4)
+    check_by_differences(gradient(state.actor), actor, loss)
+
+
+# Which parameters each term reaches
+REACHED = {
+    "consistency": {"encoder", "dynamics"},
+    "reward": {"encoder", "dynamics", "reward"},
+    "value": {"encoder", "dynamics", "critic", "value"},
+}
+
+
+@pytest.mark.parametrize("term", REACHED)
+def test_a_term_moves_its_own_parameters_and_no_others(start, term):
+    alone = {name: 0.0 for name in REACHED} | {term: 1.0}
+    config = dataclasses.replace(CONFIG, **alone)
+    state, _ = update(config, start, batch(), KEY)
+    for name, slopes in gradient(state.model).items():
+        size = max(np.abs(x).max() for x in jax.tree.leaves(slopes))
+        assert (size > 1e-6) == (name in REACHED[term]), name
+
+
+def test_targets_follow_at_every_second_update_encoder_and_critics_alone(start):
+    assert start.target.keys() == {"encoder", "critic"}
+    first, _ = update(CONFIG, start, batch(), KEY)
+    by_hand.close(first.target, start.target, rtol=0)
+    second, _ = update(CONFIG, first, batch(), KEY)
+    newest = {name: second.model.params[name] for name in start.target}
+    expected = jax.tree.map(
+        lambda old, new: 0.99 * old + 0.01 * new, start.target, newest
+    )
+    by_hand.close(second.target, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_clipped_by_their_global_norm(start):
+    wide, _ = update(CONFIG, start, batch(), KEY)
+    narrow, _ = update(dataclasses.replace(CONFIG, max_grad=0.01), start, batch(), KEY)
+    for name in ("model", "actor"):
+        free, cut = (gradient(getattr(state, name)) for state in (wide, narrow))
+        norm = np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(free)))
+        assert norm > 0.01
+        expected = jax.tree.map(lambda x, norm=norm: x * 0.01 / norm, free)
+        by_hand.close(cut, expected, rtol=1e-3, atol=1e-7)
+
+
+def test_rewards_and_critics_begin_as_0_and_v_does_not():
+    params = fowm.fowm(SPEC, CONFIG).init(KEY).model.params
+    last = {"reward": "Dense_0", "critic": "Dense_2", "value": "Dense_2"}
+    kernels = {n: params[n]["params"][layer]["kernel"] for n, layer in last.items()}
+    assert not np.any(kernels["reward"]) and not np.any(kernels["critic"])
+    assert np.any(kernels["value"])
+
+
+# Acting
+
+
+@pytest.fixture(scope="module")
+def acting(start):
+    agent = fowm.fowm(SPEC, CONFIG)
+    obs = jnp.array([0.3, -1.0, 0.5])
+    both = {
+        "explore": jax.jit(agent.explore.act),
+        "exploit": jax.jit(agent.exploit.act),
+    }
+
+    def act(how, memory, key, state=start):
+        return both[how](state, memory, obs, key)
+
+    return act
+
+
+def test_an_action_is_within_bounds_and_the_plan_is_carried_on(acting):
+    blank = jnp.zeros((H, 2))
+    action, memory = acting("exploit", blank, KEY)
+    assert action.shape == (2,) and np.abs(action).max() <= 1
+    assert memory.shape == (H, 2)
+    np.testing.assert_array_equal(memory[-1], 0.0)
+    assert np.abs(memory[:-1]).max() > 0
+
+
+def test_exploring_adds_noise_and_is_cut_at_the_bounds(acting):
+    blank, moved = jnp.zeros((H, 2)), []
+    for key in jax.random.split(KEY, 16):
+        exploited, _ = acting("exploit", blank, key)
+        explored, _ = acting("explore", blank, key)
+        assert np.abs(explored).max() <= 1
+        moved.append(np.abs(explored - exploited).max())
+    assert np.mean(np.array(moved) > 1e-3) > 0.5  # choices at a bound may stay there
+
+
+def test_a_plan_is_dropped_where_the_episode_stops(start):
+    agent = fowm.fowm(SPEC, CONFIG)
+    step = jax.tree.map(lambda x: x[0, 0], window())
+    for last in (False, True):
+        memory, kept = agent.explore.remember(
+            start, jnp.ones((H, 2)), step._replace(last=jnp.array(last))
+        )
+        np.testing.assert_array_equal(memory, 0.0 if last else 1.0)
+        assert kept.reward == step.reward
+
+
+def test_a_high_price_leads_to_plans_that_the_critics_agree_on(start):
+    """The choice with a price disagrees less, in the mean over many observations."""
+
+    def choices(penalty):
+        config = dataclasses.replace(CONFIG, penalty=penalty, temperature=50.0)
+        agent = fowm.fowm(SPEC, config)
+        keys = jax.random.split(KEY, 64)
+        obs = jax.random.normal(KEY, (64, 3))
+        act = jax.vmap(agent.exploit.act, (None, None, 0, 0))
+        action, _ = act(start, jnp.zeros((H, 2)), obs, keys)
+        nets, params = fowm.nets_of(SPEC, config), start.model.params
+        z = nets.encoder.apply(params["encoder"], obs)
+        return nets.critic.apply(params["critic"], z, action).std(axis=0, ddof=1)
+
+    free, priced = (np.asarray(jax.jit(choices)(x)).mean() for x in (0.0, 1000.0))
+    assert priced < 0.9 * free
