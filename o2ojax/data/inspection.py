@@ -21,6 +21,7 @@ from o2ojax.types import Transition
 
 LARGE = 1000.0  # an observation beyond this wants to be scaled
 MANY_DUPLICATES = 0.02
+MANY_SHORT = 0.01  # of the episodes; a recording that was cut may end in a few
 ROUND = 100  # time limits are multiples of it
 
 
@@ -135,7 +136,8 @@ def _findings(log: Log, seen: Inspection) -> Iterator[str]:
         )
     if np.ptp(rows.reward) == 0:
         yield f"Every reward is {rows.reward[0]:g}: no action earns more than another."
-    if short := np.sum(seen.lengths == 1):
+    short = np.sum(seen.lengths == 1)
+    if short > MANY_SHORT * len(seen.lengths):
         yield (
             f"{short} of {len(seen.lengths)} episodes have one step: see that "
             "terminals and timeouts are 1 at ends only."

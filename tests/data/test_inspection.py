@@ -141,6 +141,14 @@ def test_episodes_of_one_step_are_counted():
     assert finding.startswith("3 of 5 episodes have one step")
 
 
+def test_one_episode_of_one_step_among_a_hundred_is_no_finding():
+    """As where a recording of several environments was cut."""
+    ends = range(3, 408, 4)
+    for short, told in (([0], 0), ([0, 4], 1)):
+        timeouts = flags(*short, *ends, num_rows=408)
+        assert len(findings(num_rows=408, timeouts=timeouts)) == told
+
+
 def test_rows_that_repeat_are_counted():
     columns = log(num_rows=100).columns
     twice = {key: np.concatenate([values] * 2) for key, values in columns.items()}
