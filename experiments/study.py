@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--workdir", type=Path, default=Path("runs/off2on_study"))
     parser.add_argument("--out", type=Path, default=Path("runs/off2on_study"))
+    parser.add_argument(
+        "--report", action="store_true", help="run nothing; show what has ended"
+    )
     options, overrides = parser.parse_known_args(arguments)
     methods = options.methods.split(",")
     for method in methods:
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {unknown('method', method, off2on_study.NAMES)}")
             return 2
     for dataset in options.datasets.split(","):
-        for method in methods:
+        for method in () if options.report else methods:
             status = run(method, dataset, options.workdir, overrides)
             if status:
                 return status
@@ -72,15 +75,22 @@ def conclude(
     out.mkdir(parents=True, exist_ok=True)
     sections, offline = [], {}
     for dataset in datasets:
-        results = {method: named(method, workdir / dataset) for method in methods}
+        ended = [
+            method
+            for method in methods
+            if (workdir / dataset / method / "summary.json").is_file()
+        ]
+        results = {method: named(method, workdir / dataset) for method in ended}
         offline[dataset] = {name: run.summary for name, run in results.items()}
         online = [
-            results[method] for method in methods if method not in off2on_study.OFFLINE
+            results[method] for method in ended if method not in off2on_study.OFFLINE
         ]
         if online:
             report.draw(online, out / f"{dataset}.png")
             table = report.markdown([run.summary for run in online])
-            sections.append(f"## {dataset}\n\n{table}")
+            missing = [method for method in methods if method not in ended]
+            left = f"\n\nNot run to its end: {', '.join(missing)}." if missing else ""
+            sections.append(f"## {dataset}\n\n{table}{left}")
     sections.append(f"## Offline scores\n\n{offline_table(offline)}")
     path = out / "table.md"
     write_whole(path, lambda file: file.write_text("\n\n".join(sections) + "\n"))

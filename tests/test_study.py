@@ -90,6 +90,16 @@ def test_all_runs_end_in_figures_and_tables(monkeypatch, tmp_path):
     for method in set(off2on_study.NAMES) - set(off2on_study.OFFLINE):
         [row] = [row for row in online.splitlines() if row.startswith(f"| {method} |")]
         assert f"{at[method] + 5:.1f} [" in row
+    assert "Not run" not in table
     for agent, method in study.AFTER_OFFLINE.items():
         [row] = [row for row in offline.splitlines() if row.startswith(f"| {agent} |")]
         assert f"{at[method]:.1f} [" in row
+
+    # what has not ended is named, and the rest is shown
+    (tmp_path / "counter-a" / "bcq" / "summary.json").unlink()
+    monkeypatch.setattr(command, "main", None)  # nothing is run
+    assert study.main([*arguments, "--datasets=counter-a", "--report"]) == 0
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "Not run to its end: bcq." in table
+    assert "| bcq |" not in table and "| bcq | - |" not in table
+    assert "| awac | " in table
