@@ -233,6 +233,7 @@ def test_a_dead_ratio_says_so_and_draws_are_even():
     last["bias"] = last["bias"] - 2.0  # the ReLU is shut for every row
     died, batch = jax.jit(buffer.sample)(store, KEY)
     assert batch.metrics[balanced.DEAD] == 1.0 and bool(died.dead)
+    assert batch.metrics["ratio_lost"] == 1.0
     for ours, before in zip(died.sums, store.sums, strict=True):
         np.testing.assert_allclose(ours, before, rtol=1e-6)
     keys = jax.random.split(KEY, 200)
