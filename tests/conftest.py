@@ -1,5 +1,6 @@
 """What holds in every test: no silent broadcast, no chatter, compiled programs kept."""
 
+import os
 from pathlib import Path
 
 import jax
@@ -19,6 +20,8 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_configure(config):
+    # two processes share an accelerator: neither may take most of its memory at once
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     config.addinivalue_line("markers", "slow: left to `make test-all`")
     # [B] minus [B, 1] is an error, rather than a [B, B] matrix
     jax.config.update("jax_numpy_rank_promotion", "raise")
