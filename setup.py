@@ -28,6 +28,7 @@ setup(
         "numpy>=1.26",
         "optax>=0.2.4",
         "orbax-checkpoint>=0.11",
+        "pillow>=10",
         "rich>=13",
         "scipy>=1.11",
         "tensorboardX>=2.6",

@@ -1,4 +1,6 @@
-"""Makes datasets by D4RL's protocol: `python -m experiments.collect --config=FILE:ENV`.
+"""Makes datasets of a task: `python -m experiments.collect --config=FILE:ENV`.
+
+By D4RL's protocol:
 
 random         uniform noise
 medium         the first policy of a SAC run that reaches a third of D4RL's expert score
@@ -8,6 +10,14 @@ medium-expert  medium, then as many rows of expert
 
 The SAC runs are ordinary ones: they resume, and a second call makes other kinds from
 the same runs. With several seeds, the member that scores highest is taken.
+
+The manipulation tasks need no run. Their scripted policies play, with Gaussian noise:
+
+random         uniform noise
+medium         noise that lets about half of the episodes end in success
+medium-replay  noise that falls, episode by episode, from NEARLY_RANDOM to medium's
+expert         no noise
+medium-expert  medium, then as many rows of expert
 """
 
 import argparse
@@ -24,11 +34,13 @@ import numpy as np
 from experiments.run import use_compilation_cache
 from o2ojax import agents, data, envs, loop, policies, replay, training
 from o2ojax import config as settings
+from o2ojax.envs import manipulation
+from o2ojax.envs.scripted import SCRIPTED
 from o2ojax.errors import UserError, unknown
 from o2ojax.files import write_json
 from o2ojax.job import Job, Record, prepare
 from o2ojax.progress import Progress
-from o2ojax.types import Env, Policy, Run, Transition
+from o2ojax.types import Env, EnvSpec, Policy, Run, Transition
 from o2ojax.workdir import surroundings
 
 # The SAC runs that a kind is made from.
@@ -39,6 +51,11 @@ KINDS = {
     "medium-expert": ("medium", "expert"),
     "expert": ("expert",),
 }
+# Standard deviations of the noise on a scripted policy's actions. Medium's leaves half
+# of the episodes of push and lift a success; reach bears more, and keeps nine in ten.
+NEARLY_RANDOM = 1.0
+MEDIUM = {"reach": 1.5, "push": 0.7, "lift": 0.5}
+
 NUM_ENVS = 20  # side by side, where a fixed policy gathers
 CHUNK = 250  # steps of each between two looks at the clock
 
@@ -67,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = config.env if physics == "mujoco" else f"{config.env}-{physics}"
         workdir = options.workdir or Path("runs") / "collect" / name
         progress = Progress()
-        stages = sorted({stage for kind in kinds for stage in KINDS[kind]})
+        needs = dict.fromkeys(KINDS, ()) if config.env in SCRIPTED else KINDS
+        stages = sorted({stage for kind in kinds for stage in needs[kind]})
         learners = {
             stage: learn(stage, config, workdir / stage, progress)
             for stage in reversed(stages)  # medium is the shorter
@@ -76,9 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             transitions = make(kind, config, learners, options.rows, progress)
             if options.subsample:
                 transitions = data.subsample(transitions, options.subsample)
-            made_from = [learners[stage] for stage in KINDS[kind]]
+            made_from = [learners[stage] for stage in needs[kind]]
             path = options.out / f"{name}-{kind}.npz"
-            save(path, transitions, config, made_from, given)
+            save(path, kind, transitions, config, made_from, given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -92,7 +110,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     result = argparse.ArgumentParser(
         prog="python -m experiments.collect",
-        description="Makes datasets of one task by D4RL's protocol.",
+        description="Makes datasets of one task: by D4RL's protocol, or of a scripted"
+        " policy where there is one.",
     )
     result.add_argument("--config", required=True, metavar="FILE.py:ENV")
     result.add_argument(
@@ -109,7 +128,9 @@ def parser() -> argparse.ArgumentParser:
         "--rows",
         type=int,
         default=1_000_000,
-        help="of random, medium and expert; medium-expert has so many of each",
+        help="of random, medium and expert; medium-expert has so many of each;"
+        " scripted policies play on until all their episodes have stopped, and"
+        " medium-replay has so many too",
     )
     result.add_argument(
         "--subsample",
@@ -170,9 +191,11 @@ def make(
             for half in ("medium", "expert")
         ]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *halves)
+    env = envs.make(config.env, config.physics, envs.Simulator(**config.simulator))
+    if config.env in SCRIPTED:
+        return demonstrate(kind, env, num_rows, progress)
     if kind == "medium-replay":
         return gathered_while_learning(learners["medium"])
-    env = envs.make(config.env, config.physics, envs.Simulator(**config.simulator))
     policy, state = policies.uniform(env.spec.action_dim), ()
     if kind in learners:
         job, run, _, member = learners[kind]
@@ -183,6 +206,49 @@ def make(
         )
         policy = recipe.online.explore
         state = jax.tree.map(lambda leaf: leaf[member], run.agent)
+    return play(kind, env, policy, state, num_rows, progress)
+
+
+def demonstrate(kind: str, env: Env, num_rows: int, progress: Progress) -> Transition:
+    """Whole episodes of a scripted policy, in order of time, NUM_ENVS at once."""
+    rows_at_once = NUM_ENVS * env.spec.horizon
+    num_rounds = -(-num_rows // rows_at_once)
+    policy = scripted(kind, env.spec, num_rounds)
+    rows = play(kind, env, policy, (), num_rounds * rows_at_once, progress)
+
+    def by_time(leaf):
+        episodes = leaf.reshape(NUM_ENVS, num_rounds, env.spec.horizon, *leaf.shape[1:])
+        return episodes.swapaxes(0, 1).reshape(leaf.shape)
+
+    return jax.tree.map(by_time, rows)
+
+
+def scripted(kind: str, spec: EnvSpec, num_rounds: int) -> Policy:
+    """Who plays one kind of a scripted task's datasets, `num_rounds` episodes."""
+    if kind == "random":
+        return policies.uniform(spec.action_dim)
+    first, last = noise(kind, spec.name)
+
+    def scale(num_stopped):
+        return first + (last - first) * num_stopped / max(num_rounds - 1, 1)
+
+    return policies.noisy(SCRIPTED[spec.name], scale)
+
+
+def noise(kind: str, name: str) -> tuple[float, float]:
+    """Its standard deviations in the first episodes and in the last."""
+    medium = MEDIUM[name.removesuffix("_sparse")]
+    return {
+        "medium-replay": (NEARLY_RANDOM, medium),
+        "medium": (medium, medium),
+        "expert": (0.0, 0.0),
+    }[kind]
+
+
+def play(
+    kind: str, env: Env, policy: Policy, state: Any, num_rows: int, progress: Progress
+) -> Transition:
+    """At least `num_rows` transitions of a policy, drawn by the kind's own key."""
     key = jax.random.key(1_000 + list(KINDS).index(kind))  # apart from those of seeds
     with progress.phase(kind, num_rows, 0) as bar:
         return gather(env, policy, state, key, num_rows, bar)
@@ -242,6 +308,7 @@ def streams(rows: Transition, num_envs: int) -> Transition:
 
 def save(
     path: Path,
+    kind: str,
     transitions: Transition,
     config: settings.ConfigDict,
     made_from: Sequence[Learner],
@@ -252,8 +319,7 @@ def save(
     returns = data.episode_returns(transitions)
     provenance = {
         "command": shlex.join(["python", "-m", "experiments.collect", *given]),
-        "protocol": "D4RL (Fu et al. 2020, arxiv.org/abs/2004.07219), SAC of this"
-        " project, Gymnasium's -v4 task; scores are not D4RL scores",
+        "protocol": protocol(kind, config.env),
         "physics": envs.choose_physics(config.physics),
         "runs": [
             {
@@ -274,12 +340,48 @@ def save(
             "max": float(returns.max()),
         },
         "mean_score": float(data.score(config.env, returns).mean()),
-    } | surroundings()
+    }
+    if config.env in SCRIPTED:
+        provenance["success"] = successes(config.env, transitions).mean().item()
+    provenance |= surroundings()
     write_json(path.with_suffix(".json"), provenance)
     print(
         f"wrote {path}: {len(transitions.reward):,} rows, {len(returns)} episodes,"
         f" mean return {returns.mean():.1f}"
     )
+
+
+def protocol(kind: str, name: str) -> str:
+    """How the rows were made, for someone who only has them."""
+    if name not in SCRIPTED:
+        return (
+            "D4RL (Fu et al. 2020, arxiv.org/abs/2004.07219), SAC of this project,"
+            " Gymnasium's -v4 task; scores are not D4RL scores"
+        )
+    halves = ("medium", "expert") if kind == "medium-expert" else (kind,)
+    played = ", then as many rows of ".join(player(half, name) for half in halves)
+    return (
+        f"{played}; no learner, not D4RL's; there are no reference scores, mean_score"
+        " is the mean return; success is the share of episodes whose last state is one"
+    )
+
+
+def player(kind: str, name: str) -> str:
+    """Who played one kind of a scripted task's datasets, in words."""
+    if kind == "random":
+        return "uniform actions"
+    first, last = noise(kind, name)
+    course = f"{first:g}" if first == last else f"{first:g} falling to {last:g}"
+    return (
+        f"scripted policy (o2ojax/envs/scripted.py), Gaussian noise on its actions of"
+        f" standard deviation {course}, clipped to [-1, 1]"
+    )
+
+
+def successes(name: str, transitions: Transition) -> np.ndarray:
+    """Whether each episode of a manipulation task ends in success, bool [episodes]."""
+    seen = manipulation.see(transitions.next_obs[transitions.last])
+    return np.asarray(manipulation.TASKS[name].success(seen))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ class Record:
 
     phase:   "offline" or "online".
     step:    updates offline, transitions per member online.
-    points:  evaluations so far: {"phase", "step", "returns" [M][episodes]}.
+    points:  evaluations so far: {"phase", "step", "returns" [M][episodes]}, and
+             "success" likewise where the task can be done.
     dead:    member -> where its weights stopped being finite.
     log_size: bytes of metrics.jsonl.
     seconds: spent in each phase's chunks, compilation aside.
@@ -163,8 +164,12 @@ def describe_member(job: Job, member: int) -> str:
 
 def curves(record: Record) -> statistics.Curves:
     """The evaluations so far, as arrays."""
+    points, success = record.points, None
+    if "success" in points[0]:
+        success = np.array([p["success"] for p in points], np.float32)
     return statistics.Curves(
-        returns=np.array([p["returns"] for p in record.points], np.float32),
-        phase=np.array([p["phase"] for p in record.points]),
-        step=np.array([p["step"] for p in record.points], np.int64),
+        returns=np.array([p["returns"] for p in points], np.float32),
+        phase=np.array([p["phase"] for p in points]),
+        step=np.array([p["step"] for p in points], np.int64),
+        success=success,
     )

@@ -16,6 +16,7 @@ from o2ojax.types import (
     Env,
     Key,
     Metrics,
+    Played,
     Policy,
     Replay,
     Run,
@@ -148,8 +149,8 @@ def online(
 
 def evaluate(
     env: Env, policy: Policy, buffer: Buffer, run: Run, key: Key, num_episodes: int
-) -> Array:
-    """Undiscounted returns of fresh episodes, [num_episodes], side by side.
+) -> Played:
+    """Plays fresh episodes, side by side: leaves [num_episodes].
 
     Stops when the last episode has stopped, so short episodes are cheap.
     """
@@ -163,13 +164,21 @@ def evaluate(
         return running.any() & (age < env.spec.horizon)
 
     def step(carry):
-        workers, returns, running, age = carry
+        workers, played, running, age = carry
         keys = keys_from(key_step, age, 1)
         workers, transition = collect(env, policy, run.agent, workers, keys)
         transition = flat(transition)
-        returns = returns + jnp.where(running, transition.reward, 0.0)
-        return workers, returns, running & ~transition.last, age + 1
+        returns = played.returns + jnp.where(running, transition.reward, 0.0)
+        success = played.success
+        if env.success:
+            success = jnp.where(running, env.success(transition.next_obs), success)
+        played = Played(returns, success)
+        return workers, played, running & ~transition.last, age + 1
 
-    carry = (workers, jnp.zeros(num_episodes), jnp.full(num_episodes, True), 0)
-    _, returns, _, _ = jax.lax.while_loop(unfinished, step, carry)
-    return returns
+    played = Played(
+        returns=jnp.zeros(num_episodes),
+        success=jnp.zeros(num_episodes, bool) if env.success else (),
+    )
+    carry = (workers, played, jnp.full(num_episodes, True), 0)
+    _, played, _, _ = jax.lax.while_loop(unfinished, step, carry)
+    return played

@@ -287,8 +287,19 @@ class NormedMLP(nn.Module):
         for _ in range(2):
             x = nn.Dense(self.width, kernel_init=orthogonal(1.0))(x)
             x = nn.LayerNorm(1e-5)(x)
-            x = x * jnp.tanh(nn.softplus(x))  # Mish
+            x = mish(x)
         return x
+
+
+def mish(x: Array) -> Array:
+    """x tanh(log(1 + e^x)), by one exponential.
+
+    Misra, "Mish: A Self Regularized Non-Monotonic Activation Function" (2019),
+    arxiv.org/abs/1908.08681.
+    """
+    e = jnp.exp(jnp.minimum(x, 20.0))  # beyond, Mish is x
+    grown = e * (e + 2.0)
+    return x * (grown / (grown + 2.0))
 
 
 class Dynamics(nn.Module):

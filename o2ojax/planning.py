@@ -59,8 +59,9 @@ def mppi(
     """
     low, high = std_bounds
 
-    def search(mean: Array, std: Array, key: Key) -> Found:
-        key_sample, key_score = jax.random.split(key)
+    def refine(round_, found: Found) -> Found:
+        mean, std = found.mean, found.std
+        key_sample, key_score = jax.random.split(jax.random.fold_in(key, round_))
         noise = jax.random.normal(key_sample, (num_samples, *mean.shape))
         sampled = jnp.clip(mean[None] + std[None] * noise, -1.0, 1.0)
         plans = jnp.concatenate([sampled, proposals])
@@ -78,11 +79,14 @@ def mppi(
             weight=weight,
         )
 
-    def refine(round_, found: Found) -> Found:
-        return search(found.mean, found.std, jax.random.fold_in(key, round_))
-
-    first = search(mean, jnp.full(mean.shape, high), jax.random.fold_in(key, 0))
-    return jax.lax.fori_loop(1, jnp.int32(num_iterations), refine, first)
+    start = Found(
+        mean=mean,
+        std=jnp.full(mean.shape, high),
+        elites=jnp.zeros((num_elites, *mean.shape)),
+        weight=jnp.zeros(num_elites),
+    )
+    rounds = jnp.maximum(jnp.int32(num_iterations), 1)
+    return jax.lax.fori_loop(0, rounds, refine, start)
 
 
 def choose(found: Found, key: Key) -> Array:

@@ -46,6 +46,33 @@ def gaussian(distribution: Callable) -> tuple[Policy, Policy]:
     return memoryless(explore), memoryless(exploit)
 
 
+def noisy(choose: Callable, scale: Callable) -> Policy:
+    """Gaussian noise on what a rule chooses, clipped to [-1, 1].
+
+    Its memory, [] int32, is how many episodes have stopped where it plays.
+
+    Args:
+        choose: (obs [O]) -> action [A].
+        scale: (episodes that have stopped []) -> standard deviation of the noise, [].
+    """
+
+    def start(agent_state, opening, key):
+        del agent_state, opening, key
+        return jnp.int32(0)
+
+    def act(agent_state, num_stopped, obs, key):
+        del agent_state
+        action = choose(obs)
+        noise = scale(num_stopped) * jax.random.normal(key, action.shape)
+        return jnp.clip(action + noise, -1.0, 1.0), num_stopped
+
+    def remember(agent_state, num_stopped, transition):
+        del agent_state
+        return num_stopped + transition.last, transition
+
+    return Policy(start, act, remember)
+
+
 def uniform(action_dim: int) -> Policy:
     """Uniform noise in [-1, 1]."""
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 from o2ojax import learning, loop, replay
 from o2ojax.agents import base
-from o2ojax.types import Array, Env, Key, Recipe, Run, Transition
+from o2ojax.types import Env, EnvSpec, Key, Played, Recipe, Run, Transition
 
 # streams of a member's key
-INIT, OFFLINE, HAND_OVER, ONLINE, EVALUATE_OFFLINE, EVALUATE_ONLINE = range(6)
+INIT, OFFLINE, HAND_OVER, ONLINE, EVALUATE_OFFLINE, EVALUATE_ONLINE, FILM = range(7)
 
 
 class Sizes(NamedTuple):
@@ -80,7 +80,7 @@ class Programs(NamedTuple):
     first_round: (run, members, dataset, first) -> (Run, metrics [M]): the round with
                which the online phase begins.
     evaluate_offline, evaluate_online:
-               (run, members, dataset, step) -> returns [M, episodes].
+               (run, members, dataset, step) -> Played [M, episodes].
     healthy:   (run) -> [M], whether all that a member has learned is finite.
     """
 
@@ -114,13 +114,17 @@ def members(
     return Members(jnp.tile(keys, len(settings)), configs)
 
 
-def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
-    """Builds, jits and vmaps the phases of a run."""
+def recipes(
+    algorithm: base.Algorithm, spec: EnvSpec, sizes: Sizes
+) -> Callable[[Members, Transition | None], Recipe]:
+    """What makes a member, and the dataset, a Recipe. Called inside the trace.
+
+    The config's floats and the dataset are traced.
+    """
     plan = base.Plan(sizes.offline_updates, sizes.online_steps)
-    like = base.blank_transition(env.spec)
+    like = base.blank_transition(spec)
 
     def recipe_of(member: Members, dataset: Transition | None) -> Recipe:
-        """Called inside the trace: the config's floats and the dataset are traced."""
         horizon = algorithm.horizon(member.configs)
         known, offline_buffer = plan, replay.uniform.nothing()
         if dataset is not None:
@@ -143,7 +147,14 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
             replay.rewarded(store, sizes.reward_scale, sizes.reward_shift)
             for store in (offline_buffer, online_buffer)
         )
-        return algorithm.recipe(env.spec, member.configs, known, *stores)
+        return algorithm.recipe(spec, member.configs, known, *stores)
+
+    return recipe_of
+
+
+def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
+    """Builds, jits and vmaps the phases of a run."""
+    recipe_of = recipes(algorithm, env.spec, sizes)
 
     def begin(member, dataset):
         recipe = recipe_of(member, dataset)
@@ -206,7 +217,7 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
         stream = jax.random.fold_in(member.keys, EVALUATE_ONLINE)
         return evaluate(recipe.online, recipe.online_buffer, run, stream, step)
 
-    def evaluate(agent, buffer, run, stream, step) -> Array:
+    def evaluate(agent, buffer, run, stream, step) -> Played:
         key = jax.random.fold_in(stream, step)
         return loop.evaluate(env, agent.exploit, buffer, run, key, sizes.eval_episodes)
 

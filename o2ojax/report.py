@@ -32,10 +32,12 @@ COLUMNS = (
     "final score",
     "regret",
 )
+LAST_COLUMN = "return"  # where a score is something else
 WORDS = ("agent", "dataset", "budget")  # the columns that are no numbers
 NOTE = (
     "Scores are returns on our own tasks and data, scaled by D4RL's reference scores "
-    "where those exist: they are not D4RL scores. "
+    "where those exist: they are not D4RL scores. On tasks that can be done, the score "
+    "is the percentage of episodes whose last step leaves them done. "
     "Interquartile mean over members, 95% bootstrap interval. Budget: offline updates, "
     "online environment steps (and updates) of each member."
 )
@@ -104,27 +106,34 @@ def _read_curves(path: Path) -> statistics.Curves:
     damage = (OSError, ValueError, EOFError, KeyError, IndexError)
     try:
         with np.load(path, allow_pickle=False) as file:
-            curves = statistics.Curves(file["returns"], file["phase"], file["step"])
+            curves = statistics.Curves(
+                file["returns"], file["phase"], file["step"], file.get("success")
+            )
     except FileNotFoundError:
         raise UserError(f"{path.parent} is no run: no {path.name}") from None
     except (*damage, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     num_points = len(curves.returns) if curves.returns.ndim == 3 else -1
     if not curves.phase.shape == curves.step.shape == (num_points,):
-        shapes = ", ".join(str(field.shape) for field in curves)
+        shapes = ", ".join(str(field.shape) for field in curves[:3])
         raise UserError(
             f"{path}: returns, phase and step should be [point, member, episode], "
             f"[point] and [point]; they are {shapes}"
         )
     if curves.returns.dtype.kind != "f":
         raise UserError(f"{path}: returns are {curves.returns.dtype}, not floats")
+    if curves.success is not None and curves.success.shape != curves.returns.shape:
+        raise UserError(
+            f"{path}: success is {curves.success.shape}; it should be as returns,"
+            f" {curves.returns.shape}"
+        )
     if not np.isin("offline", curves.phase):
         raise UserError(f"{path} has no offline point")
     return curves
 
 
 def rows(summary: dict[str, Any], note: str = "") -> list[tuple[str, ...]]:
-    """The cells under COLUMNS: one row, or one for each hyper-parameter setting.
+    """The cells under COLUMNS and LAST_COLUMN: a row, or one for each setting.
 
     A note is added to the dataset, to tell apart runs that are the same but for more
     than a table has columns for.
@@ -145,6 +154,7 @@ def rows(summary: dict[str, Any], note: str = "") -> list[tuple[str, ...]]:
                 budget,
                 estimate(part["offline"]["score"]),
                 *(estimate(online.get(name)) for name in ("dip", "score", "regret")),
+                estimate((online or part["offline"]).get("return")),
             )
         )
     return cells
@@ -186,13 +196,19 @@ def estimate(figure: dict[str, Any] | None) -> str:
 def table(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> Table:
     """Budgets, scores, dips and regrets: a row per run, or per setting of a run."""
     result = Table(title=Text(NOTE), box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in COLUMNS:
+    columns = _columns(summaries)
+    for name in columns:
         justify = "left" if name in WORDS else "right"
         whole = name == "dataset"  # the numbers are broken at blanks instead
         result.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
     for row in _all_rows(summaries, notes):
-        result.add_row(*map(Text, row))
+        result.add_row(*map(Text, row[: len(columns)]))
     return result
+
+
+def _columns(summaries: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    told = any("return" in summary["offline"] for summary in summaries)
+    return (*COLUMNS, LAST_COLUMN) if told else COLUMNS
 
 
 def _all_rows(
@@ -205,8 +221,9 @@ def _all_rows(
 
 def markdown(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
     """The same table for a Markdown page."""
-    lines = [COLUMNS, ["---" if name in WORDS else "---:" for name in COLUMNS]]
-    lines += _all_rows(summaries, notes)
+    columns = _columns(summaries)
+    lines = [columns, ["---" if name in WORDS else "---:" for name in columns]]
+    lines += [row[: len(columns)] for row in _all_rows(summaries, notes)]
     return "\n".join([NOTE, "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
@@ -258,7 +275,7 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
         for phase, axes in panels.items():
             _draw_series(axes, *_track(series, phase), colour, dash, series.label)
     first = next(iter(panels.values()))
-    first.set_ylabel(SCORE_LABEL if reference.has_reference(env) else "return")
+    first.set_ylabel(_measure(results[0]))
     first.set_title(env, loc="left", fontweight="bold")
     handles, labels = first.get_legend_handles_labels()
     columns = 1 if max(map(len, labels)) > 60 else 2
@@ -271,6 +288,13 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
         frameon=False,
     )
     write_whole(Path(path), lambda unfinished: figure.savefig(unfinished, format="png"))
+
+
+def _measure(result: Result) -> str:
+    """What the scores of a run are."""
+    if result.curves.success is not None:
+        return "episodes that end in success [%]"
+    return SCORE_LABEL if reference.has_reference(result.config["env"]) else "return"
 
 
 def names(results: Sequence[Result]) -> list[str]:

@@ -28,11 +28,14 @@ class Curves(NamedTuple):
     returns: [P, M, episode]  undiscounted; NaN once a member died of NaN.
     phase:   [P]              "offline" or "online".
     step:    [P]              updates offline, environment steps per member online.
+    success: [P, M, episode]  1 where the last step left the task done, else 0, or NaN
+             as above; None where a task is never done.
     """
 
     returns: np.ndarray
     phase: np.ndarray
     step: np.ndarray
+    success: np.ndarray | None = None
 
 
 def interval(values: np.ndarray, num_resamples: int = 2000) -> dict[str, Any]:
@@ -62,13 +65,22 @@ def _iqm(values: np.ndarray) -> np.ndarray:
 
 
 def scores(curves: Curves, env: str) -> np.ndarray:
-    """Mean return over episodes, scaled by D4RL's reference scores where they exist.
+    """How well each member does: percent, where that can be said.
+
+    The share of episodes that end in success; where a task is never done, the mean
+    return, scaled by D4RL's reference scores if there are any.
 
     Returns:
         [P, M]
     """
-    mean = np.asarray(curves.returns, np.float64).mean(axis=2)
-    return np.asarray(reference.score(env, mean))
+    if curves.success is not None:
+        return 100 * np.asarray(curves.success, np.float64).mean(axis=2)
+    return np.asarray(reference.score(env, mean_return(curves)))
+
+
+def mean_return(curves: Curves) -> np.ndarray:
+    """Over episodes, [P, M]."""
+    return np.asarray(curves.returns, np.float64).mean(axis=2)
 
 
 def by_member(score: np.ndarray, phase: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
@@ -135,11 +147,15 @@ def summarise(
     Returns:
         "env", "physics", "simulator", "dataset", "agent", "members", "offline",
         "online" (where a point is online) and, where there is a population, "groups":
-        the same figures for each hyper-parameter setting.
+        the same figures for each hyper-parameter setting. Where scores are shares of
+        success, the mean "return" is there, too.
     Raises:
         UserError: the members are not seeds x settings.
     """
     achieved = by_member(scores(curves, config["env"]), curves.phase)
+    if curves.success is not None:  # then the score says nothing of the return
+        for phase, figures in achieved.items():
+            figures["return"] = mean_return(curves)[curves.phase == phase][-1]
     num_members = curves.returns.shape[1]
     whole = _intervals(achieved, slice(None))
     summary = {

@@ -52,7 +52,8 @@ def take_over(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
     state = jax.vmap(adopt)(state, job.members.configs)
     _check_shape(job, state, source)
     state = jax.tree.map(jnp.copy, state)  # a donated run holds no array twice
-    return Run(state, (), ()), Record(updates_taken=number)
+    store = job.programs.begin(job.members, job.dataset).replay  # theirs is not taken
+    return Run(state, store, ()), Record(updates_taken=number)
 
 
 def _adoption(job: Job, described: dict, source: Path) -> Callable:

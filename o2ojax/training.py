@@ -179,23 +179,25 @@ class Session:
         return at_start and sizes.first_round > 1
 
     def evaluate(self, run: Run) -> None:
-        """Plays fresh episodes with every member's judged policy, and notes returns."""
+        """Plays fresh episodes with every member's judged policy, and notes them."""
         job, record = self.job, self.record
         program = getattr(job.programs, f"evaluate_{record.phase}")
         arguments = (run, job.members, job.dataset, np.int32(record.step))
         compiled = self.compile(f"{record.phase} evaluation", program, arguments)
-        returns = np.array(compiled(*arguments))  # [M, episodes]
-        returns[[int(member) for member in record.dead]] = np.nan
-        record.points.append(
-            {"phase": record.phase, "step": record.step, "returns": returns.tolist()}
-        )
+        played = compiled(*arguments)._asdict()
+        told = {
+            name: np.array(values, np.float32)  # [M, episodes]
+            for name, values in played.items()
+            if np.size(values)
+        }
+        for values in told.values():
+            values[[int(member) for member in record.dead]] = np.nan
+        point = {name: values.tolist() for name, values in told.items()}
+        record.points.append({"phase": record.phase, "step": record.step} | point)
         workdir.save_returns(job.workdir, curves(record))
-        score = data.score(job.config.env, returns).mean(axis=1)
+        score = statistics.scores(curves(record), job.config.env)[-1]
         self.logs.write(
-            record.phase,
-            record.step,
-            number(job, record),
-            {"returns": returns, "score": score},
+            record.phase, record.step, number(job, record), told | {"score": score}
         )
         record.reached = record.phase == "online" and bool(
             (score >= job.config.online.until).any()

@@ -186,6 +186,18 @@ class Workers(NamedTuple):
     memory: Memory
 
 
+class Played(NamedTuple):
+    """What came of episodes that were played to judge a policy.
+
+    returns: [episode]  undiscounted.
+    success: [episode]  whether the last step left the task done; () where a task is
+             never done.
+    """
+
+    returns: Array
+    success: Any
+
+
 class Run(NamedTuple):
     """All that changes during a run: save this, and only this."""
 

@@ -111,7 +111,9 @@ def _commit() -> str:
 
 
 def save_returns(workdir: Path, curves: statistics.Curves) -> None:
-    """Writes `returns.npz`, whole."""
+    """Writes `returns.npz`, whole; without `success` where there is none."""
+    known = {name: x for name, x in curves._asdict().items() if x is not None}
     write_whole(
-        workdir / "returns.npz", lambda path: np.savez(path, **curves._asdict())
+        workdir / "returns.npz",
+        lambda path: np.savez(path, **known),
     )

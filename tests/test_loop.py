@@ -258,7 +258,7 @@ def evaluated(env, num_episodes, policy=None):
     run = Run(agent.init(KEY), buffer.init(), ())
     policy = policy or agent.exploit
     return jax.jit(
-        lambda key: loop.evaluate(env, policy, buffer, run, key, num_episodes)
+        lambda key: loop.evaluate(env, policy, buffer, run, key, num_episodes).returns
     )(KEY)
 
 
@@ -345,5 +345,5 @@ def test_an_evaluation_offers_its_policy_what_the_store_opens_with():
         lambda n: n[None],
     )
     run = Run(diary().init(KEY), buffer.init(), ())
-    returns = loop.evaluate(env, policy, buffer, run, KEY, 2)
+    returns = loop.evaluate(env, policy, buffer, run, KEY, 2).returns
     np.testing.assert_allclose(returns, [1.0, 1.0])  # 4 * 0.25

@@ -80,7 +80,7 @@ def test_rewards_are_transformed_alike_in_both_phases(programs):
     # 2 updates offline and 2 rounds of 3, each member in its own steps
     np.testing.assert_allclose(run.agent.sum, [8 * 10.0, 8 * 20.0])
     # returns are what the task pays
-    returns = programs.evaluate_online(run, MEMBERS, dataset, 0)
+    returns = programs.evaluate_online(run, MEMBERS, dataset, 0).returns
     np.testing.assert_array_equal(returns, np.full((2, 5), 3.0))
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from experiments.report import main
 from o2ojax import report, statistics
 from o2ojax.errors import UserError
+from o2ojax.workdir import save_returns
 
 SPEEDS = {
     "offline": {"updates": 200, "updates_per_second": 50.0},
@@ -44,7 +45,7 @@ def write_run(directory, config, curves):
     summary = statistics.summarise(config, curves, SPEEDS)
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "summary.json").write_text(json.dumps(summary, allow_nan=False))
-    np.savez(directory / "returns.npz", **curves._asdict())
+    save_returns(directory, curves)
     return directory
 
 

@@ -12,12 +12,12 @@ from o2ojax import config as settings
 @pytest.mark.parametrize("method", off2on_study.NAMES)
 def test_every_method_has_a_config_that_stands(method):
     found = off2on_study.get_config(f"{method}/hopper-random")
-    if method in off2on_study.FROM_CQL:
+    if method in off2on_study.STARTS_FROM:
         found.offline["from"] = "runs/some"
     settings.check(found)
     goes_online = method not in off2on_study.OFFLINE
     assert found.online.steps == (10_000 if goes_online else 0)
-    learns_offline = method not in (*off2on_study.FROM_CQL, "sac")
+    learns_offline = method not in (*off2on_study.STARTS_FROM, "sac")
     assert found.offline.updates == (20_000 if learns_offline else 0)
     assert (found.batch, found.seeds) == (128, 4)
 
@@ -37,8 +37,8 @@ def test_what_tells_the_methods_apart():
 
 
 def test_an_unknown_method_is_refused_before_anything_runs(capsys):
-    assert study.main(["--methods=off2on,sca"]) == 2
-    assert "sca" in capsys.readouterr().out
+    assert study.main(["off2on", "--methods=off2on,sca"]) == 2
+    assert "sca" in capsys.readouterr().err
 
 
 def test_a_run_that_fails_ends_the_study(monkeypatch, tmp_path):
@@ -49,7 +49,12 @@ def test_a_run_that_fails_ends_the_study(monkeypatch, tmp_path):
         return 1
 
     monkeypatch.setattr(command, "main", main)
-    options = ["--datasets=hopper-random", f"--workdir={tmp_path}", "--config.seeds=2"]
+    options = [
+        "off2on",
+        "--datasets=hopper-random",
+        f"--workdir={tmp_path}",
+        "--config.seeds=2",
+    ]
     assert study.main([*options, "--methods=cql,off2on"]) == 1
     [[first, override, workdir]] = seen
     assert first.endswith("off2on_study.py:cql/hopper-random")
@@ -77,11 +82,11 @@ def test_all_runs_end_in_figures_and_tables(monkeypatch, tmp_path):
         return 0
 
     monkeypatch.setattr(command, "main", main)
-    arguments = [f"--workdir={tmp_path}", f"--out={tmp_path / 'out'}"]
+    arguments = ["off2on", f"--workdir={tmp_path}", f"--out={tmp_path / 'out'}"]
     assert study.main([*arguments, "--datasets=counter-a"]) == 0
     cql = str(tmp_path / "counter-a" / "cql")
     assert {method for method, run in started_from.items() if run == cql} == set(
-        off2on_study.FROM_CQL
+        off2on_study.STARTS_FROM
     )
     assert is_png(tmp_path / "out" / "counter-a.png")
     table = (tmp_path / "out" / "table.md").read_text()
@@ -91,7 +96,7 @@ def test_all_runs_end_in_figures_and_tables(monkeypatch, tmp_path):
         [row] = [row for row in online.splitlines() if row.startswith(f"| {method} |")]
         assert f"{at[method] + 5:.1f} [" in row
     assert "Not run" not in table
-    for agent, method in study.AFTER_OFFLINE.items():
+    for agent, method in off2on_study.AFTER_OFFLINE.items():
         [row] = [row for row in offline.splitlines() if row.startswith(f"| {agent} |")]
         assert f"{at[method]:.1f} [" in row
 

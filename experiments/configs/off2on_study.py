@@ -10,7 +10,7 @@ every seed, offline; what starts from them names its run by `--config.offline.fr
     sac-ft-online   SAC from the first agent, the ring alone
 
 `awac` and `bcq` train themselves offline and go on online; `sac` begins with nothing;
-`bc`, `iql` and `td3_bc` stay offline. `python -m experiments.study` runs all of them.
+`bc`, `iql` and `td3_bc` stay offline. `python -m experiments.study off2on` runs all of them.
 Published losses and rates; networks of 64-64 (BCQ's 128-128), batches of 128, 4 actions
 in CQL's sums, 10 candidates where BCQ acts, 20k offline updates, 10k environment steps,
 four seeds. All methods go online in the rhythm of Off2OnRL, so that none has more
@@ -21,9 +21,26 @@ from experiments.configs import awac, bc, bcq, iql, off2on, sac, td3_bc
 from o2ojax.config import ConfigDict
 from o2ojax.errors import unknown
 
-FROM_CQL = ("off2on", "off2on-uniform", "off2on-1", "sac-ft", "sac-ft-online")
+DATASETS = tuple(
+    f"{env}-{kind}"
+    for env in ("halfcheetah", "hopper")
+    for kind in ("random", "medium-replay")
+)
+STARTS_FROM = dict.fromkeys(
+    ("off2on", "off2on-uniform", "off2on-1", "sac-ft", "sac-ft-online"), "cql"
+)
 OFFLINE = ("cql", "bc", "iql", "td3_bc")
-NAMES = ("cql", *FROM_CQL, "awac", "bcq", "sac", "bc", "iql", "td3_bc")
+NAMES = ("cql", *STARTS_FROM, "awac", "bcq", "sac", "bc", "iql", "td3_bc")
+# What an agent is called that has been offline, and the run that says how it fared.
+AFTER_OFFLINE = {
+    "bc": "bc",
+    "iql": "iql",
+    "td3_bc": "td3_bc",
+    "awac": "awac",
+    "bcq": "bcq",
+    "cql": "sac-ft",
+    "five cql agents as one": "cql",
+}
 FILES = {"awac": awac, "bc": bc, "bcq": bcq, "iql": iql, "sac": sac, "td3_bc": td3_bc}
 
 
@@ -36,7 +53,7 @@ def get_config(task: str = "off2on/hopper-medium-replay") -> ConfigDict:
     shrink(config)
     if name in OFFLINE:
         config.online.steps = 0
-    if name in (*FROM_CQL, "sac"):
+    if name in (*STARTS_FROM, "sac"):
         config.offline.updates = 0
     if name == "sac":
         config.dataset = ""

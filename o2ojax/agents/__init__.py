@@ -1,6 +1,6 @@
 """The algorithms, by name."""
 
-from o2ojax.agents import awac, bc, bcq, cql, iql, o2ac, off2on, sac, td3_bc
+from o2ojax.agents import awac, bc, bcq, cql, fowm, iql, o2ac, off2on, sac, td3_bc
 from o2ojax.agents.base import Algorithm, Plan
 from o2ojax.errors import unknown
 
@@ -9,6 +9,7 @@ AGENTS = {
     "bc": bc.ALGORITHM,
     "bcq": bcq.ALGORITHM,
     "cql": cql.ALGORITHM,
+    "fowm": fowm.ALGORITHM,
     "iql": iql.ALGORITHM,
     "o2ac": o2ac.ALGORITHM,
     "off2on": off2on.ALGORITHM,

@@ -57,6 +57,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_grad": (lambda x: x > 0, "positive"),
     "momentum": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
     "noise": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "termination": (lambda x: 0 <= x < float("inf"), "at least 0"),
     "iterations": (lambda x: x >= 1 and x == int(x), "a whole number, at least 1"),
     "horizon": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "num_samples": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),

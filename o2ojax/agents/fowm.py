@@ -37,7 +37,7 @@ class FOWMConfig:
     value: float = 0.1  # of Q and of V
     rho: float = 0.5
     expectile: float = 0.7  # 0.9
-    # the policy's
+    # the policy's, in-sample
     beta: float = 3.0
     max_weight: float = 100.0
     # planning
@@ -51,6 +51,10 @@ class FOWMConfig:
     num_proposals: int = static(51)  # of the policy, beside the samples
     num_elites: int = static(50)
     num_critics: int = static(5)
+    # options
+    by_mean: bool = static(False)  # acts by the mean of the plans, not by one of them
+    in_sample: bool = static(True)  # False: values and policy are learned as in TD-MPC
+    termination: float = static(0.0)  # weight of a model of the task's end; 0: has none
     latent_dim: int = static(50)
     encoder_width: int = static(256)
     width: int = static(512)
@@ -59,8 +63,8 @@ class FOWMConfig:
 class FOWMState(NamedTuple):
     """All that FOWM learns.
 
-    model:  the parameters of encoder, dynamics, reward, critic and value, by name,
-            under one optimiser.
+    model:  the parameters of encoder, dynamics, reward, critic and value (and alive, if
+            ends are modelled), by name, under one optimiser.
     actor:  the policy's.
     target: of encoder and critic, by name.
     step:   []  updates so far.
@@ -81,6 +85,7 @@ class Nets(NamedTuple):
     critic: networks.Ensemble
     value: networks.LatentValue
     actor: networks.LatentActor
+    alive: networks.LatentReward | None  # a logit of: the task goes on
 
 
 def nets_of(spec: EnvSpec, config: FOWMConfig) -> Nets:
@@ -93,6 +98,7 @@ def nets_of(spec: EnvSpec, config: FOWMConfig) -> Nets:
         critic=networks.Ensemble(one_critic, config.num_critics),
         value=networks.LatentValue(config.width),
         actor=networks.LatentActor(spec.action_dim, config.width),
+        alive=networks.LatentReward(config.width) if config.termination else None,
     )
 
 
@@ -125,10 +131,12 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
             critic=(z, action),
             value=(z,),
             actor=(z,),
+            alive=(z, action),
         )
         params = {
             name: net.init(keys[name], *inputs[name])
             for name, net in nets._asdict().items()
+            if net is not None
         }
         actor = params.pop("actor")
         return FOWMState(
@@ -149,68 +157,104 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         _, (before, after) = jax.lax.scan(step, z, actions.swapaxes(0, 1))
         return before.swapaxes(0, 1), after.swapaxes(0, 1)  # [B, H, Z] each
 
-    def update(state: FOWMState, batch: Batch, key: Key) -> tuple[FOWMState, Info]:
+    def noisy_action(actor, z: Array, noise: Array) -> Array:
+        """The policy's, with noise from standard normal draws [..., A] on it."""
+        action = nets.actor.apply(actor, z)
+        moved = action + jnp.clip(config.noise * noise, -0.3, 0.3)
+        # cut, but for the gradient
+        return moved + jax.lax.stop_gradient(jnp.clip(moved, -1.0, 1.0) - moved)
+
+    def value_of_next(params, state: FOWMState, z: Array, key: Key) -> Array:
+        """What comes after: V, of the data's actions, or TD-MPC's Q of the policy's."""
+        if config.in_sample:
+            return nets.value.apply(params["value"], z)
+        key_noise, key_pair = jax.random.split(key)
+        noise = jax.random.normal(key_noise, (*z.shape[:-1], spec.action_dim))
+        action = noisy_action(state.actor.params, z, noise)
+        q = nets.critic.apply(state.target["critic"], z, action)
+        return lower_of_two(q, two_of(key_pair, config.num_critics))
+
+    def model_loss(params, state: FOWMState, batch: Batch, key: Key):
+        """All of the world model, through imagined latent states."""
         data = batch.data  # [B, H]
-        key_value, key_actor = jax.random.split(key)
-        counts = decay * until_last(data.last)  # [B, H]
-
-        # World model: all of it, through imagined latent states, by one loss.
+        z, imagined = imagine(params, data.obs, data.action)
         seen = nets.encoder.apply(state.target["encoder"], data.next_obs)
+        reward = nets.reward.apply(params["reward"], z, data.action)
 
-        def model_loss(params):
-            z, imagined = imagine(params, data.obs, data.action)
-            consistency = jnp.square(imagined - seen).mean(axis=-1)
+        # Q: towards the value of what really came next, by the weights of this moment.
+        next_z = nets.encoder.apply(params["encoder"], data.next_obs)
+        next_value = value_of_next(params, state, next_z, key)
+        target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
+        target = jax.lax.stop_gradient(target)
+        q = nets.critic.apply(params["critic"], z, data.action)  # [E, B, H]
+        fixed = jax.lax.stop_gradient(z)
+        slow_q = nets.critic.apply(state.target["critic"], fixed, data.action)
 
-            reward = nets.reward.apply(params["reward"], z, data.action)
-            reward_error = jnp.square(reward - data.reward)
-
-            # Q: towards V of what really came next, by the weights of this moment.
-            next_z = nets.encoder.apply(params["encoder"], data.next_obs)
-            next_value = nets.value.apply(params["value"], next_z)
-            target = losses.td_target(
-                data.reward, data.discount, next_value, config.gamma
-            )
-            target = jax.lax.stop_gradient(target)
-            q = nets.critic.apply(params["critic"], z, data.action)  # [E, B, H]
-            q_error = jnp.square(q - target[None]).sum(axis=0)
-
+        terms = {
+            "consistency_loss": jnp.square(imagined - seen).mean(axis=-1),
+            "reward_loss": jnp.square(reward - data.reward),
+            "critic_loss": jnp.square(q - target[None]).sum(axis=0),
+        }
+        prices = {
+            "consistency_loss": config.consistency,
+            "reward_loss": config.reward,
+            "critic_loss": config.value,
+            "value_loss": config.value,
+            "termination_loss": config.termination,
+        }
+        if config.in_sample:
             # V: an upper expectile of Q over the actions in the data.
-            fixed = jax.lax.stop_gradient(z)
-            target_q = nets.critic.apply(state.target["critic"], fixed, data.action)
-            target_q = lower_of_two(target_q, two_of(key_value, config.num_critics))
             value = nets.value.apply(params["value"], z)
-            value_error = losses.expectile_loss(target_q - value, config.expectile)
+            error = lower_of_two(slow_q, two_of(key, config.num_critics)) - value
+            terms["value_loss"] = losses.expectile_loss(error, config.expectile)
+        if config.termination:
+            logit = nets.alive.apply(params["alive"], z, data.action)
+            terms["termination_loss"] = optax.sigmoid_binary_cross_entropy(
+                logit, data.discount
+            )
 
-            terms = {
-                "consistency_loss": (config.consistency, consistency),
-                "reward_loss": (config.reward, reward_error),
-                "critic_loss": (config.value, q_error),
-                "value_loss": (config.value, value_error),
-            }
-            summed = {
-                name: (counts * term).sum(axis=1) for name, (_, term) in terms.items()
-            }
-            loss = sum(weight * summed[name] for name, (weight, _) in terms.items())
-            loss = (batch.weight * loss).mean() / config.horizon
-            metrics = {name: term.mean() for name, term in summed.items()}
-            metrics |= {"q": q.mean(), "value": value.mean()}
-            error = (counts * jnp.abs(q - target[None]).sum(axis=0)).sum(axis=1)
-            return loss, (metrics, fixed, error)
+        counts = decay * until_last(data.last)  # [B, H]
+        summed = {name: (counts * term).sum(axis=1) for name, term in terms.items()}
+        loss = sum(prices[name] * term for name, term in summed.items())
+        loss = (batch.weight * loss).mean() / config.horizon
+        metrics = {name: term.mean() for name, term in summed.items()}
+        td_error = (counts * jnp.abs(q - target[None]).sum(axis=0)).sum(axis=1)
+        return loss, (metrics | {"q": q.mean()}, td_error, fixed, slow_q)
 
-        model, (metrics, z, td_error) = descend(optimiser, state.model, model_loss)
+    def imitation_loss(actor, model, z: Array, slow_q: Array, action: Array, key: Key):
+        """Imitates the data, the better actions more, in imagined states [B, H, Z]."""
+        q = lower_of_two(slow_q, two_of(key, config.num_critics))
+        advantage = q - nets.value.apply(model["value"], z)  # [B, H]
+        weight = losses.advantage_weight(advantage, config.beta, config.max_weight)
+        mean = nets.actor.apply(actor, z)
+        distance = jnp.square(mean - action).sum(axis=-1) / 2
+        # a mean over time, of later steps and of other episodes' too
+        loss = (decay * weight * distance).mean()
+        return loss, {"actor_loss": loss, "advantage": advantage.mean()}
 
-        # Actor: imitate the data, the better actions more, in imagined states.
-        q = nets.critic.apply(state.target["critic"], z, data.action)
-        q = lower_of_two(q, two_of(key_actor, config.num_critics))
-        advantage = q - nets.value.apply(model.params["value"], z)  # [B, H]
-        imitation = losses.advantage_weight(advantage, config.beta, config.max_weight)
+    def climbing_loss(actor, model, z: Array, key: Key):
+        """TD-MPC's: climbs Q by the policy's own actions."""
+        key_noise, key_pair = jax.random.split(key)
+        noise = jax.random.normal(key_noise, (*z.shape[:-1], spec.action_dim))
+        q = nets.critic.apply(model["critic"], z, noisy_action(actor, z, noise))
+        q = lower_of_two(q, two_of(key_pair, config.num_critics))
+        loss = -(decay * q).mean()
+        return loss, {"actor_loss": loss}
+
+    def update(state: FOWMState, batch: Batch, key: Key) -> tuple[FOWMState, Info]:
+        key_model, key_actor = jax.random.split(key)
+        model, (metrics, td_error, z, slow_q) = descend(
+            optimiser,
+            state.model,
+            lambda params: model_loss(params, state, batch, key_model),
+        )
 
         def actor_loss(params):
-            mean = nets.actor.apply(params, z)
-            distance = jnp.square(mean - data.action).sum(axis=-1) / 2
-            # a mean over time, of later steps and of other episodes' too
-            loss = (decay * imitation * distance).mean()
-            return loss, {"actor_loss": loss, "advantage": advantage.mean()}
+            if config.in_sample:
+                return imitation_loss(
+                    params, model.params, z, slow_q, batch.data.action, key_actor
+                )
+            return climbing_loss(params, model.params, z, key_actor)
 
         actor, actor_metrics = descend(optimiser, state.actor, actor_loss)
 
@@ -226,20 +270,22 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         """Searches from the plan in memory, [H, A]."""
         params, actor = state.model.params, state.actor.params
         key_policy, key_pair, key_search = jax.random.split(key, 3)
+
+        def alive(z, action):
+            if not config.termination:
+                return jnp.float32(1.0)
+            return jax.nn.sigmoid(nets.alive.apply(params["alive"], z, action))
+
         model = Model(
             next=lambda z, a: nets.dynamics.apply(params["dynamics"], z, a),
             reward=lambda z, a: nets.reward.apply(params["reward"], z, a),
             values=lambda z, a: nets.critic.apply(params["critic"], z, a),
-            alive=lambda z, a: jnp.float32(1.0),
+            alive=alive,
         )
         z = nets.encoder.apply(params["encoder"], obs)
 
-        def act(z, noise):
-            noise = jnp.clip(config.noise * noise, -0.3, 0.3)
-            return jnp.clip(nets.actor.apply(actor, z) + noise, -1.0, 1.0)
-
         def propose(z, noise):
-            action = act(z, noise)
+            action = noisy_action(actor, z, noise)
             return model.next(z, action), action
 
         shape = (config.num_proposals, config.horizon, spec.action_dim)
@@ -253,7 +299,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
                 model,
                 z,
                 plan,
-                lambda z: act(z, noise),
+                lambda z: noisy_action(actor, z, noise),
                 pair,
                 config.gamma,
                 config.penalty,
@@ -281,7 +327,8 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         def act(state, memory, obs, key):
             key_plan, key_choice, key_noise = jax.random.split(key, 3)
             found = plan(state, memory, obs, key_plan)
-            action = planning.choose(found, key_choice)[0]
+            chosen = planning.choose(found, key_choice)
+            action = (found.mean if config.by_mean else chosen)[0]
             if explores:
                 noise = jax.random.normal(key_noise, action.shape)
                 action = jnp.clip(action + found.std[0] * noise, -1.0, 1.0)

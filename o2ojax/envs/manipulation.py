@@ -42,7 +42,8 @@ SINK = 5e-6  # m, into the table, by its weight: placed so, the cube lies still
 NEAR = 0.05  # m, from the goal, where it counts as reached
 LIFT = 0.15  # m, above the table, where the cube counts as lifted
 
-# Seen in decimetres, dm/s, rad and rad/s: numbers of order one, as networks like them.
+# Seen, and rewarded, in decimetres, dm/s, rad and rad/s: numbers of order one, as
+# networks like them. In metres, a push would cost more effort than it earns.
 PER_METRE = 10.0
 PER_UNIT = np.float32([PER_METRE] * 8 + [1.0])  # the ninth coordinate is an angle
 
@@ -150,20 +151,20 @@ def lifted(sight: Sight) -> Array:
 
 
 def reach_reward(action: Array, sight: Sight) -> Array:
-    """-(|hand - goal| + 0.15 |a_xyz|^2)."""
-    return -(distance(sight.hand, sight.goal) + 0.15 * effort(action))
+    """-(|hand - goal| + 0.15 |a_xyz|^2), in dm."""
+    return -(PER_METRE * distance(sight.hand, sight.goal) + 0.15 * effort(action))
 
 
 def push_reward(action: Array, sight: Sight) -> Array:
-    """-(|cube - goal| + 0.15 |a_xyz|^2)."""
-    return -(distance(sight.cube, sight.goal) + 0.15 * effort(action))
+    """-(|cube - goal| + 0.15 |a_xyz|^2), in dm."""
+    return -(PER_METRE * distance(sight.cube, sight.goal) + 0.15 * effort(action))
 
 
 def lift_reward(action: Array, sight: Sight) -> Array:
-    """min(height, 0.15) - |hand - cube| / 100, the height over where the cube rests."""
+    """min(height, 1.5) - |hand - cube| / 100, in dm, over where the cube rests."""
     del action
-    height = sight.cube[..., 2] - REST
-    return jnp.minimum(height, LIFT) - distance(sight.hand, sight.cube) / 100
+    height = jnp.minimum(sight.cube[..., 2] - REST, LIFT)
+    return PER_METRE * (height - distance(sight.hand, sight.cube) / 100)
 
 
 def in_the_air(generator: np.random.Generator, cube: np.ndarray) -> np.ndarray:

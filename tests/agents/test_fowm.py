@@ -255,7 +255,9 @@ def test_a_high_price_leads_to_plans_that_the_critics_agree_on(start):
     """The choice with a price disagrees less, in the mean over many observations."""
 
     def choices(penalty):
-        config = dataclasses.replace(CONFIG, penalty=penalty, temperature=50.0)
+        config = dataclasses.replace(
+            CONFIG, penalty=penalty, temperature=50.0, num_samples=64
+        )
         agent = fowm.fowm(SPEC, config)
         keys = jax.random.split(KEY, 64)
         obs = jax.random.normal(KEY, (64, 3))
@@ -267,3 +269,126 @@ def test_a_high_price_leads_to_plans_that_the_critics_agree_on(start):
 
     free, priced = (np.asarray(jax.jit(choices)(x)).mean() for x in (0.0, 1000.0))
     assert priced < 0.9 * free
+
+
+def test_acting_by_the_mean_is_not_acting_by_an_elite(start):
+    """By the mean, actions lie closer together than by draws from the elites."""
+
+    def spread(by_mean):
+        config = dataclasses.replace(CONFIG, by_mean=by_mean, temperature=0.01)
+        act = jax.vmap(fowm.fowm(SPEC, config).exploit.act, (None, None, None, 0))
+        obs, keys = jnp.array([0.3, -1.0, 0.5]), jax.random.split(KEY, 64)
+        action, _ = jax.jit(act)(start, jnp.zeros((H, 2)), obs, keys)
+        return np.asarray(action).std(axis=0).mean()
+
+    assert spread(True) < 0.7 * spread(False)
+
+
+# TD-MPC's values and policy
+
+TDMPC = dataclasses.replace(CONFIG, in_sample=False)
+
+
+def draws(key):
+    """The noise [B, H, A] and the pair that a policy's value is asked with."""
+    key_noise, key_pair = jax.random.split(key)
+    noise = np.float64(jax.random.normal(key_noise, (B, H, 2)))
+    noise = np.clip(TDMPC.noise * noise, -0.3, 0.3)
+    return noise, np.asarray(fowm.two_of(key_pair, TDMPC.num_critics))
+
+
+def policy_q(critic, actor, z, noise, pair):
+    action = np.clip(by_hand_fowm.actor(actor, z) + noise, -1, 1)
+    return by_hand_fowm.critics(critic, z, action)[pair].min(0)
+
+
+def test_tdmpc_bootstraps_from_what_its_policy_would_do(start):
+    params, target, data = double((start.model.params, start.target, window(ENDS)))
+    noise, pair = draws(jax.random.split(KEY)[0])
+    seen, _, slow = by_hand_fowm.fixed(params, target, data, CONFIG, pair)
+    targets = []
+    for t in range(H):
+        z = by_hand_fowm.encoder(params["encoder"], data.next_obs[:, t])
+        actor = double(start.actor.params)
+        q = policy_q(target["critic"], actor, z, noise[:, t], pair)
+        targets.append(data.reward[:, t] + TDMPC.gamma * data.discount[:, t] * q)
+    held = seen, targets, slow
+    _, info = update(TDMPC, start, batch(ENDS), KEY)
+    expected = by_hand_fowm.terms(params, data, CONFIG, held).mean(1)[2]
+    np.testing.assert_allclose(info.metrics["critic_loss"], expected, rtol=1e-4)
+    assert "value_loss" not in info.metrics
+
+
+def test_tdmpcs_policy_climbs_the_critics(start):
+    data = double(window())
+    states = by_hand_fowm.imagine(double(start.model.params), data)
+    state, info = update(TDMPC, start, batch(), KEY)
+    critic = double(state.model.params["critic"])  # after the model's step
+    noise, pair = draws(jax.random.split(KEY)[1])
+
+    def loss(actor):
+        each = [
+            -(CONFIG.rho**t)
+            * policy_q(critic, actor, states[t], noise[:, t], pair).mean()
+            for t in range(H)
+        ]
+        return sum(each) / H
+
+    actor = double(start.actor.params)
+    np.testing.assert_allclose(info.metrics["actor_loss"], loss(actor), rtol=1e-4)
+    check_by_differences(gradient(state.actor), actor, loss)
+
+
+def test_tdmpc_leaves_v_alone(start):
+    state, _ = update(TDMPC, start, batch(), KEY)
+    slopes = gradient(state.model)
+    assert not any(np.any(x) for x in jax.tree.leaves(slopes["value"]))
+    assert any(np.any(x) for x in jax.tree.leaves(slopes["critic"]))
+
+
+# A model of the task's end
+
+ENDING = dataclasses.replace(CONFIG, termination=2.0)
+
+
+@pytest.fixture(scope="module")
+def ending():
+    return jax.jit(fowm.fowm(SPEC, ENDING).init)(KEY)
+
+
+def test_the_end_is_learned_by_cross_entropy(ending):
+    _, info = update(ENDING, ending, batch(ENDS), KEY)
+    counts = by_hand_fowm.counts(double(window(ENDS)), CONFIG.rho)
+    # every chance is 1/2 at birth
+    expected = np.log(2.0) * counts.sum(0).mean()
+    np.testing.assert_allclose(info.metrics["termination_loss"], expected, rtol=1e-5)
+
+
+def test_the_end_is_foreseen_after_learning_and_bounds_what_is_planned_for(ending):
+    """Windows that always end teach it, and then the plan's later steps are worth 0."""
+    ends = batch([(row, 0) for row in range(B)])
+    many = jax.jit(
+        lambda state: jax.lax.scan(
+            lambda s, k: (fowm.fowm(SPEC, ENDING).update(s, ends, k)[0], ()),
+            state,
+            jax.random.split(KEY, 300),
+        )[0]
+    )
+    state = many(ending)
+    nets, params = fowm.nets_of(SPEC, ENDING), state.model.params
+    data = ends.data
+    z = nets.encoder.apply(params["encoder"], data.obs[:, 0])
+    logit = nets.alive.apply(params["alive"], z, data.action[:, 0])
+    assert jax.nn.sigmoid(logit).max() < 0.3
+
+    def plan(state):
+        act = fowm.fowm(SPEC, ENDING).exploit.act
+        return act(state, jnp.zeros((H, 2)), data.obs[0, 0], KEY)[1]
+
+    born = state.model._replace(params=params | {"alive": ending.model.params["alive"]})
+    found = [np.asarray(jax.jit(plan)(s)) for s in (state, state._replace(model=born))]
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_without_it_there_is_no_such_network(start):
+    assert "alive" not in start.model.params

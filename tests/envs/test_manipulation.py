@@ -99,13 +99,13 @@ def test_the_hand_is_pulled_ahead_and_the_fingers_to_their_place(action, expecte
 @pytest.mark.parametrize(
     "name, action, seen, expected",
     [
-        # 0.5 m from the goal: -0.5 - 0.15 * (1 + 0.25)
-        ("reach", [1, 0, -0.5], sight((0.3, 0.4, 0.1), goal=(0, 0, 0.1)), -0.6875),
-        ("push", [1, 0, -0.5], sight(cube=(0.3, 0.4, 0), goal=(0, 0, 0)), -0.6875),
-        # 0.1 m above rest, 0.02 m from the hand: 0.1 - 0.0002
-        ("lift", [1, 1, 1, 1], sight((0, 0, 0.145), cube=(0, 0, 0.125)), 0.0998),
-        # higher than asked: 0.15 - 0
-        ("lift", [0, 0, 0, 1], sight((0, 0, 0.275), cube=(0, 0, 0.275)), 0.15),
+        # 5 dm from the goal: -5 - 0.15 * (1 + 0.25)
+        ("reach", [1, 0, -0.5], sight((0.3, 0.4, 0.1), goal=(0, 0, 0.1)), -5.1875),
+        ("push", [1, 0, -0.5], sight(cube=(0.3, 0.4, 0), goal=(0, 0, 0)), -5.1875),
+        # 1 dm above rest, 0.2 dm from the hand: 1 - 0.002
+        ("lift", [1, 1, 1, 1], sight((0, 0, 0.145), cube=(0, 0, 0.125)), 0.998),
+        # higher than asked: 1.5 - 0
+        ("lift", [0, 0, 0, 1], sight((0, 0, 0.275), cube=(0, 0, 0.275)), 1.5),
         ("reach_sparse", [1, 0, 0], sight(goal=(0, 0, 0.1)), 1.0),
         ("reach_sparse", [1, 0, 0], sight(goal=(0, 0, 0.2)), 0.0),
     ],

@@ -1,0 +1,32 @@
+"""FOWM (Feng et al., CoRL 2023) on locomotion and on manipulation.
+
+Half of the budget offline, half online: 500k and 500k decisions on locomotion, 25k and
+25k on manipulation; 128 windows of a batch come from the dataset and 128 from what was
+gathered. The authors learn when an episode ends, as many updates as it had steps: here
+after every 50 decisions on manipulation, where all episodes are so long, and after every
+1000 on locomotion.
+"""
+
+from o2ojax.config import RETURN_RANGE, ConfigDict, defaults
+from o2ojax.envs import manipulation
+
+
+def get_config(task: str = "hopper-medium-replay") -> ConfigDict:
+    """The defaults of `FOWMConfig`, and the authors' values where tasks differ."""
+    config = defaults("fowm", task)
+    config.replay.name = "symmetric"
+    config.eval.episodes = 20
+    if config.env in manipulation.TASKS:
+        config.agent.gamma = 0.95  # their 0.9 for each two: they repeat every action
+        config.agent.expectile = 0.9
+        config.agent.penalty = 1.0
+        config.agent.iterations = 6.0
+        config.offline.updates = config.online.steps = 25_000
+        config.online.round = config.online.warmup = 50
+        config.eval.every = config.checkpoint.every = 1_000
+    else:
+        config.reward.scale = RETURN_RANGE
+        config.offline.updates = config.online.steps = 500_000
+        config.online.round = config.online.warmup = 1_000
+        config.replay.capacity = 200_000
+    return config

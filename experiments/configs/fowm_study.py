@@ -1,0 +1,78 @@
+"""FOWM against its ablations, TD-MPC and IQL, sized for two CPU cores.
+
+The task is `NAME/DATASET`, as `fowm/lift-medium-replay`. `fowm-offline` trains the world
+models; what starts from them names its run by `--config.offline.from=`:
+
+    fowm           as published
+    fowm-lambda-0  no price for the critics' disagreement: lambda = 0
+    fowm-uniform   without balanced sampling: dataset and ring as one
+    fowm-lambdas   five values of lambda, as one job
+
+`tdmpc` learns its values and its policy as TD-MPC does and has no price; it begins
+offline, too, from the same data and in the same rhythm, as does `iql`.
+`python -m experiments.study fowm` runs all of them. Networks 128 wide, batches of 128,
+64 sampled and 8 proposed plans of which 8 are kept, two iterations, 5k offline updates,
+2.5k decisions online, four seeds.
+"""
+
+from experiments.configs import fowm, iql
+from o2ojax.config import ConfigDict
+from o2ojax.envs import manipulation
+from o2ojax.errors import unknown
+
+DATASETS = ("push-medium-replay", "lift-medium-replay", "hopper-medium-replay")
+STARTS_FROM = {
+    name: "fowm-offline"
+    for name in ("fowm", "fowm-lambda-0", "fowm-uniform", "fowm-lambdas")
+}
+OFFLINE = ()  # what is left out of figures and of the tables of online results
+NAMES = ("fowm-offline", *STARTS_FROM, "tdmpc", "iql")
+AFTER_OFFLINE = {name: name for name in ("fowm", "fowm-lambda-0", "tdmpc", "iql")}
+LAMBDAS = {True: (0.0, 0.3, 1.0, 3.0, 10.0), False: (0.0, 5.0, 20.0, 50.0)}
+
+
+def get_config(task: str = "fowm/lift-medium-replay") -> ConfigDict:
+    """Online, five evaluations of 20 episodes; on locomotion, three of 3."""
+    name, _, dataset = task.partition("/")
+    if name not in NAMES:
+        raise unknown("task", name, NAMES)
+    published = fowm.get_config(dataset)
+    config = iql.get_config(dataset) if name == "iql" else published
+    shrink(config, published.env in manipulation.TASKS)
+    if name == "iql":
+        config.agent.gamma = published.agent.gamma
+        config.agent.expectile = published.agent.expectile
+    if name in STARTS_FROM:
+        config.offline.updates = 0
+    if name == "fowm-offline":
+        config.online.steps = 0
+    if name == "fowm-lambda-0":
+        config.agent.penalty = 0.0
+    if name == "fowm-uniform":
+        config.replay.name = "uniform"
+    if name == "fowm-lambdas":
+        config.population.penalty = LAMBDAS[config.env in manipulation.TASKS]
+    if name == "tdmpc":
+        config.agent.in_sample = False
+        config.agent.penalty = 0.0
+    return config
+
+
+def shrink(config: ConfigDict, on_manipulation: bool) -> None:
+    """Cuts networks, batches and budgets down; all methods go online alike."""
+    config.seeds = 4
+    config.batch = 128
+    if config.algorithm == "fowm":
+        config.agent.encoder_width = config.agent.width = 128
+        config.agent.num_samples = 64
+        config.agent.num_proposals = config.agent.num_elites = 8
+        config.agent.iterations = 2.0
+    else:
+        config.agent.widths = (128, 128)
+    config.offline.updates = 5_000
+    config.online.steps = 2_500
+    config.online.round = config.online.warmup = 50
+    config.log.every = 250
+    config.eval.every = 500 if on_manipulation else 1_000
+    config.eval.episodes = 20 if on_manipulation else 3
+    config.checkpoint.every = 2_500
