@@ -1,4 +1,7 @@
-"""Tables and curves over runs: `python -m experiments.report RUN [RUN ...]`."""
+"""Tables and curves over runs: `python -m experiments.report RUN [RUN ...]`.
+
+And films: `python -m experiments.report RUN --video=FILE.gif`.
+"""
 
 import argparse
 import sys
@@ -20,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_table(results, options.markdown)
         for path in _draw(results, options.out):
             print(f"wrote {path}", file=sys.stderr)
+        if options.video:
+            shown = _film(results[0], options.video, options.member)
+            print(f"wrote {options.video}: {shown}", file=sys.stderr)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -44,9 +50,24 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--markdown", action="store_true", help="print the table in Markdown"
     )
+    parser.add_argument(
+        "--video",
+        type=Path,
+        metavar="FILE.gif",
+        help="film an episode of a run's agent, the member with the best final score",
+    )
+    parser.add_argument(
+        "--member", type=int, metavar="K", help="film this one instead, counted from 0"
+    )
     options = parser.parse_args(arguments)
     if options.out and options.out.suffix != ".png":
         parser.error(f"--out={options.out} should end in .png")
+    if options.video and options.video.suffix != ".gif":
+        parser.error(f"--video={options.video} should end in .gif")
+    if options.video and len(options.runs) > 1:
+        parser.error("--video films one run at a time")
+    if options.member is not None and not options.video:
+        parser.error("--member goes with --video")
     return options
 
 
@@ -71,6 +92,16 @@ def _draw(results: Sequence[report.Result], out: Path | None) -> list[Path]:
         paths.append(single or folder / f"curves-{env.replace('/', '-')}.png")
         report.draw(runs, paths[-1])
     return paths
+
+
+def _film(result: report.Result, path: Path, member: int | None) -> str:
+    """Films one episode; returns what it shows."""
+    from experiments.run import use_compilation_cache, warnings_in_one_line
+    from o2ojax import video  # these take seconds to import
+
+    use_compilation_cache()
+    with warnings_in_one_line():
+        return video.film(result, path, member)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Runs a study whole: `python -m experiments.study off2on`, or `fowm`.
 
-A study is a config of `experiments/configs/NAME_study.py` for each of its methods. Every
-run has a directory of its own and resumes by itself; a second call goes on where the
-first was stopped. Then one figure for each dataset, and one table.
+A study is a config of `experiments/configs/NAME_study.py` for each of its methods.
+Every run has a directory of its own and resumes by itself; a second call goes on where
+the first was stopped. Then one figure for each dataset, and one table.
 """
 
 import argparse

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from o2ojax import data, envs, replay, report, statistics, workdir
+from o2ojax import envs, replay, report, statistics, workdir
 from o2ojax.checkpoint import Checkpoints
 from o2ojax.errors import UserError
 from o2ojax.files import write_json

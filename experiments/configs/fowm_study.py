@@ -1,7 +1,7 @@
 """FOWM against its ablations, TD-MPC and IQL, sized for two CPU cores.
 
-The task is `NAME/DATASET`, as `fowm/lift-medium-replay`. `fowm-offline` trains the world
-models; what starts from them names its run by `--config.offline.from=`:
+The task is `NAME/DATASET`, as `fowm/lift-medium-replay`. `fowm-offline` trains the
+world models; what starts from them names its run by `--config.offline.from=`:
 
     fowm           as published
     fowm-lambda-0  no price for the critics' disagreement: lambda = 0

@@ -10,7 +10,7 @@ every seed, offline; what starts from them names its run by `--config.offline.fr
     sac-ft-online   SAC from the first agent, the ring alone
 
 `awac` and `bcq` train themselves offline and go on online; `sac` begins with nothing;
-`bc`, `iql` and `td3_bc` stay offline. `python -m experiments.study off2on` runs all of them.
+`bc`, `iql` and `td3_bc` stay offline. `python -m experiments.study off2on` runs all.
 Published losses and rates; networks of 64-64 (BCQ's 128-128), batches of 128, 4 actions
 in CQL's sums, 10 candidates where BCQ acts, 20k offline updates, 10k environment steps,
 four seeds. All methods go online in the rhythm of Off2OnRL, so that none has more
