@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks import flop as flops
 from benchmarks import timing
 from o2ojax import agents, envs, loop, population
-from o2ojax.agents import iql, off2on
+from o2ojax.agents import fowm, iql, off2on
 from o2ojax.envs import locomotion
 from o2ojax.files import write_json
 from o2ojax.replay import balanced, uniform
@@ -80,6 +80,7 @@ def bench_offline(name: str, num_members: int, windows: int) -> dict[str, Any]:
         "iql": lambda: flops.iql(env.spec, WIDTH, BATCH),
         "cql": lambda: flops.cql(env.spec, WIDTH, BATCH, NUM_ACTIONS),
         "off2on": lambda: NUM_AGENTS * flops.cql(env.spec, WIDTH, BATCH, NUM_ACTIONS),
+        "fowm": lambda: flops.fowm(env.spec, algorithm.config(), BATCH),
     }[name]()
     updates = max(8, int(UPDATES * flops.iql(env.spec, WIDTH, BATCH) / flop))
     each = updates // num_members
@@ -140,6 +141,36 @@ def bench_ensemble(windows: int, num_rows: int) -> dict[str, Any]:
         "rows": num_rows,
         "balanced_adds": timing.spread(taken["balanced"] / taken["learn"] - 1),
     } | shares(updates, flop, taken)
+
+
+def bench_planning(num_envs: int, iterations: int, windows: int) -> dict[str, Any]:
+    """FOWM's decisions for environments side by side, in one compiled call."""
+    spec = envs.make("halfcheetah", "mujoco").spec
+    config = fowm.FOWMConfig(iterations=float(iterations))
+    agent = fowm.fowm(spec, config)
+    state = jax.jit(agent.init)(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), num_envs)
+    obs = jax.random.normal(jax.random.key(2), (num_envs, spec.obs_dim))
+    blank = jnp.zeros((num_envs, config.horizon, spec.action_dim))
+    act = jax.jit(jax.vmap(agent.exploit.act, (None, 0, 0, 0)))
+    flop = num_envs * flops.plan(spec, config)
+    calls = max(1, int(2e10 / flop))
+
+    def plan():
+        memory = blank
+        for _ in range(calls):
+            _, memory = act(state, memory, obs, keys)
+        return memory
+
+    taken = timing.alternate({"plan": plan, "limit": timing.matrix_limit()}, windows)
+    limit = timing.MATRIX_FLOP * timing.MATRIX_REPEATS / taken["limit"]
+    return {
+        "envs": num_envs,
+        "iterations": iterations,
+        "milliseconds": timing.spread(1e3 * taken["plan"] / calls),
+        "flop_per_plan": flop,
+        "share_of_limit": timing.spread(calls * flop / taken["plan"] / limit),
+    }
 
 
 def shares(updates: int, flop: int, taken: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -303,7 +334,9 @@ def needed(compiled: Any) -> int:
 def show(results: dict[str, Any]) -> None:
     """Prints the tables."""
     console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table(title="updates: 256-256, batch 256, rows of halfcheetah's shape")
+    table = Table(
+        title="updates: the papers' networks, batch 256, rows of halfcheetah's shape"
+    )
     table.add_column("agent")
     for name in ("members", "updates/s in total", "share of the matrix limit"):
         table.add_column(name, justify="right")
@@ -317,6 +350,17 @@ def show(results: dict[str, Any]) -> None:
     console.print(table)
     adds = results["updates"][-1]["balanced_adds"]
     console.print(f"balanced replay adds {in_words(adds)} to the last, at 1M rows")
+    table = Table(title="fowm's planning, 563 plans of 5 steps, one call")
+    for name in ("iterations", "envs", "milliseconds", "share of the matrix limit"):
+        table.add_column(name, justify="right")
+    for row in results["planning"]:
+        table.add_row(
+            str(row["iterations"]),
+            str(row["envs"]),
+            f"{row['milliseconds']['median']:,.1f}",
+            in_words(row["share_of_limit"]),
+        )
+    console.print(table)
     table = Table(title="halfcheetah in the compiled loop with a policy")
     for name in ("members x envs", "steps/s", "rollout alone", "ratio"):
         table.add_column(name, justify="right")
@@ -375,7 +419,13 @@ def main() -> None:
             bench_offline("iql", 8, options.windows),
             bench_offline("cql", 1, options.windows),
             bench_offline("off2on", 1, options.windows),
+            bench_offline("fowm", 1, options.windows),
             bench_ensemble(options.windows, options.rows),
+        ],
+        "planning": [
+            bench_planning(num_envs, iterations, options.windows)
+            for iterations in (1, 6)
+            for num_envs in (1, 16)
         ],
         "env": [
             bench_env("halfcheetah", members, num_envs, options.windows)

@@ -8,6 +8,7 @@ passes forward, and back to the action.
 
 from typing import NamedTuple
 
+from o2ojax.agents.fowm import FOWMConfig
 from o2ojax.types import EnvSpec
 
 
@@ -72,3 +73,62 @@ def off2on(spec: EnvSpec, width: int, batch: int, num_agents: int) -> int:
     Q x 2                learn
     """
     return num_agents * cql(spec, width, batch, num_actions=0)
+
+
+class World(NamedTuple):
+    """FOWM's networks, multiplications of a forward pass through one row."""
+
+    encoder: int
+    dynamics: int
+    reward: int
+    critics: int
+    value: int
+    policy: int
+
+
+def world(spec: EnvSpec, config: FOWMConfig) -> World:
+    """Of a config's sizes."""
+    latent, width = config.latent_dim, config.width
+    joint = latent + spec.action_dim
+    one = passes(joint, 1, width).forward
+    return World(
+        encoder=(spec.obs_dim + latent) * config.encoder_width,
+        dynamics=passes(joint, latent, width).forward,
+        reward=one,
+        critics=config.num_critics * one,
+        value=passes(latent, 1, width).forward,
+        policy=passes(latent, spec.action_dim, width).forward,
+    )
+
+
+def fowm(spec: EnvSpec, config: FOWMConfig, batch: int) -> int:
+    """FOWM. All that reads imagined states leads gradients back into them.
+
+    encoder of the first observations      learn
+    encoders of the next ones, both        forward
+    dynamics, reward, critics, V(z)        learn, back to the latent state
+    target critics, V(z'), V(z) new        forward
+    policy                                 learn
+    """
+    net = world(spec, config)
+    first = spec.obs_dim * config.encoder_width
+    per_window = 3 * net.encoder - first
+    per_row = 3 * (net.dynamics + net.reward + net.critics + net.value)
+    per_row += 2 * net.encoder + net.critics + 2 * net.value
+    per_row += 3 * net.policy - config.latent_dim * config.width
+    return 2 * batch * (per_window + config.horizon * per_row)
+
+
+def plan(spec: EnvSpec, config: FOWMConfig) -> int:
+    """A decision of FOWM's.
+
+    proposals: policy and dynamics at every step, once
+    plans:     dynamics, reward and critics at every step; policy and critics at the
+               last state; in every iteration
+    """
+    net = world(spec, config)
+    proposals = config.num_proposals * config.horizon * (net.policy + net.dynamics)
+    each = config.horizon * (net.dynamics + net.reward + net.critics)
+    each += net.policy + net.critics
+    plans = config.num_samples + config.num_proposals
+    return 2 * (net.encoder + proposals + int(config.iterations) * plans * each)

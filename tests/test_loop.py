@@ -292,6 +292,23 @@ def test_episodes_of_different_lengths_are_each_counted_once():
     assert set(returns.tolist()) == {1.0, 3.0, 6.0, 10.0, 15.0}
 
 
+def test_success_is_asked_of_the_last_step_of_an_episode():
+    """Counts down to 0, and is done at 2: what was done and undone does not count."""
+
+    def played(goal):
+        env = sloped()._replace(success=lambda obs: obs[..., 0] == goal)
+        run = Run(diary().init(KEY), whole_ring(1).init(), ())
+        evaluate = lambda key: loop.evaluate(  # noqa: E731
+            env, diary().exploit, whole_ring(1), run, key, 40
+        )
+        return jax.jit(evaluate)(KEY)
+
+    assert not played(goal=2).success.any()
+    ended = played(goal=0)
+    assert ended.success.all()
+    assert set(ended.returns.tolist()) == {1.0, 3.0, 6.0, 10.0, 15.0}
+
+
 def test_an_evaluation_stops_with_its_last_episode():
     """Steps taken, of a time limit of 99: as many as the longest episode has."""
     steps = []

@@ -183,6 +183,7 @@ def test_the_table_has_a_row_per_setting_with_scores_and_budgets():
         *("iql, expectile=0.7", "counter-random", "1", "200, 100 (400)"),
         *("50.0 [50.0, 50.0]", "30.0 [30.0, 30.0]"),
         *("60.0 [60.0, 60.0]", "60.0 [60.0, 60.0]"),
+        "-",  # the return: it is the score
     )
     assert second[0] == "iql, expectile=0.9"
     text = printed(report.table([summary, alone]))
@@ -196,6 +197,36 @@ def test_the_markdown_table_has_the_cells_of_every_row():
     table = [line.split(" | ") for line in lines if line.startswith("|")]
     assert [len(line) for line in table] == [len(report.COLUMNS)] * 3
     assert "they are not D4RL scores" in lines[0]
+
+
+def test_where_a_task_can_be_done_the_score_is_how_often_and_the_return_is_told():
+    done = np.array([[[0, 0], [0, 1]], [[1, 0], [1, 1]], [[1, 1], [0, 1]]], np.float32)
+    measured = curves([[-9, -7], [-5, -3]], [[-2, -4]])._replace(success=done)
+    np.testing.assert_allclose(
+        statistics.scores(measured, "counter"), [[0, 50], [50, 100], [100, 50]]
+    )
+    summary = statistics.summarise(config(), measured, SPEEDS)
+    assert summary["offline"]["score"]["iqm"] == 75  # (50 + 100) / 2
+    assert summary["offline"]["return"]["iqm"] == -4  # (-5 - 3) / 2
+    assert summary["online"]["return"]["iqm"] == -3
+    [row] = report.rows(summary)
+    assert row[-1] == "-3.0 [-4.0, -2.0]"
+    assert "return" in printed(report.table([summary]))
+    other = statistics.summarise(config(), CURVES, SPEEDS)
+    header = report.markdown([other]).splitlines()[2]
+    assert "return" not in header
+    assert "return" in report.markdown([other, summary]).splitlines()[2]
+
+
+def test_successes_survive_the_disk_and_must_fit(tmp_path):
+    done = np.ones(CURVES.returns.shape, np.float32)
+    run = write_run(tmp_path / "run", config(), CURVES._replace(success=done))
+    np.testing.assert_array_equal(report.read(run).curves.success, done)
+    save_returns(run, CURVES._replace(success=done[:, :1]))
+    with pytest.raises(UserError, match="success is"):
+        report.read(run)
+    save_returns(run, CURVES)
+    assert report.read(run).curves.success is None
 
 
 def test_the_figure_is_written_whole_and_alone(tmp_path):
@@ -251,7 +282,7 @@ def pickled(run):
 
 
 def flat(run):
-    np.savez(run / "returns.npz", **CURVES._replace(returns=np.ones(5))._asdict())
+    save_returns(run, CURVES._replace(returns=np.ones(5)))
 
 
 def of_other_seeds(run):

@@ -364,3 +364,38 @@ def test_a_run_says_which_member_is_which(whole):
 def test_a_missing_config_file_is_named(capsys):
     assert command.main(["--config=nowhere.py"]) == 2
     assert "nowhere.py: there is no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "override, said",
+    [
+        ("--config.agent.horizon=0", "config.agent.horizon is 0; it must be at least"),
+        (
+            "--config.agent.horizon=51 --config.online.warmup=100",
+            "has an episode of 50 steps, shorter than the",
+        ),
+        ("--config.agent.num_elites=20", "config.agent.num_elites is 20, but only 8"),
+        ("--config.agent.penalty=-1", "config.agent.penalty is -1.0; it must be at"),
+        ("--config.population.penalty=1,-1", "config.population.penalty is -1.0"),
+        ("--config.agent.iterations=0.5", "it must be a whole number, at least 1"),
+        ("--config.agent.termination=-1", "config.agent.termination is -1.0"),
+        ("--config.replay.name=balanced", "learns from windows of 5"),
+        ("--config.replay.name=online", "learns from windows of 5"),
+        ("--config.dataset=hopper-medium-replay", "push"),
+    ],
+)
+def test_bad_input_to_a_planner_gets_one_clear_message(
+    override, said, tmp_path, capsys
+):
+    small = ["num_samples=8", "num_proposals=4", "num_elites=4"]
+    arguments = [
+        "--config=experiments/configs/fowm.py:push-medium-replay",
+        *(f"--config.agent.{size}" for size in small),
+        f"--workdir={tmp_path / 'new'}",
+        *override.split(),
+    ]
+    assert command.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "new" / "metrics.jsonl").exists()

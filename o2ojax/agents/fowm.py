@@ -51,13 +51,13 @@ class FOWMConfig:
     num_proposals: int = static(51)  # of the policy, beside the samples
     num_elites: int = static(50)
     num_critics: int = static(5)
-    # options
-    by_mean: bool = static(False)  # acts by the mean of the plans, not by one of them
-    in_sample: bool = static(True)  # False: values and policy are learned as in TD-MPC
-    termination: float = static(0.0)  # weight of a model of the task's end; 0: has none
     latent_dim: int = static(50)
     encoder_width: int = static(256)
     width: int = static(512)
+    # options
+    in_sample: bool = static(True)  # False: values and policy are learned as in TD-MPC
+    termination: float = static(0.0)  # weight of a model of the task's end; 0: has none
+    by_mean: bool = static(False)  # acts by the mean of the plans, not by one of them
 
 
 class FOWMState(NamedTuple):
@@ -154,7 +154,8 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
             after = nets.dynamics.apply(params["dynamics"], z, action)
             return after, (z, after)
 
-        _, (before, after) = jax.lax.scan(step, z, actions.swapaxes(0, 1))
+        steps = actions.swapaxes(0, 1)
+        _, (before, after) = jax.lax.scan(step, z, steps, unroll=config.horizon)
         return before.swapaxes(0, 1), after.swapaxes(0, 1)  # [B, H, Z] each
 
     def noisy_action(actor, z: Array, noise: Array) -> Array:
@@ -190,33 +191,26 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         fixed = jax.lax.stop_gradient(z)
         slow_q = nets.critic.apply(state.target["critic"], fixed, data.action)
 
+        consistency = jnp.square(imagined - seen).mean(axis=-1)
         terms = {
-            "consistency_loss": jnp.square(imagined - seen).mean(axis=-1),
-            "reward_loss": jnp.square(reward - data.reward),
-            "critic_loss": jnp.square(q - target[None]).sum(axis=0),
-        }
-        prices = {
-            "consistency_loss": config.consistency,
-            "reward_loss": config.reward,
-            "critic_loss": config.value,
-            "value_loss": config.value,
-            "termination_loss": config.termination,
+            "consistency_loss": config.consistency * consistency,
+            "reward_loss": config.reward * jnp.square(reward - data.reward),
+            "critic_loss": config.value * jnp.square(q - target[None]).sum(axis=0),
         }
         if config.in_sample:
             # V: an upper expectile of Q over the actions in the data.
             value = nets.value.apply(params["value"], z)
             error = lower_of_two(slow_q, two_of(key, config.num_critics)) - value
-            terms["value_loss"] = losses.expectile_loss(error, config.expectile)
+            value_error = losses.expectile_loss(error, config.expectile)
+            terms["value_loss"] = config.value * value_error
         if config.termination:
             logit = nets.alive.apply(params["alive"], z, data.action)
-            terms["termination_loss"] = optax.sigmoid_binary_cross_entropy(
-                logit, data.discount
-            )
+            surprise = optax.sigmoid_binary_cross_entropy(logit, data.discount)
+            terms["termination_loss"] = config.termination * surprise
 
         counts = decay * until_last(data.last)  # [B, H]
         summed = {name: (counts * term).sum(axis=1) for name, term in terms.items()}
-        loss = sum(prices[name] * term for name, term in summed.items())
-        loss = (batch.weight * loss).mean() / config.horizon
+        loss = (batch.weight * sum(summed.values())).mean() / config.horizon
         metrics = {name: term.mean() for name, term in summed.items()}
         td_error = (counts * jnp.abs(q - target[None]).sum(axis=0)).sum(axis=1)
         return loss, (metrics | {"q": q.mean()}, td_error, fixed, slow_q)

@@ -121,6 +121,7 @@ def test_every_term_and_the_models_gradient(start, ends):
     state, info = update(CONFIG, start, batch(ends), KEY)
 
     terms = by_hand_fowm.terms(params, data, CONFIG, held).mean(1)
+    terms *= CONFIG.consistency, CONFIG.reward, CONFIG.value, CONFIG.value
     names = ("consistency_loss", "reward_loss", "critic_loss", "value_loss")
     for name, term in zip(names, terms, strict=True):
         np.testing.assert_allclose(info.metrics[name], term, rtol=1e-4)
@@ -314,7 +315,7 @@ def test_tdmpc_bootstraps_from_what_its_policy_would_do(start):
         targets.append(data.reward[:, t] + TDMPC.gamma * data.discount[:, t] * q)
     held = seen, targets, slow
     _, info = update(TDMPC, start, batch(ENDS), KEY)
-    expected = by_hand_fowm.terms(params, data, CONFIG, held).mean(1)[2]
+    expected = CONFIG.value * by_hand_fowm.terms(params, data, CONFIG, held).mean(1)[2]
     np.testing.assert_allclose(info.metrics["critic_loss"], expected, rtol=1e-4)
     assert "value_loss" not in info.metrics
 
@@ -348,7 +349,7 @@ def test_tdmpc_leaves_v_alone(start):
 
 # A model of the task's end
 
-ENDING = dataclasses.replace(CONFIG, termination=2.0)
+ENDING = dataclasses.replace(CONFIG, termination=2.0, lr=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +361,7 @@ def test_the_end_is_learned_by_cross_entropy(ending):
     _, info = update(ENDING, ending, batch(ENDS), KEY)
     counts = by_hand_fowm.counts(double(window(ENDS)), CONFIG.rho)
     # every chance is 1/2 at birth
-    expected = np.log(2.0) * counts.sum(0).mean()
+    expected = ENDING.termination * np.log(2.0) * counts.sum(0).mean()
     np.testing.assert_allclose(info.metrics["termination_loss"], expected, rtol=1e-5)
 
 
