@@ -107,7 +107,11 @@ def bench_ensemble(windows: int, num_rows: int) -> dict[str, Any]:
     updates = 20
 
     def learner(make_store):
-        @functools.partial(jax.jit, donate_argnums=(1, 2))
+        @functools.partial(
+            jax.jit,
+            donate_argnums=(1, 2),
+            compiler_options=population.compiler_options(),
+        )
         def learn(dataset, state, replay):
             keys = jax.random.split(jax.random.key(0), updates)
             return loop.learn(agent, make_store(dataset), state, replay, keys)[:2]
@@ -152,7 +156,10 @@ def bench_planning(num_envs: int, iterations: int, windows: int) -> dict[str, An
     keys = jax.random.split(jax.random.key(1), num_envs)
     obs = jax.random.normal(jax.random.key(2), (num_envs, spec.obs_dim))
     blank = jnp.zeros((num_envs, config.horizon, spec.action_dim))
-    act = jax.jit(jax.vmap(agent.exploit.act, (None, 0, 0, 0)))
+    act = jax.jit(
+        jax.vmap(agent.exploit.act, (None, 0, 0, 0)),
+        compiler_options=population.compiler_options(),
+    )
     flop = num_envs * flops.plan(spec, config)
     calls = max(1, int(2e10 / flop))
 

@@ -78,9 +78,11 @@ class Checkpoints:
         except (ValueError, KeyError, OSError) as error:
             raise self._foreign(number, str(error).splitlines()[0]) from error
 
-    def restore(self, number: int, like: Tree) -> Tree:
+    def restore(self, number: int, like: Tree, part: bool = False) -> Tree:
         """The pytree of a checkpoint, shaped as `like`.
 
+        Args:
+            part: whether the checkpoint may hold more than `like` asks for.
         Raises:
             UserError: it holds other arrays than `like` asks for.
         """
@@ -88,12 +90,15 @@ class Checkpoints:
             name: np.empty(leaf.shape, leaf.dtype)
             for name, leaf in _named(like).items()
         }
-        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(wanted))
+        asked = None if part else wanted  # None: all that there is
+        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(asked))
         try:
             arrays = self._manager.restore(number, args=args).arrays
         except (ValueError, KeyError) as error:
             raise self._foreign(number, str(error).splitlines()[0]) from error
         for name, leaf in wanted.items():
+            if name not in arrays:
+                raise self._foreign(number, f"{name} is not there")
             if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
                 raise self._foreign(number, f"the shape of {name} differs")
         leaves, treedef = jax.tree_util.tree_flatten_with_path(like)

@@ -48,6 +48,7 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
             name="uniform",  # uniform | symmetric | balanced | online
             capacity=0,  # rows of the online ring; 0 keeps every step
             balanced=replay.balanced.Options()._asdict(),
+            windows=replay.windows.Options()._asdict(),
         ),
         offline={
             "updates": 1_000_000,
@@ -295,6 +296,8 @@ def _check_numbers(config: ConfigDict) -> None:
     _check_range("replay.balanced.lr", config.replay.balanced.lr)
     _check_range("replay.balanced.widths", config.replay.balanced.widths)
     _check_range("replay.balanced.temper", config.replay.balanced.temper)
+    for name in ("alpha", "beta"):
+        _check_range(f"replay.windows.{name}", config.replay.windows[name])
     for name in ("reward.scale", "reward.shift"):
         value = _get(config, name)
         if value != RETURN_RANGE and not abs(value) < float("inf"):
@@ -387,7 +390,7 @@ def _check_agent(kind: type, config: ConfigDict) -> None:
             raise unknown(f"hyper-parameter of {config.algorithm}", name, names)
     for name, value in config.agent.items():
         _check_range(f"agent.{name}", value)
-    _check_elites(config.agent)
+    _check_planner(config.agent)
     floats = {
         field.name
         for field in dataclasses.fields(kind)
@@ -407,12 +410,21 @@ def _check_agent(kind: type, config: ConfigDict) -> None:
             _check_range(f"population.{name}", value)
 
 
-def _check_elites(agent: ConfigDict) -> None:
-    """A planner cannot keep more plans than it makes."""
-    if (
-        "num_elites" in agent
-        and agent.num_elites > agent.num_samples + agent.num_proposals
-    ):
+def _check_planner(agent: ConfigDict) -> None:
+    """A planner keeps fewer plans than it makes, and one critic cannot disagree."""
+    if "num_elites" not in agent:
+        return
+    if agent.num_critics < 2:
+        raise UserError(
+            f"config.agent.num_critics is {agent.num_critics}; it must be at least 2:"
+            " plans pay for the disagreement of critics"
+        )
+    if not 0 < agent.min_std <= agent.max_std:
+        raise UserError(
+            f"config.agent.min_std is {agent.min_std} and max_std is {agent.max_std};"
+            " it must be 0 < min_std <= max_std"
+        )
+    if agent.num_elites > agent.num_samples + agent.num_proposals:
         raise UserError(
             f"config.agent.num_elites is {agent.num_elites}, but only"
             f" {agent.num_samples} samples and {agent.num_proposals} proposals are"

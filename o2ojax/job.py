@@ -117,6 +117,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
         reward_scale=scale,
         reward_shift=config.reward.shift,
         balanced=replay.balanced.Options(**config.replay.balanced),
+        windows=replay.windows.Options(**config.replay.windows),
     )
     members = population.members(
         settings.agent_config(config),

@@ -88,6 +88,17 @@ def each(function: Callable[..., Any], *inputs: Any) -> Any:
     return jax.lax.map(lambda inputs: function(*inputs), inputs)
 
 
+def in_turn(function: Callable[..., Any], numbers: int) -> Callable[..., Any]:
+    """The same function; on a CPU, if large, a batch of its calls is made one by one.
+
+    Args:
+        numbers: of its largest array. Batched, many of those would leave the cache.
+    """
+    if jax.default_backend() != "cpu" or numbers <= SLICE * 256:
+        return function
+    return jax.custom_batching.sequential_vmap(function)
+
+
 def follow(target: Params, params: Params, rate: Array) -> Params:
     """Moves target weights by `rate` of the way towards the weights."""
     return optax.incremental_update(params, target, rate)

@@ -38,7 +38,7 @@ def mppi(
     num_iterations: Array | int,
     temperature: Array | float,
     momentum: Array | float = 0.1,
-    std_bounds: tuple[float, float] = (0.05, 2.0),
+    std_bounds: tuple[Array | float, Array | float] = (0.05, 2.0),
 ) -> Found:
     """Refines a plan: sample around it, keep the best, refit, repeat.
 

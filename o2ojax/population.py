@@ -4,6 +4,7 @@ A member is a key and a config. Every program maps one member's pure function ov
 population; the dataset is the one argument that all members share.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ class Sizes(NamedTuple):
     batch:             rows of a batch.
     replay:            name of the online store.
     balanced:          its options, where it is the balanced one.
+    windows:           of the stores that hand out windows.
     capacity:          rows of the online ring.
     eval_episodes:     of each member, at each evaluation.
     reward_scale, reward_shift: reward = scale * raw + shift, in every batch.
@@ -51,6 +53,7 @@ class Sizes(NamedTuple):
     reward_shift: float
     first_round: int = 1
     balanced: replay.balanced.Options = replay.balanced.Options()
+    windows: replay.windows.Options = replay.windows.Options()
 
     @property
     def transitions_per_round(self) -> int:
@@ -129,7 +132,7 @@ def recipes(
         known, offline_buffer = plan, replay.uniform.nothing()
         if dataset is not None:
             rows = sizes.batch * algorithm.batches(member.configs)
-            offline_buffer = replay.offline(dataset, rows, horizon)
+            offline_buffer = replay.offline(dataset, rows, horizon, sizes.windows)
             known = plan._replace(
                 obs_mean=dataset.obs.mean(axis=0), obs_std=dataset.obs.std(axis=0)
             )
@@ -142,6 +145,7 @@ def recipes(
             sizes.balanced,
             horizon,
             sizes.num_envs,
+            sizes.windows,
         )
         stores = (
             replay.rewarded(store, sizes.reward_scale, sizes.reward_shift)
@@ -233,6 +237,25 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
     )
 
 
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """What makes XLA's code faster here; {} where it does not know these options.
+
+    On a CPU, its library for products may have the products, and nothing else: sums
+    over features, as in LayerNorm, are slow there.
+    """
+    options = {
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+    }
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(jnp.negative, compiler_options=options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
+
+
 def over_members(
     one: Callable, in_axes: tuple, donate: bool = False, sized: bool = False
 ) -> Callable:
@@ -250,5 +273,6 @@ def over_members(
     return jax.jit(
         many,
         donate_argnums=(0,) if donate else (),
+        compiler_options=compiler_options(),
         static_argnums=(len(in_axes),) if sized else (),
     )

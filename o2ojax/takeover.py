@@ -45,7 +45,7 @@ def take_over(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
     num_taken = len(described["seeds"]) * int(
         np.prod([len(values) for values in described["population"].values()])
     )
-    taken = checkpoints.restore(number, _shape(job, described, num_taken))
+    taken = checkpoints.restore(number, _shape(job, described, num_taken), part=True)
     checkpoints.close()
     index = np.array(_sources(job, described, num_taken, source))
     state = jax.tree.map(lambda leaf: leaf[index], taken.agent)

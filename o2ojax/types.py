@@ -6,7 +6,8 @@ Axis letters, used in every shape comment of the package:
     E  members of an ensemble          N  rows of a dataset or of a ring
     W  environments of one member      T  time
     O  observation, A  action          H  transitions of a window
-    K  actions compared in one state   L  dimensions of a latent variable
+    K  actions or plans compared       L  dimensions of a latent variable
+    Z  dimensions of a latent state    P  plans that a policy proposes
 """
 
 from collections.abc import Callable
@@ -49,7 +50,7 @@ class Batch(NamedTuple):
     """What a store hands out.
 
     data:    Transition, [B], or [B, H] for windows, or [task, B] for tasks.
-    weight:  [B]  importance weights of the critics' errors; 1 where unused.
+    weight:  [B]  importance weights, of critics' errors or of a model's; 1 if unused.
     index:   [B]  rows of the store, for `Buffer.reweigh`.
     context: Transition for agents that infer their task, () for the others.
     metrics: what the store tells of itself, told beside what the update tells.
@@ -190,8 +191,8 @@ class Played(NamedTuple):
     """What came of episodes that were played to judge a policy.
 
     returns: [episode]  undiscounted.
-    success: [episode]  whether the last step left the task done; () where a task is
-             never done.
+    success: [episode]  whether the last step left the task done (and not, as others
+             count, whether any step did); () where a task is never done.
     """
 
     returns: Array

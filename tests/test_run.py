@@ -375,6 +375,9 @@ def test_a_missing_config_file_is_named(capsys):
             "has an episode of 50 steps, shorter than the",
         ),
         ("--config.agent.num_elites=20", "config.agent.num_elites is 20, but only 8"),
+        ("--config.agent.num_critics=1", "config.agent.num_critics is 1; it must be"),
+        ("--config.agent.max_std=0.01", "it must be 0 < min_std <= max_std"),
+        ("--config.replay.windows.alpha=-1", "config.replay.windows.alpha is -1.0"),
         ("--config.agent.penalty=-1", "config.agent.penalty is -1.0; it must be at"),
         ("--config.population.penalty=1,-1", "config.population.penalty is -1.0"),
         ("--config.agent.iterations=0.5", "it must be a whole number, at least 1"),
@@ -399,3 +402,30 @@ def test_bad_input_to_a_planner_gets_one_clear_message(
     assert said in error
     assert "Traceback" not in error
     assert not (tmp_path / "new" / "metrics.jsonl").exists()
+
+
+def test_a_planner_learns_offline_and_another_run_takes_it_online(tmp_path):
+    """World models whose store has priorities; two prices of disagreement online."""
+    tiny = {"encoder_width": 8, "width": 8, "latent_dim": 4, "horizon": 2}
+    tiny |= {"num_samples": 6, "num_proposals": 2, "num_elites": 4, "iterations": 1}
+    arguments = [
+        "--config=experiments/configs/fowm.py:lift-medium-replay",
+        *(f"--config.agent.{name}={size}" for name, size in tiny.items()),
+        *("--config.batch=8", "--config.seeds=2", "--config.eval.episodes=2"),
+        *(f"--config.{name}.every=50" for name in ("eval", "checkpoint", "log")),
+    ]
+    offline = ["--config.offline.updates=50", "--config.online.steps=0"]
+    online = ["--config.offline.updates=0", "--config.online.steps=50"]
+    prices = ["--config.population.penalty=0,5"]
+    first, then = tmp_path / "offline", tmp_path / "online"
+    assert run(first, *offline, base=arguments) == 0
+    online.append(f"--config.offline.from={first}")
+    assert run(then, *online, *prices, base=arguments) == 0
+    summary = json.loads((then / "summary.json").read_text())
+    assert summary["members"] == 4 and len(summary["groups"]) == 2
+    assert 0 <= summary["online"]["score"]["iqm"] <= 100  # percent that succeed
+    assert summary["online"]["return"]["iqm"] != summary["online"]["score"]["iqm"]
+    assert summary["offline"]["updates"] == 50
+    with np.load(then / "returns.npz") as kept:
+        assert set(np.unique(kept["success"])) <= {0.0, 1.0}
+        assert kept["success"].shape == kept["returns"].shape == (2, 4, 2)

@@ -4,10 +4,15 @@ Feng et al., "Finetuning Offline World Models in the Real World", CoRL 2023,
 arxiv.org/abs/2310.16029. The world model is that of TD-MPC (Hansen, Wang and Su 2022,
 arxiv.org/abs/2203.04955); its values come from the data's actions alone, by expectile
 regression, as in IQL; and it acts by planning for the imagined return less the
-disagreement of five critics, offline and online alike. Where the paper and its code
-differ, this is the code.
+disagreement of five critics, offline and online alike.
+
+Where the paper and its code differ, this is the code, but for three things: the two
+critics that value a plan's end are drawn once for a decision, not in every round of its
+search; a plan whose score is NaN is worth less than all others, not 0; and targets move
+at updates 2, 4, 6, not 1, 3, 5.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -25,37 +30,40 @@ from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Policy
 
 @base.config
 class FOWMConfig:
-    """Defaults are the authors' for hopper; their values for xArm are beside them."""
+    """Defaults are the authors' for hopper. All floats are traced."""
 
     lr: float = 3e-4
-    gamma: float = 0.99  # 0.9
+    gamma: float = 0.99  # xArm: 0.9
     target_rate: float = 0.01  # at every second update
     max_grad: float = 10.0  # global norm, of the model's gradient and of the policy's
-    # the model's loss: weights of its terms, and of later steps
+    # the model's loss: weights of its terms
     consistency: float = 20.0
     reward: float = 0.5
     value: float = 0.1  # of Q and of V
-    rho: float = 0.5
-    expectile: float = 0.7  # 0.9
-    # the policy's, in-sample
+    rho: float = 0.5  # a step later counts so much of the one before
+    expectile: float = 0.7  # xArm: 0.9
+    # the policy's
     beta: float = 3.0
     max_weight: float = 100.0
     # planning
-    penalty: float = 20.0  # lambda, the price of the critics' disagreement; 1
-    iterations: float = 1.0  # 6
-    temperature: float = 0.5
+    penalty: float = 20.0  # lambda, the price of the critics' disagreement; xArm: 1
+    iterations: float = 1.0  # xArm: 6
+    temperature: float = 0.5  # multiplies: the higher, the more the best plan counts
     momentum: float = 0.1
+    min_std: float = 0.05  # of the samples
+    max_std: float = 2.0
     noise: float = 0.05  # of the policy, in its proposals and in the last value
-    horizon: int = static(5)
     num_samples: int = static(512)
     num_proposals: int = static(51)  # of the policy, beside the samples
     num_elites: int = static(50)
+    # sizes
+    horizon: int = static(5)  # of windows, and of plans
     num_critics: int = static(5)
     latent_dim: int = static(50)
     encoder_width: int = static(256)
     width: int = static(512)
     # options
-    in_sample: bool = static(True)  # False: values and policy are learned as in TD-MPC
+    in_sample: bool = static(True)  # False: TD-MPC's values and policy, `climbing_loss`
     termination: float = static(0.0)  # weight of a model of the task's end; 0: has none
     by_mean: bool = static(False)  # acts by the mean of the plans, not by one of them
 
@@ -89,7 +97,7 @@ class Nets(NamedTuple):
 
 
 def nets_of(spec: EnvSpec, config: FOWMConfig) -> Nets:
-    """The networks of the paper."""
+    """The networks of the paper, and of the option `termination`."""
     one_critic = networks.LatentValue(config.width, jax.nn.initializers.zeros)
     return Nets(
         encoder=networks.Encoder(config.latent_dim, config.encoder_width),
@@ -102,8 +110,16 @@ def nets_of(spec: EnvSpec, config: FOWMConfig) -> Nets:
     )
 
 
+def rows_of(windows):
+    """The steps of windows, all first ones before all second ones: [B, H] to [H B].
+
+    Networks are asked about rows: the compiler sums over their features faster so.
+    """
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), windows)
+
+
 def lower_of_two(values: Array, pair: Array) -> Array:
-    """The lower estimate of two critics: [E, ...] and [2] to [...]."""
+    """The lower estimate of a pair [2] among values [E, ...]: [...]."""
     return values[pair].min(axis=0)
 
 
@@ -112,13 +128,88 @@ def two_of(key: Key, num: int) -> Array:
     return jax.random.choice(key, num, (2,), replace=False)
 
 
+def noisy_action(
+    nets: Nets, config: FOWMConfig, actor: Params, z: Array, noise: Array
+) -> Array:
+    """The policy's action, and noise of standard normal draws [..., A], cut at 0.3."""
+    action = nets.actor.apply(actor, z)
+    moved = action + jnp.clip(config.noise * noise, -0.3, 0.3)
+    # within the bounds, and straight through for gradients
+    return moved + jax.lax.stop_gradient(jnp.clip(moved, -1.0, 1.0) - moved)
+
+
+def search(
+    spec: EnvSpec,
+    config: FOWMConfig,
+    state: FOWMState,
+    memory: Array,
+    obs: Array,
+    key: Key,
+) -> planning.Found:
+    """Plans from what is left of the last plan, memory [H, A]."""
+    nets = nets_of(spec, config)
+    params, actor = state.model.params, state.actor.params
+    key_policy, key_pair, key_search = jax.random.split(key, 3)
+
+    def alive(z, action):
+        if not config.termination:
+            return jnp.float32(1.0)
+        return jax.nn.sigmoid(nets.alive.apply(params["alive"], z, action))
+
+    world = Model(
+        next=lambda z, a: nets.dynamics.apply(params["dynamics"], z, a),
+        reward=lambda z, a: nets.reward.apply(params["reward"], z, a),
+        values=lambda z, a: nets.critic.apply(params["critic"], z, a),
+        alive=alive,
+    )
+    z = nets.encoder.apply(params["encoder"], obs)
+
+    def propose(z, noise):
+        action = noisy_action(nets, config, actor, z, noise)
+        return world.next(z, action), action
+
+    shape = (config.num_proposals, config.horizon, spec.action_dim)
+    noise = jax.random.normal(key_policy, shape)
+    proposals = jax.vmap(lambda noise: jax.lax.scan(propose, z, noise)[1])(noise)
+    pair = two_of(key_pair, config.num_critics)
+
+    def score(plan, key):
+        noise = jax.random.normal(key, (spec.action_dim,))
+        return planning.imagined_return(
+            world,
+            z,
+            plan,
+            lambda z: noisy_action(nets, config, actor, z, noise),
+            pair,
+            config.gamma,
+            config.penalty,
+        )
+
+    return planning.mppi(
+        score,
+        memory,
+        proposals,
+        key_search,
+        num_samples=config.num_samples,
+        num_elites=config.num_elites,
+        num_iterations=config.iterations,
+        temperature=config.temperature,
+        momentum=config.momentum,
+        std_bounds=(config.min_std, config.max_std),
+    )
+
+
 def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     nets = nets_of(spec, config)
     optimiser = optax.chain(
         optax.clip_by_global_norm(config.max_grad), optax.adam(config.lr)
     )
-    decay = config.rho ** jnp.arange(config.horizon)[None]  # [1, H]
+    decay = config.rho ** jnp.arange(config.horizon)  # [H]
+    num_plans = config.num_samples + config.num_proposals
+    plan = learning.in_turn(
+        functools.partial(search, spec), num_plans * config.num_critics * config.width
+    )
 
     def init(key: Key) -> FOWMState:
         keys = dict(zip(Nets._fields, jax.random.split(key, len(nets)), strict=True))
@@ -147,23 +238,21 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         )
 
     def imagine(params, obs: Array, actions: Array) -> tuple[Array, Array]:
-        """From the first of obs [B, H, O] on: z_0 ... z_{H-1} and z_1 ... z_H."""
-        z = nets.encoder.apply(params["encoder"], obs[:, 0])
+        """From the first of obs [B, H, O] on: z_0 ... z_{H-1} and z_1 ... z_H, rows."""
+        z = nets.encoder.apply(params["encoder"], jax.tree.map(lambda x: x[:, 0], obs))
 
         def step(z, action):
             after = nets.dynamics.apply(params["dynamics"], z, action)
             return after, (z, after)
 
         steps = actions.swapaxes(0, 1)
+        # unrolled, gradients of the same weights are summed as they come
         _, (before, after) = jax.lax.scan(step, z, steps, unroll=config.horizon)
-        return before.swapaxes(0, 1), after.swapaxes(0, 1)  # [B, H, Z] each
+        return before.reshape(-1, z.shape[-1]), after.reshape(-1, z.shape[-1])
 
-    def noisy_action(actor, z: Array, noise: Array) -> Array:
-        """The policy's, with noise from standard normal draws [..., A] on it."""
-        action = nets.actor.apply(actor, z)
-        moved = action + jnp.clip(config.noise * noise, -0.3, 0.3)
-        # cut, but for the gradient
-        return moved + jax.lax.stop_gradient(jnp.clip(moved, -1.0, 1.0) - moved)
+    def later(rows: Array) -> Array:
+        """What steps count for, by rows: rho^t, [H B]."""
+        return jnp.repeat(decay, len(rows) // config.horizon)
 
     def value_of_next(params, state: FOWMState, z: Array, key: Key) -> Array:
         """What comes after: V, of the data's actions, or TD-MPC's Q of the policy's."""
@@ -171,23 +260,32 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
             return nets.value.apply(params["value"], z)
         key_noise, key_pair = jax.random.split(key)
         noise = jax.random.normal(key_noise, (*z.shape[:-1], spec.action_dim))
-        action = noisy_action(state.actor.params, z, noise)
+        action = noisy_action(nets, config, state.actor.params, z, noise)
         q = nets.critic.apply(state.target["critic"], z, action)
         return lower_of_two(q, two_of(key_pair, config.num_critics))
 
     def model_loss(params, state: FOWMState, batch: Batch, key: Key):
-        """All of the world model, through imagined latent states."""
-        data = batch.data  # [B, H]
-        z, imagined = imagine(params, data.obs, data.action)
+        """All of the world model, through imagined latent states.
+
+        sum_t rho^t [ 20 (z_{t+1} - h'(s_{t+1}))^2 + 0.5 (R - r_t)^2
+                      + 0.1 sum_e (Q_e - r_t - gamma V(h(s_{t+1})))^2
+                      + 0.1 L_expectile(min_2 Q' - V) ] / H,  z_{t+1} = d(z_t, a_t)
+
+        A prime marks a target network; V and h in Q's target are today's. The logged
+        terms carry their weights.
+        """
+        z, imagined = imagine(params, batch.data.obs, batch.data.action)
+        data = rows_of(batch.data)
         seen = nets.encoder.apply(state.target["encoder"], data.next_obs)
         reward = nets.reward.apply(params["reward"], z, data.action)
 
-        # Q: towards the value of what really came next, by the weights of this moment.
+        # Q: towards the value of what really came next.
         next_z = nets.encoder.apply(params["encoder"], data.next_obs)
         next_value = value_of_next(params, state, next_z, key)
         target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
         target = jax.lax.stop_gradient(target)
-        q = nets.critic.apply(params["critic"], z, data.action)  # [E, B, H]
+        q = nets.critic.apply(params["critic"], z, data.action)  # [E, H B]
+        # The targets' view of the data, for V here and for the actor afterwards.
         fixed = jax.lax.stop_gradient(z)
         slow_q = nets.critic.apply(state.target["critic"], fixed, data.action)
 
@@ -198,7 +296,8 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
             "critic_loss": config.value * jnp.square(q - target[None]).sum(axis=0),
         }
         if config.in_sample:
-            # V: an upper expectile of Q over the actions in the data.
+            # V: an upper expectile of Q over the actions in the data. (Out of sample,
+            # the key is `value_of_next`'s.)
             value = nets.value.apply(params["value"], z)
             error = lower_of_two(slow_q, two_of(key, config.num_critics)) - value
             value_error = losses.expectile_loss(error, config.expectile)
@@ -208,31 +307,46 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
             surprise = optax.sigmoid_binary_cross_entropy(logit, data.discount)
             terms["termination_loss"] = config.termination * surprise
 
-        counts = decay * until_last(data.last)  # [B, H]
-        summed = {name: (counts * term).sum(axis=1) for name, term in terms.items()}
+        counts = decay[:, None] * until_last(batch.data.last).T  # [H, B]
+
+        def over_time(term):
+            return (counts * term.reshape(counts.shape)).sum(axis=0)
+
+        summed = {name: over_time(term) for name, term in terms.items()}
         loss = (batch.weight * sum(summed.values())).mean() / config.horizon
         metrics = {name: term.mean() for name, term in summed.items()}
-        td_error = (counts * jnp.abs(q - target[None]).sum(axis=0)).sum(axis=1)
+        td_error = over_time(jnp.abs(q - target[None]).sum(axis=0))
         return loss, (metrics | {"q": q.mean()}, td_error, fixed, slow_q)
 
     def imitation_loss(actor, model, z: Array, slow_q: Array, action: Array, key: Key):
-        """Imitates the data, the better actions more, in imagined states [B, H, Z]."""
+        """Imitates the data, the better actions more, in imagined states, rows [Z].
+
+        -min(exp(beta (min_2 Q' - V)), 100) log N(a; pi(z), 1), but for a constant.
+        """
         q = lower_of_two(slow_q, two_of(key, config.num_critics))
-        advantage = q - nets.value.apply(model["value"], z)  # [B, H]
+        advantage = q - nets.value.apply(model["value"], z)
         weight = losses.advantage_weight(advantage, config.beta, config.max_weight)
         mean = nets.actor.apply(actor, z)
         distance = jnp.square(mean - action).sum(axis=-1) / 2
-        # a mean over time, of later steps and of other episodes' too
-        loss = (decay * weight * distance).mean()
+        # As in the authors' code: a mean over time, of other episodes' steps, too, and
+        # without importance weights.
+        loss = (later(z) * weight * distance).mean()
         return loss, {"actor_loss": loss, "advantage": advantage.mean()}
 
     def climbing_loss(actor, model, z: Array, key: Key):
-        """TD-MPC's: climbs Q by the policy's own actions."""
+        """TD-MPC's: climbs Q by the policy's own actions.
+
+        All else stays as it is in FOWM: the networks and coefficients, five critics of
+        which two are asked, targets of encoder and critics, an end's value of 0, a mean
+        over H steps. TD-MPC has two critics, bootstraps at ends, and sums over H + 1.
+        """
         key_noise, key_pair = jax.random.split(key)
         noise = jax.random.normal(key_noise, (*z.shape[:-1], spec.action_dim))
-        q = nets.critic.apply(model["critic"], z, noisy_action(actor, z, noise))
+        q = nets.critic.apply(
+            model["critic"], z, noisy_action(nets, config, actor, z, noise)
+        )
         q = lower_of_two(q, two_of(key_pair, config.num_critics))
-        loss = -(decay * q).mean()
+        loss = -(later(z) * q).mean()
         return loss, {"actor_loss": loss}
 
     def update(state: FOWMState, batch: Batch, key: Key) -> tuple[FOWMState, Info]:
@@ -243,10 +357,12 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
             lambda params: model_loss(params, state, batch, key_model),
         )
 
+        action = rows_of(batch.data.action)
+
         def actor_loss(params):
             if config.in_sample:
                 return imitation_loss(
-                    params, model.params, z, slow_q, batch.data.action, key_actor
+                    params, model.params, z, slow_q, action, key_actor
                 )
             return climbing_loss(params, model.params, z, key_actor)
 
@@ -260,67 +376,19 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         state = FOWMState(model, actor, target, step)
         return state, Info(metrics | actor_metrics, td_error)
 
-    def plan(state: FOWMState, memory: Array, obs: Array, key: Key) -> planning.Found:
-        """Searches from the plan in memory, [H, A]."""
-        params, actor = state.model.params, state.actor.params
-        key_policy, key_pair, key_search = jax.random.split(key, 3)
-
-        def alive(z, action):
-            if not config.termination:
-                return jnp.float32(1.0)
-            return jax.nn.sigmoid(nets.alive.apply(params["alive"], z, action))
-
-        model = Model(
-            next=lambda z, a: nets.dynamics.apply(params["dynamics"], z, a),
-            reward=lambda z, a: nets.reward.apply(params["reward"], z, a),
-            values=lambda z, a: nets.critic.apply(params["critic"], z, a),
-            alive=alive,
-        )
-        z = nets.encoder.apply(params["encoder"], obs)
-
-        def propose(z, noise):
-            action = noisy_action(actor, z, noise)
-            return model.next(z, action), action
-
-        shape = (config.num_proposals, config.horizon, spec.action_dim)
-        noise = jax.random.normal(key_policy, shape)
-        proposals = jax.vmap(lambda noise: jax.lax.scan(propose, z, noise)[1])(noise)
-        pair = two_of(key_pair, config.num_critics)
-
-        def score(plan, key):
-            noise = jax.random.normal(key, (spec.action_dim,))
-            return planning.imagined_return(
-                model,
-                z,
-                plan,
-                lambda z: noisy_action(actor, z, noise),
-                pair,
-                config.gamma,
-                config.penalty,
-            )
-
-        return planning.mppi(
-            score,
-            memory,
-            proposals,
-            key_search,
-            num_samples=config.num_samples,
-            num_elites=config.num_elites,
-            num_iterations=config.iterations,
-            temperature=config.temperature,
-            momentum=config.momentum,
-        )
-
     def start(state, opening, key) -> Array:
         del state, opening, key
         return jnp.zeros((config.horizon, spec.action_dim))
 
     def acting(explores: bool) -> Policy:
-        """To judge, the chosen plan's first action; to explore, with noise on it."""
+        """The chosen plan's first action; to explore, with noise of the search's std.
+
+        The choice is a draw, also when judged.
+        """
 
         def act(state, memory, obs, key):
             key_plan, key_choice, key_noise = jax.random.split(key, 3)
-            found = plan(state, memory, obs, key_plan)
+            found = plan(config, state, memory, obs, key_plan)
             chosen = planning.choose(found, key_choice)
             action = (found.mean if config.by_mean else chosen)[0]
             if explores:
@@ -340,7 +408,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
 def recipe(
     spec: EnvSpec, config: FOWMConfig, plan: base.Plan, offline_buffer, online_buffer
 ) -> Recipe:
-    """FOWM goes on online as it was offline, from half old and half new windows."""
+    """FOWM goes on online as it was offline; the dataset keeps its priorities."""
     del plan
     agent = fowm(spec, config)
 

@@ -1,12 +1,16 @@
 """reach, push and lift: a gripper, a cube and a table, after FOWM's simulated arm.
 
 Feng et al., "Finetuning Offline World Models in the Real World" (2023),
-arxiv.org/abs/2310.16029. Actions, what is rewarded, what counts as success and the 50
-decisions of an episode follow its tasks; the scene is our own, is seen as numbers, and
-no action is repeated. A name that ends in `_sparse` is the same task, earning 1 for
-each decision that leaves it done and 0 for every other.
+arxiv.org/abs/2310.16029. Actions and what counts as success follow its tasks; the scene
+is our own, and is seen as numbers. An episode has 50 decisions: theirs has 50 steps,
+too, but repeats every action once. Rewards have their terms, with distances in
+decimetres, so that effort weighs a tenth of theirs, and without the bonuses of their
+lift. A name that ends in `_sparse` is the same task, earning 1 for each decision that
+leaves it done and 0 for every other.
 
-A task does not end when it is done, nor at the time limit: it is to be kept done.
+A task does not end when it is done, nor at the time limit: it is to be kept done, and
+success is asked of an episode's last state. The authors count an episode that is done
+at any step.
 """
 
 import functools

@@ -13,13 +13,28 @@ WARNINGS = {
     " it draws evenly from the dataset and the ring instead",
 }
 
-__all__ = ["BUFFERS", "WARNINGS", "balanced", "make", "offline", "rewarded", "uniform"]
+__all__ = [
+    "BUFFERS",
+    "OF_WINDOWS",
+    "WARNINGS",
+    "balanced",
+    "make",
+    "offline",
+    "rewarded",
+    "uniform",
+    "windows",
+]
 
 
-def offline(dataset: Transition, batch: int, horizon: int = 0) -> Buffer:
+def offline(
+    dataset: Transition,
+    batch: int,
+    horizon: int = 0,
+    of_windows: windows.Options = windows.Options(),  # noqa: B008
+) -> Buffer:
     """The store of an offline phase: of windows, where the agent needs a horizon."""
     if horizon:
-        return windows.offline(dataset, horizon, batch)
+        return windows.offline(dataset, horizon, batch, of_windows)
     return uniform.offline(dataset, batch)
 
 
@@ -32,6 +47,7 @@ def make(
     options: balanced.Options = balanced.Options(),  # noqa: B008
     horizon: int = 0,
     num_envs: int = 1,
+    of_windows: windows.Options = windows.Options(),  # noqa: B008
 ) -> Buffer:
     """The store of an online phase.
 
@@ -45,6 +61,7 @@ def make(
         options: of the balanced store.
         horizon: transitions of the windows to hand out; 0 for single transitions.
         num_envs: environments whose transitions arrive in turn.
+        of_windows: options of a store of windows.
     Raises:
         UserError: for an unknown name, or a store that needs the missing dataset.
     """
@@ -65,8 +82,8 @@ def make(
     if name == "balanced":
         return balanced.balanced(dataset, capacity, batch, options)
     if horizon:
-        of_windows = {"uniform": windows.union, "symmetric": windows.symmetric}
-        return of_windows[name](dataset, capacity, batch, horizon, num_envs)
+        make_store = {"uniform": windows.union, "symmetric": windows.symmetric}[name]
+        return make_store(dataset, capacity, batch, horizon, num_envs, of_windows)
     from_data = {"uniform": uniform.union, "symmetric": uniform.symmetric}
     return from_data[name](dataset, capacity, batch)
 

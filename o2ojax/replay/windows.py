@@ -1,13 +1,14 @@
 """Stores of windows: H transitions in a row, drawn by priority.
 
 A window begins at any row and reads on. What lies beyond the end of its first episode
-is there, but no loss may count it: see `until_last`. A window of the ring is drawn only
-once all of it has been written.
+is there, and `until_last` tells it from what a loss should count. A window of the ring
+is drawn only once all of it has been written.
 
 Schaul et al., "Prioritized Experience Replay" (2016), arxiv.org/abs/1511.05952, as Feng
 et al., "Finetuning Offline World Models in the Real World" (2023),
 arxiv.org/abs/2310.16029, use it: chances P ~ p^alpha, weights ~ P^-beta, the largest
-of each part of a batch being 1; what is new enters with the highest p so far.
+of each part of a batch being 1; what is new enters with the highest p of its part.
+Draws are with replacement and stratified; theirs are independent.
 """
 
 from typing import NamedTuple
@@ -25,7 +26,7 @@ HIGHEST, LEAST = 1e4, 1e-6  # of an error; and what is added to one
 
 
 class Options(NamedTuple):
-    """Defaults are FOWM's.
+    """What a config may set. Defaults are FOWM's.
 
     alpha: how much priorities count; 0 draws evenly.
     beta:  how much of that the weights take back; 1 takes back all.
@@ -48,12 +49,10 @@ class Windows(NamedTuple):
 
     priorities: p^alpha of the windows that begin at each row, by the name of the part.
     rows:       what the member gathered; () in a store that nothing is added to.
-    entry:      []  p^alpha that new windows enter with: the highest so far.
     """
 
     priorities: dict[str, Sums]
     rows: Ring | tuple[()]
-    entry: Array
 
 
 def until_last(last: Array) -> Array:
@@ -75,7 +74,7 @@ def keep(online: Windows, offline: Windows) -> Windows:
         name: tree if name == "ring" else sums.change(tree, rows, known)
         for name, tree in online.priorities.items()
     }
-    return online._replace(priorities=priorities, entry=offline.entry)
+    return online._replace(priorities=priorities)
 
 
 def offline(
@@ -100,7 +99,14 @@ def offline(
     return _windows(parts, dataset, 0, 1, horizon, options)._replace(add=add)
 
 
-def union(dataset, capacity, batch, horizon, num_envs, options=Options()) -> Buffer:  # noqa: B008
+def union(
+    dataset: Transition,
+    capacity: int,
+    batch: int,
+    horizon: int,
+    num_envs: int,
+    options: Options = Options(),  # noqa: B008
+) -> Buffer:
     """The dataset and the ring as one store. Arguments as those of `symmetric`."""
     capacity = size(capacity, horizon, num_envs)
     parts = {"both": Part(0, len(dataset.reward) + capacity, batch)}
@@ -131,7 +137,7 @@ def symmetric(
 
 
 def size(capacity: int, horizon: int, num_envs: int) -> int:
-    """Rows of a ring of so many complete windows: the same of every environment."""
+    """Rows of a ring of so many complete windows, as many of every environment."""
     rows = capacity + (horizon - 1) * num_envs
     return -(-rows // num_envs) * num_envs
 
@@ -154,7 +160,6 @@ def _windows(
         return Windows(
             {name: sums.build(known[p.first : p.end]) for name, p in parts.items()},
             ring.empty(like, capacity) if capacity else (),
-            jnp.float32(1.0),
         )
 
     def add(store: Windows, fresh: Transition) -> Windows:
@@ -162,10 +167,13 @@ def _windows(
         count, num = store.rows.count, len(fresh.reward)
         row = count - reach + jnp.arange(num + reach)
         complete = (row >= 0) & (row < count + num - reach)
+        tree = store.priorities[ring_part]
+        highest = tree[0].max()
+        entry = jnp.where(highest > 0, highest, 1.0)  # the first of all enter with 1
         tree = sums.change(
-            store.priorities[ring_part],
+            tree,
             num_old - parts[ring_part].first + row % capacity,
-            jnp.where(complete, store.entry, 0.0),
+            jnp.where(complete, entry, 0.0),
         )
         return store._replace(
             priorities=store.priorities | {ring_part: tree},
@@ -205,9 +213,7 @@ def _windows(
                 store.priorities[name], batch.index[mine] - part.first, found[mine]
             )
             at += part.num
-        return store._replace(
-            priorities=priorities, entry=jnp.maximum(store.entry, found.max())
-        )
+        return store._replace(priorities=priorities)
 
     def opening(store, task, key) -> tuple[()]:
         del store, task, key

@@ -293,7 +293,8 @@ TDMPC = dataclasses.replace(CONFIG, in_sample=False)
 def draws(key):
     """The noise [B, H, A] and the pair that a policy's value is asked with."""
     key_noise, key_pair = jax.random.split(key)
-    noise = np.float64(jax.random.normal(key_noise, (B, H, 2)))
+    noise = jax.random.normal(key_noise, (H * B, 2))  # by rows, time first
+    noise = np.float64(noise).reshape(H, B, 2).swapaxes(0, 1)
     noise = np.clip(TDMPC.noise * noise, -0.3, 0.3)
     return noise, np.asarray(fowm.two_of(key_pair, TDMPC.num_critics))
 

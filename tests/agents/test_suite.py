@@ -56,6 +56,8 @@ ONLINE_ONLY = {
     ("fowm", "iterations"),
     ("fowm", "temperature"),
     ("fowm", "momentum"),
+    ("fowm", "min_std"),
+    ("fowm", "max_std"),
     ("fowm", "noise"),
 }
 # Floats of an option that is off.

@@ -98,7 +98,7 @@ def test_without_errors_all_windows_have_the_same_chance():
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_errors_are_bounded_and_the_highest_is_what_new_windows_enter_with():
+def test_errors_are_bounded_and_new_windows_enter_with_the_highest_of_their_part():
     store = windows.symmetric(DATASET, 12, BATCH, HORIZON, num_envs=2)
     replay = store.add(store.init(), rows(100 + np.arange(8)))
     batch = store.sample(replay, KEY)[1]
@@ -106,16 +106,17 @@ def test_errors_are_bounded_and_the_highest_is_what_new_windows_enter_with():
     row = int(batch.index[0])
     error[np.asarray(batch.index) == row] = 1e6
     replay = store.reweigh(replay, batch, told(error))
-    np.testing.assert_allclose(replay.entry, 1e4**0.6, rtol=1e-5)
     np.testing.assert_allclose(
         by_row(replay.priorities["data"])[row], 1e4**0.6, rtol=1e-5
     )
     before = by_row(replay.priorities["ring"])
+    highest = before.max()
+    assert 0 < highest < 1  # all of the ring's errors are small
     replay = store.add(replay, rows(200 + np.arange(2)))
     after = by_row(replay.priorities["ring"])
     entered = np.flatnonzero((after > 0) & (before == 0))
     np.testing.assert_array_equal(entered, [4, 5])
-    np.testing.assert_allclose(after[entered], 1e4**0.6, rtol=1e-5)
+    np.testing.assert_allclose(after[entered], highest, rtol=1e-5)
 
 
 @pytest.mark.parametrize("num_envs", [1, 2])
@@ -152,7 +153,6 @@ def test_the_dataset_keeps_its_priorities_when_the_agent_goes_online():
         kept = windows.keep(store.init(), learned)
         np.testing.assert_array_equal(by_row(kept.priorities[name])[:NUM_OLD], expected)
         np.testing.assert_array_equal(by_row(kept.priorities[name])[NUM_OLD:], 0.0)
-        assert kept.entry == learned.entry
 
 
 def test_halves_are_weighed_each_for_itself_and_the_union_as_one():
