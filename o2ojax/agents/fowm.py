@@ -138,67 +138,6 @@ def noisy_action(
     return moved + jax.lax.stop_gradient(jnp.clip(moved, -1.0, 1.0) - moved)
 
 
-def search(
-    spec: EnvSpec,
-    config: FOWMConfig,
-    state: FOWMState,
-    memory: Array,
-    obs: Array,
-    key: Key,
-) -> planning.Found:
-    """Plans from what is left of the last plan, memory [H, A]."""
-    nets = nets_of(spec, config)
-    params, actor = state.model.params, state.actor.params
-    key_policy, key_pair, key_search = jax.random.split(key, 3)
-
-    def alive(z, action):
-        if not config.termination:
-            return jnp.float32(1.0)
-        return jax.nn.sigmoid(nets.alive.apply(params["alive"], z, action))
-
-    world = Model(
-        next=lambda z, a: nets.dynamics.apply(params["dynamics"], z, a),
-        reward=lambda z, a: nets.reward.apply(params["reward"], z, a),
-        values=lambda z, a: nets.critic.apply(params["critic"], z, a),
-        alive=alive,
-    )
-    z = nets.encoder.apply(params["encoder"], obs)
-
-    def propose(z, noise):
-        action = noisy_action(nets, config, actor, z, noise)
-        return world.next(z, action), action
-
-    shape = (config.num_proposals, config.horizon, spec.action_dim)
-    noise = jax.random.normal(key_policy, shape)
-    proposals = jax.vmap(lambda noise: jax.lax.scan(propose, z, noise)[1])(noise)
-    pair = two_of(key_pair, config.num_critics)
-
-    def score(plan, key):
-        noise = jax.random.normal(key, (spec.action_dim,))
-        return planning.imagined_return(
-            world,
-            z,
-            plan,
-            lambda z: noisy_action(nets, config, actor, z, noise),
-            pair,
-            config.gamma,
-            config.penalty,
-        )
-
-    return planning.mppi(
-        score,
-        memory,
-        proposals,
-        key_search,
-        num_samples=config.num_samples,
-        num_elites=config.num_elites,
-        num_iterations=config.iterations,
-        temperature=config.temperature,
-        momentum=config.momentum,
-        std_bounds=(config.min_std, config.max_std),
-    )
-
-
 def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     nets = nets_of(spec, config)
@@ -403,6 +342,67 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         return Policy(start, act, remember)
 
     return Agent(init, update, acting(explores=True), acting(explores=False))
+
+
+def search(
+    spec: EnvSpec,
+    config: FOWMConfig,
+    state: FOWMState,
+    memory: Array,
+    obs: Array,
+    key: Key,
+) -> planning.Found:
+    """Plans from what is left of the last plan, memory [H, A]."""
+    nets = nets_of(spec, config)
+    params, actor = state.model.params, state.actor.params
+    key_policy, key_pair, key_search = jax.random.split(key, 3)
+
+    def alive(z, action):
+        if not config.termination:
+            return jnp.float32(1.0)
+        return jax.nn.sigmoid(nets.alive.apply(params["alive"], z, action))
+
+    world = Model(
+        next=lambda z, a: nets.dynamics.apply(params["dynamics"], z, a),
+        reward=lambda z, a: nets.reward.apply(params["reward"], z, a),
+        values=lambda z, a: nets.critic.apply(params["critic"], z, a),
+        alive=alive,
+    )
+    z = nets.encoder.apply(params["encoder"], obs)
+
+    def propose(z, noise):
+        action = noisy_action(nets, config, actor, z, noise)
+        return world.next(z, action), action
+
+    shape = (config.num_proposals, config.horizon, spec.action_dim)
+    noise = jax.random.normal(key_policy, shape)
+    proposals = jax.vmap(lambda noise: jax.lax.scan(propose, z, noise)[1])(noise)
+    pair = two_of(key_pair, config.num_critics)
+
+    def score(plan, key):
+        noise = jax.random.normal(key, (spec.action_dim,))
+        return planning.imagined_return(
+            world,
+            z,
+            plan,
+            lambda z: noisy_action(nets, config, actor, z, noise),
+            pair,
+            config.gamma,
+            config.penalty,
+        )
+
+    return planning.mppi(
+        score,
+        memory,
+        proposals,
+        key_search,
+        num_samples=config.num_samples,
+        num_elites=config.num_elites,
+        num_iterations=config.iterations,
+        temperature=config.temperature,
+        momentum=config.momentum,
+        std_bounds=(config.min_std, config.max_std),
+    )
 
 
 def recipe(
