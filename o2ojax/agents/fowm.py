@@ -254,8 +254,9 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         summed = {name: over_time(term) for name, term in terms.items()}
         loss = (batch.weight * sum(summed.values())).mean() / config.horizon
         metrics = {name: term.mean() for name, term in summed.items()}
+        metrics |= {"q": q.mean(), "disagreement": q.std(axis=0, ddof=1).mean()}
         td_error = over_time(jnp.abs(q - target[None]).sum(axis=0))
-        return loss, (metrics | {"q": q.mean()}, td_error, fixed, slow_q)
+        return loss, (metrics, td_error, fixed, slow_q)
 
     def imitation_loss(actor, model, z: Array, slow_q: Array, action: Array, key: Key):
         """Imitates the data, the better actions more, in imagined states, rows [Z].
