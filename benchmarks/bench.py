@@ -425,8 +425,8 @@ def main() -> None:
             bench_offline("iql", 1, options.windows),
             bench_offline("iql", 8, options.windows),
             bench_offline("cql", 1, options.windows),
-            bench_offline("off2on", 1, options.windows),
             bench_offline("fowm", 1, options.windows),
+            bench_offline("off2on", 1, options.windows),
             bench_ensemble(options.windows, options.rows),
         ],
         "planning": [

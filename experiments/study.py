@@ -94,7 +94,7 @@ def conclude(
         offline[dataset] = {name: run.summary for name, run in results.items()}
         online = [results[method] for method in ended if method not in study.OFFLINE]
         if online:
-            report.draw(online, out / f"{dataset}.png")
+            draw(study, dataset, results, out)
             table = report.markdown([run.summary for run in online])
             missing = [method for method in methods if method not in ended]
             left = f"\n\nNot run to its end: {', '.join(missing)}." if missing else ""
@@ -103,6 +103,19 @@ def conclude(
     path = out / "table.md"
     write_whole(path, lambda file: file.write_text("\n\n".join(sections) + "\n"))
     print(f"wrote {path} and a figure for each dataset beside it")
+
+
+def draw(
+    study: ModuleType, dataset: str, results: dict[str, report.Result], out: Path
+) -> None:
+    """One figure of what can be compared at a glance, and one for each of the rest."""
+    apart = (*study.OFFLINE, *study.ALONE)
+    together = [run for method, run in results.items() if method not in apart]
+    if together:
+        report.draw(together, out / f"{dataset}.png")
+    for method in study.ALONE:
+        if method in results:
+            report.draw([results[method]], out / f"{dataset}-{method}.png")
 
 
 def named(method: str, folder: Path) -> report.Result:

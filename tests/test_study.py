@@ -5,7 +5,7 @@ from test_report import config, curves, is_png, write_run
 
 from experiments import run as command
 from experiments import study
-from experiments.configs import off2on_study
+from experiments.configs import fowm_study, off2on_study
 from o2ojax import config as settings
 
 
@@ -108,3 +108,48 @@ def test_all_runs_end_in_figures_and_tables(monkeypatch, tmp_path):
     assert "Not run to its end: bcq." in table
     assert "| bcq |" not in table and "| bcq | - |" not in table
     assert "| awac | " in table
+
+
+@pytest.mark.parametrize("method", fowm_study.NAMES)
+@pytest.mark.parametrize("dataset", fowm_study.DATASETS)
+def test_every_method_of_fowms_study_has_a_config_that_stands(method, dataset):
+    found = fowm_study.get_config(f"{method}/{dataset}")
+    if method in fowm_study.STARTS_FROM:
+        found.offline["from"] = "runs/some"
+    settings.check(found)
+    assert found.offline.updates == (0 if method in fowm_study.STARTS_FROM else 5_000)
+    assert found.online.steps == (0 if method == "fowm-offline" else 2_500)
+    assert (found.batch, found.seeds) == (128, 4)
+
+
+def test_what_tells_fowms_ablations_apart():
+    found = {
+        method: fowm_study.get_config(f"{method}/lift-medium-replay")
+        for method in fowm_study.NAMES
+    }
+    assert (
+        found["fowm"].agent.penalty == 1 and found["fowm-lambda-0"].agent.penalty == 0
+    )
+    assert found["fowm"].replay.name == found["tdmpc"].replay.name == "symmetric"
+    assert found["fowm-uniform"].replay.name == found["iql"].replay.name == "uniform"
+    assert found["fowm"].agent.in_sample and not found["tdmpc"].agent.in_sample
+    assert found["tdmpc"].agent.penalty == 0
+    assert {0.0, 1.0} < set(found["fowm-lambdas"].population.penalty)
+    for shared in ("gamma", "expectile"):
+        assert found["iql"].agent[shared] == found["fowm"].agent[shared]
+    assert found["iql"].reward.scale == found["fowm"].reward.scale == 1
+
+
+def test_a_sweep_has_a_figure_of_its_own(tmp_path):
+    dataset = "counter-a"
+    (tmp_path / dataset).mkdir()
+    plain = config(dataset=dataset, algorithm="fowm")
+    write_run(tmp_path / dataset / "fowm", plain, curves([[1, 1]], [[2, 2]]))
+    swept = plain | {"seeds": 1, "population": {"penalty": [0.0, 1.0]}}
+    write_run(tmp_path / dataset / "fowm-lambdas", swept, curves([[1, 1]], [[2, 9]]))
+    out = tmp_path / "out"
+    given = ["fowm", "--report", f"--workdir={tmp_path}", f"--out={out}"]
+    assert study.main([*given, f"--datasets={dataset}"]) == 0
+    assert is_png(out / "counter-a.png") and is_png(out / "counter-a-fowm-lambdas.png")
+    table = (out / "table.md").read_text()
+    assert "| fowm-lambdas, penalty=1.0 |" in table

@@ -29,6 +29,7 @@ STARTS_FROM = {
     for name in ("fowm", "fowm-lambda-0", "fowm-uniform", "fowm-lambdas")
 }
 OFFLINE = ()  # what is left out of figures and of the tables of online results
+ALONE = ("fowm-lambdas",)  # what has a figure of its own
 NAMES = ("fowm-offline", *STARTS_FROM, "tdmpc", "iql")
 AFTER_OFFLINE = {name: name for name in ("fowm", "fowm-lambda-0", "tdmpc", "iql")}
 LAMBDAS = {True: (0.0, 1.0, 10.0), False: (0.0, 20.0, 50.0)}

@@ -30,6 +30,7 @@ STARTS_FROM = dict.fromkeys(
     ("off2on", "off2on-uniform", "off2on-1", "sac-ft", "sac-ft-online"), "cql"
 )
 OFFLINE = ("cql", "bc", "iql", "td3_bc")
+ALONE = ()
 NAMES = ("cql", *STARTS_FROM, "awac", "bcq", "sac", "bc", "iql", "td3_bc")
 # What an agent is called that has been offline, and the run that says how it fared.
 AFTER_OFFLINE = {
