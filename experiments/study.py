@@ -82,7 +82,6 @@ def conclude(
     out: Path,
 ) -> None:
     """Draws a figure for each dataset, and writes the tables of all."""
-    out.mkdir(parents=True, exist_ok=True)
     sections, offline = [], {}
     for dataset in datasets:
         ended = [
@@ -94,12 +93,16 @@ def conclude(
         offline[dataset] = {name: run.summary for name, run in results.items()}
         online = [results[method] for method in ended if method not in study.OFFLINE]
         if online:
+            out.mkdir(parents=True, exist_ok=True)
             draw(study, dataset, results, out)
             table = report.markdown([run.summary for run in online])
             missing = [method for method in methods if method not in ended]
             left = f"\n\nNot run to its end: {', '.join(missing)}." if missing else ""
             sections.append(f"## {dataset}\n\n{table}{left}")
+    if not any(offline.values()):
+        raise UserError(f"no run of {', '.join(datasets)} has ended in {workdir}")
     sections.append(f"## Offline scores\n\n{offline_table(study, offline)}")
+    out.mkdir(parents=True, exist_ok=True)
     path = out / "table.md"
     write_whole(path, lambda file: file.write_text("\n\n".join(sections) + "\n"))
     print(f"wrote {path} and a figure for each dataset beside it")

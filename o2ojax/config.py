@@ -149,6 +149,8 @@ def _parse(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
+        if text in ("true", "false"):
+            return text == "true"
         return float(text) if text in ("inf", "-inf") else text
 
 
@@ -428,7 +430,7 @@ def _check_planner(agent: ConfigDict) -> None:
         raise UserError(
             f"config.agent.num_elites is {agent.num_elites}, but only"
             f" {agent.num_samples} samples and {agent.num_proposals} proposals are"
-            " there to choose from; set it lower"
+            " there to choose from; set it no higher than their sum"
         )
 
 

@@ -32,7 +32,7 @@ COLUMNS = (
     "final score",
     "regret",
 )
-LAST_COLUMN = "return"  # where a score is something else
+LAST_COLUMN = "final return"  # where a score is something else
 WORDS = ("agent", "dataset", "budget")  # the columns that are no numbers
 NOTE = (
     "Scores are returns on our own tasks and data, scaled by D4RL's reference scores "
@@ -276,6 +276,8 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
             _draw_series(axes, *_track(series, phase), colour, dash, series.label)
     first = next(iter(panels.values()))
     first.set_ylabel(_measure(results[0]))
+    if results[0].curves.success is not None:
+        first.set_ylim(-2, 102)
     first.set_title(env, loc="left", fontweight="bold")
     handles, labels = first.get_legend_handles_labels()
     columns = 1 if max(map(len, labels)) > 60 else 2

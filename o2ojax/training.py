@@ -83,9 +83,10 @@ def headline(job: Job) -> str:
     if job.dataset is not None:
         episodes = int(job.dataset.last.sum())
         rows = f"{len(job.dataset.last):,} rows in {episodes:,} episodes"
+    members = f"{job.num_members} member{'s' * (job.num_members > 1)}"
     return (
         f"{config.algorithm} on {config.dataset or config.env} ({rows}):"
-        f" {job.num_members} members, {job.sizes.offline_updates:,} updates, then"
+        f" {members}, {job.sizes.offline_updates:,} updates, then"
         f" {job.sizes.online_steps:,} environment steps each, in {job.workdir}"
     )
 

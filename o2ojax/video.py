@@ -120,7 +120,9 @@ def choose(result: Result, member: int | None) -> int:
     if member is None:
         if np.isnan(score).all():
             raise UserError(f"{result.name}: all members have died of NaN")
-        return int(np.nanargmax(score))
+        earned = statistics.mean_return(result.curves)[-1]
+        best = np.nanmax(score)  # of several with as many successes, the richest
+        return int(np.nanargmax(np.where(score == best, earned, np.nan)))
     if not 0 <= member < len(score):
         raise UserError(
             f"{result.name} has no member {member}: they are 0 to {len(score) - 1}"

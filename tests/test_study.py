@@ -152,3 +152,10 @@ def test_a_sweep_has_a_figure_of_its_own(tmp_path):
     assert is_png(out / "counter-a.png") and is_png(out / "counter-a-fowm-lambdas.png")
     table = (out / "table.md").read_text()
     assert "| fowm-lambdas, penalty=1.0 |" in table
+
+
+def test_nothing_is_shown_of_nothing(tmp_path, capsys):
+    given = ["fowm", "--report", f"--workdir={tmp_path}", "--datasets=lift"]
+    assert study.main(given) == 2
+    assert "no run of lift has ended" in capsys.readouterr().err
+    assert not (tmp_path / "table.md").exists()

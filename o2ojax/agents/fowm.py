@@ -30,7 +30,7 @@ from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Policy
 
 @base.config
 class FOWMConfig:
-    """Defaults are the authors' for hopper. All floats are traced."""
+    """Defaults are the authors' for hopper. Floats but `termination` are traced."""
 
     lr: float = 3e-4
     gamma: float = 0.99  # xArm: 0.9
