@@ -136,7 +136,7 @@ def test_scripted_episodes_are_whole_and_beside_them_lies_how_they_were_made(
     [
         ("random", "uniform actions;"),
         ("medium", "deviation 0.5, "),
-        ("medium-replay", "deviation 2 falling to 0.5, "),
+        ("medium-replay", "deviation 1 falling to 0.5, "),
         ("expert", "deviation 0, "),
         ("medium-expert", "deviation 0.5, clipped to [-1, 1], then as many rows of"),
     ],
@@ -172,10 +172,10 @@ def test_a_sparse_task_takes_its_dense_ones_noise(tmp_path):
 
 @pytest.mark.parametrize("name", manipulation.DENSE)
 def test_each_scripted_task_has_a_mediums_noise(name):
-    assert 0 < collect.MEDIUM[name] < collect.NEARLY_RANDOM
+    assert 0 < collect.MEDIUM[name] < collect.START[name]
 
 
-@pytest.mark.parametrize("num_stopped, expected", [(0, 2.0), (1, 1.25), (2, 0.5)])
+@pytest.mark.parametrize("num_stopped, expected", [(0, 1.0), (1, 0.75), (2, 0.5)])
 def test_a_replays_noise_falls_linearly(num_stopped, expected):
     """Told from how often it leaves an action of 0 within [-1, 1]."""
     policy = collect.scripted("medium-replay", EnvSpec("lift", 18, 4, 50), 3)
