@@ -410,7 +410,7 @@ def in_words(figure: dict[str, float]) -> str:
 
 
 def main() -> None:
-    """Runs everything; some three minutes on two cores."""
+    """Runs everything; several minutes on two cores."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench")
     parser.add_argument("--windows", type=int, default=7, help="timed, in turn")
     parser.add_argument("--rows", type=int, default=1_000_000, help="for the memory")
