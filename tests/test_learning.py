@@ -36,3 +36,20 @@ def test_slices_are_equal_and_as_large_as_a_cache_holds():
     assert learning.slices_for(100, 31) == (2 if cpu else 1)
     assert learning.slices_for(7, 2048) == (7 if cpu else 1)
     assert learning.slices_for(7, 5000) == (7 if cpu else 1)
+
+
+def test_calls_made_in_turn_give_what_a_batch_of_them_gives():
+    def call(scale, x, key):
+        return scale * jnp.tanh(x) + jax.random.normal(key, x.shape)
+
+    taking_turns = learning.in_turn(call, numbers=10**9)
+    assert learning.in_turn(call, numbers=10) is call
+    if jax.default_backend() == "cpu":
+        assert taking_turns is not call
+    x, keys = jnp.arange(24.0).reshape(2, 3, 4), jax.random.key(0)
+    keys, scale = jax.random.split(keys, (2, 3)), jnp.array([1.0, 2.0])
+
+    def batch(one):
+        return jax.jit(jax.vmap(jax.vmap(one, (None, 0, 0))))(scale, x, keys)
+
+    np.testing.assert_allclose(batch(taking_turns), batch(call), rtol=1e-6)
