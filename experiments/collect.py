@@ -8,7 +8,12 @@ medium-replay  all that this run gathered until then
 expert         the policy at the end of a SAC run that goes on to its last step
 medium-expert  medium, then as many rows of expert
 
-The SAC runs are ordinary ones: they resume, and a second call makes other kinds from
+Of a family of tasks there is one kind, a meta-dataset, made by a PEARL run that plays
+all its training tasks:
+
+pearl          the last rows of each task, as many as config.replay.capacity
+
+These runs are ordinary ones: they resume, and a second call makes other kinds from
 the same runs. With several seeds, the member that scores highest is taken.
 
 The manipulation tasks need no run. Their scripted policies play, with Gaussian noise:
@@ -34,7 +39,7 @@ import numpy as np
 from experiments.run import use_compilation_cache
 from o2ojax import agents, data, envs, loop, policies, replay, training
 from o2ojax import config as settings
-from o2ojax.envs import manipulation
+from o2ojax.envs import families, manipulation
 from o2ojax.envs.scripted import SCRIPTED
 from o2ojax.errors import UserError, unknown
 from o2ojax.files import write_json
@@ -51,6 +56,8 @@ KINDS = {
     "medium-expert": ("medium", "expert"),
     "expert": ("expert",),
 }
+PEARL = "pearl"  # the kind of a family of tasks, and who gathers it
+
 # Standard deviations of the noise on a scripted policy's actions. Medium's leaves half
 # of the episodes of push and lift a success; reach bears more, and keeps nine in ten.
 # A replay's first episodes have START's, with which push and lift seldom succeed.
@@ -79,13 +86,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = settings.load(options.config)
         settings.override(config, overrides)
         settings.check(config)
-        kinds = options.kinds.split(",")
-        check(kinds, options)
+        of_tasks = config.env in families.FAMILIES
+        kinds = options.kinds or (PEARL if of_tasks else "random,medium-replay,medium")
+        kinds = kinds.split(",")
+        check(kinds, of_tasks, config, options)
         physics = envs.choose_physics(config.physics)
         name = config.env if physics == "mujoco" else f"{config.env}-{physics}"
         workdir = options.workdir or Path("runs") / "collect" / name
         progress = Progress()
         needs = dict.fromkeys(KINDS, ()) if config.env in SCRIPTED else KINDS
+        needs = needs | {PEARL: (PEARL,)}
         stages = sorted({stage for kind in kinds for stage in needs[kind]})
         learners = {
             stage: learn(stage, config, workdir / stage, progress)
@@ -121,9 +131,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--out", type=Path, default=Path("datasets"), metavar="DIR")
     result.add_argument(
         "--kinds",
-        default="random,medium-replay,medium",
         metavar="KIND,KIND",
-        help=f"of {', '.join(KINDS)} (default: %(default)s)",
+        help=f"of {', '.join(KINDS)} (default: random,medium-replay,medium); of a"
+        f" family: {PEARL}",
     )
     result.add_argument(
         "--rows",
@@ -143,11 +153,22 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def check(kinds: Sequence[str], options: argparse.Namespace) -> None:
+def check(
+    kinds: Sequence[str],
+    of_tasks: bool,
+    config: settings.ConfigDict,
+    options: argparse.Namespace,
+) -> None:
     """Refuses what cannot work, before hours are spent on it."""
+    known = (PEARL,) if of_tasks else KINDS
     for kind in kinds:
-        if kind not in KINDS:
-            raise unknown("kind of dataset", kind, KINDS)
+        if kind not in known:
+            raise unknown(f"kind of dataset of {config.env}", kind, known)
+    if of_tasks and config.algorithm != PEARL:
+        raise UserError(
+            f"config.algorithm is {config.algorithm!r}; a meta-dataset is gathered by"
+            " PEARL: use --config=experiments/configs/pearl.py:FAMILY"
+        )
     for name, least in (("rows", 1), ("subsample", 0)):
         value = getattr(options, name)
         if value < least:
@@ -197,6 +218,8 @@ def make(
         return demonstrate(kind, env, num_rows, progress)
     if kind == "medium-replay":
         return gathered_while_learning(learners["medium"])
+    if kind == PEARL:
+        return last_of_each_task(learners[PEARL])
     policy, state = policies.uniform(env.spec.action_dim), ()
     if kind in learners:
         job, run, _, member = learners[kind]
@@ -269,6 +292,31 @@ def gathered_while_learning(learner: Learner) -> Transition:
     return streams(rows, job.sizes.num_envs)
 
 
+def last_of_each_task(learner: Learner) -> Transition:
+    """All that a member's rings hold, task by task, each in order of time."""
+    job, run, _, member = learner
+    ring = jax.tree.map(lambda leaf: np.asarray(leaf[member]), run.replay)
+    num_tasks, capacity = ring.rows.reward.shape
+    if job.sizes.num_envs != num_tasks:
+        raise UserError(
+            f"config.online.envs is {job.sizes.num_envs}; to tell the episodes of a"
+            f" task apart, each of the {num_tasks} training tasks needs one environment"
+        )
+    if ring.count.min() < capacity:
+        raise UserError(
+            f"config.replay.capacity is {capacity}, but the run gathered only"
+            f" {ring.count.min()} rows of a task: lower it, or take more online.steps"
+        )
+    last = ring.rows.last.copy()
+    last[np.arange(num_tasks), (ring.count - 1) % capacity] = True
+    order = (ring.count[:, None] + np.arange(capacity)) % capacity  # oldest first
+    tasks = np.arange(num_tasks)[:, None]
+    return jax.tree.map(
+        lambda leaf: leaf[tasks, order].reshape(-1, *leaf.shape[2:]),
+        ring.rows._replace(last=last),
+    )
+
+
 def gather(
     env: Env, policy: Policy, state: Any, key: jax.Array, num_rows: int, bar: Any
 ) -> Transition:
@@ -317,7 +365,11 @@ def save(
     given: Sequence[str],
 ) -> None:
     """Writes a dataset, and beside it where it came from."""
-    data.write(path, transitions)
+    parameters = None
+    if kind == PEARL:
+        parameters = envs.families.split(config.env, config.tasks.train)
+        parameters = parameters[: transitions.task.max() + 1]
+    data.write(path, transitions, parameters)
     returns = data.episode_returns(transitions)
     provenance = {
         "command": shlex.join(["python", "-m", "experiments.collect", *given]),
@@ -355,6 +407,11 @@ def save(
 
 def protocol(kind: str, name: str) -> str:
     """How the rows were made, for someone who only has them."""
+    if kind == PEARL:
+        return (
+            "PEARL (Rakelly et al. 2019, arxiv.org/abs/1903.08254) of this project, its"
+            " last rows of each training task; returns are those of exploration"
+        )
     if name not in SCRIPTED:
         return (
             "D4RL (Fu et al. 2020, arxiv.org/abs/2004.07219), SAC of this project,"

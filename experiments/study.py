@@ -1,4 +1,4 @@
-"""Runs a study whole: `python -m experiments.study off2on`, or `fowm`.
+"""Runs a study whole: `python -m experiments.study off2on`, `fowm`, or `smac`.
 
 A study is a config of `experiments/configs/NAME_study.py` for each of its methods.
 Every run has a directory of its own and resumes by itself; a second call goes on where
@@ -13,12 +13,12 @@ from types import ModuleType
 from typing import Any
 
 from experiments import run as command
-from experiments.configs import fowm_study, off2on_study
+from experiments.configs import fowm_study, off2on_study, smac_study
 from o2ojax import report
 from o2ojax.errors import UserError, unknown
 from o2ojax.files import write_whole
 
-STUDIES = {"fowm": fowm_study, "off2on": off2on_study}
+STUDIES = {"fowm": fowm_study, "off2on": off2on_study, "smac": smac_study}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

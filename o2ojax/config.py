@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from o2ojax import agents, envs, replay
 from o2ojax.agents import base
 from o2ojax.errors import UserError, unknown
+from o2ojax.types import EnvSpec
 
 RETURN_RANGE = "return_range"
 
@@ -29,7 +30,7 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
         task: `ENV-KIND`, a dataset's name that begins with its environment's; or `ENV`
             alone, for a run without data.
     """
-    env, _, kind = task.partition("-")
+    env, kind = envs.split(task)
     fields = dict(
         algorithm=algorithm,
         env=env,
@@ -37,6 +38,7 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
         clip_actions=False,  # of a dataset that leaves [-1, 1], rather than refuse
         physics="auto",  # auto | mujoco | mjx | mjx-warp
         simulator=envs.Simulator()._asdict(),  # where it differs from the task's own
+        tasks=dict(train=0, test=0),  # of a family; 0: all that it has
         agent=dataclasses.asdict(agents.find(algorithm).config()),
         batch=256,
         # what the agent sees is scale * reward + shift, offline and online alike
@@ -45,8 +47,9 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
             shift=0.0,
         ),
         replay=dict(
-            name="uniform",  # uniform | symmetric | balanced | online
-            capacity=0,  # rows of the online ring; 0 keeps every step
+            name="uniform",  # uniform | symmetric | balanced | online | tasks
+            capacity=0,  # rows of the online ring; 0 keeps every step. Of tasks: of
+            # each one's ring; 0: three times its share of the steps
             balanced=replay.balanced.Options()._asdict(),
             windows=replay.windows.Options()._asdict(),
         ),
@@ -235,7 +238,9 @@ def check(config: ConfigDict) -> None:
     _check_rhythm(config)
     _check_agent(algorithm.config, config)
     _check_windows(algorithm.horizon(agent_config(config)), config)
-    if not config.dataset and config.replay.name != "online" and config.online.steps:
+    _check_tasks(algorithm, config)
+    draws_data = config.replay.name not in ("online", "tasks")
+    if not config.dataset and draws_data and config.online.steps:
         raise UserError(
             f"config.replay.name is {config.replay.name!r}, which draws from a dataset,"
             " and config.dataset names none; set config.replay.name=online"
@@ -259,6 +264,8 @@ def check(config: ConfigDict) -> None:
 def _check_numbers(config: ConfigDict) -> None:
     at_least = {
         "batch": 1,
+        "tasks.train": 0,
+        "tasks.test": 0,
         "simulator.iterations": 0,
         "simulator.ls_iterations": 0,
         "simulator.variants": 1,
@@ -378,10 +385,11 @@ def _check_rhythm(config: ConfigDict) -> None:
             f"config.online.warmup is {config.online.warmup}; it is part of"
             f" config.online.steps, {config.online.steps}, and must be smaller"
         )
-    if 0 < config.replay.capacity < max(steps, config.online.warmup):
+    at_once = max(steps, config.online.warmup)
+    if config.replay.name != "tasks" and 0 < config.replay.capacity < at_once:
         raise UserError(
             f"config.replay.capacity is {config.replay.capacity}; the ring must hold"
-            f" the warm-up and one round, {max(steps, config.online.warmup)} rows"
+            f" the warm-up and one round, {at_once} rows"
         )
 
 
@@ -454,10 +462,77 @@ def _check_windows(horizon: int, config: ConfigDict) -> None:
         )
 
 
+def _check_tasks(algorithm: base.Algorithm, config: ConfigDict) -> None:
+    """An agent that infers its task needs a store of tasks, and rewards as they are."""
+    draws = algorithm.draws(agent_config(config))
+    of_tasks = config.replay.name == "tasks"
+    if of_tasks != (draws is not None):
+        raise UserError(
+            f"config.replay.name is {config.replay.name!r}, but {config.algorithm}"
+            + (
+                " infers its task from that task's own rows: set config.replay.name"
+                " to 'tasks'"
+                if draws
+                else " knows nothing of tasks: 'tasks' is for those that infer them"
+            )
+        )
+    if not draws:
+        return
+    if (config.reward.scale, config.reward.shift) != (1.0, 0.0):
+        raise UserError(
+            f"config.reward is {config.reward.scale} and {config.reward.shift}, but"
+            f" {config.algorithm} infers tasks from rewards as they are; leave scale 1"
+            " and shift 0, and set config.agent.reward_scale"
+        )
+    labels = config.agent.get("labels")
+    if labels == "decoder" and not config.dataset:
+        raise UserError(
+            "config.agent.labels is 'decoder', which learns from a dataset's rewards,"
+            " and config.dataset names none; name one, or set config.agent.labels=true"
+        )
+
+
 def _check_range(name: str, value: Any) -> None:
     allowed, words = base.RANGES.get(name.split(".")[-1], (lambda x: True, ""))
     if not allowed(value):
         raise UserError(f"config.{name} is {value!r}; it must be {words}")
+
+
+def check_trials(config: ConfigDict, spec: EnvSpec) -> None:
+    """Trials are whole episodes, of all tasks that there are.
+
+    Raises:
+        UserError: names the field, what is wrong with it, and what would be right.
+    """
+    algorithm, agent = agents.find(config.algorithm), agent_config(config)
+    if spec.num_test and config.eval.episodes % spec.num_test:
+        raise UserError(
+            f"config.eval.episodes is {config.eval.episodes}; agents are judged on"
+            f" {spec.num_test} test tasks of {spec.name}, each as often: give a"
+            f" multiple of {spec.num_test}"
+        )
+    if not algorithm.draws(agent):
+        return
+    if spec.name not in envs.families.FAMILIES:
+        raise UserError(
+            f"{config.algorithm} learns families of tasks, and {spec.name} is one task;"
+            f" choose one of {', '.join(envs.families.FAMILIES)}"
+        )
+    num_envs, round_ = config.online.envs, config.online.round
+    episode = num_envs * spec.horizon
+    if config.online.steps and (not round_ or round_ % episode):
+        raise UserError(
+            f"config.online.round is {round_}; {config.algorithm} begins new trials in"
+            f" every round, of whole episodes: give a multiple of {episode}, which is"
+            f" {spec.horizon} steps in each of config.online.envs={num_envs}"
+        )
+    warmed = config.online.warmup and num_envs >= spec.num_train
+    if config.online.steps and not config.dataset and not warmed:
+        raise UserError(
+            f"without a dataset, every one of the {spec.num_train} training tasks needs"
+            f" rows before the first update: set config.online.envs={spec.num_train} or"
+            f" more (it is {num_envs}), and config.online.warmup above 0"
+        )
 
 
 def agent_config(config: ConfigDict) -> Any:

@@ -83,17 +83,25 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
     """
     settings.check(config)
     simulator = envs.Simulator(**config.simulator)
-    env = envs.make(config.env, config.physics, simulator)
+    env = envs.make(config.env, config.physics, simulator, **_tasks(config))
+    agent = settings.agent_config(config)
+    draws = agents.find(config.algorithm).draws(agent)
+    settings.check_trials(config, env.spec)
     dataset, fingerprint = None, ""
     scale = config.reward.scale
     if config.dataset:
         logged = data.read(config.dataset, config.clip_actions)
         data.fit(logged, env.spec)
-        horizon = agents.find(config.algorithm).horizon(settings.agent_config(config))
+        horizon = agents.find(config.algorithm).horizon(agent)
         if horizon:
             data.hold_windows(logged, env.spec, horizon)
         if scale == settings.RETURN_RANGE:
             scale = 1000 / data.return_range(logged.transitions)
+        if draws:
+            parameters = envs.families.split(config.env, **_tasks(config))
+            parameters = parameters[: env.spec.num_train]
+            rows = data.hold_tasks(logged, env.spec, parameters, draws.context)
+            logged = logged._replace(transitions=rows)
         dataset = jax.device_put(logged.transitions)
         fingerprint = data.fingerprint(logged.transitions)
     elif scale == settings.RETURN_RANGE:
@@ -112,7 +120,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
         first_round=config.online.first_round,
         batch=config.batch,
         replay=config.replay.name,
-        capacity=config.replay.capacity or max(config.online.steps, 1),
+        capacity=_capacity(config, env.spec),
         eval_episodes=config.eval.episodes,
         reward_scale=scale,
         reward_shift=config.reward.shift,
@@ -120,7 +128,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
         windows=replay.windows.Options(**config.replay.windows),
     )
     members = population.members(
-        settings.agent_config(config),
+        agent,
         settings.seeds(config),
         settings.grid(config.population),
     )
@@ -128,6 +136,19 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
     return Job(
         config, env.spec, workdir, sizes, members, programs, dataset, fingerprint
     )
+
+
+def _tasks(config: ConfigDict) -> dict[str, int]:
+    """How many tasks of a family, as `envs.make` takes it."""
+    return {"num_train": config.tasks.train, "num_test": config.tasks.test}
+
+
+def _capacity(config: ConfigDict, spec: EnvSpec) -> int:
+    """Rows of the online ring; of each task's, in a store of tasks."""
+    steps = max(config.online.steps, 1)
+    if config.replay.name == "tasks":
+        steps = min(steps, 3 * -(-steps // spec.num_train))
+    return config.replay.capacity or steps
 
 
 def total(job: Job, phase: str) -> int:

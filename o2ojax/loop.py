@@ -5,6 +5,8 @@ population. The key of step t is `fold_in(key, t)`, so how a phase is cut into c
 never changes what it learns.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -64,10 +66,12 @@ def start_workers(
     replay: Replay,
     key: Key,
     num_envs: int,
+    tasks: Array | None = None,
 ) -> Workers:
     """Fresh environments, each at the beginning of a trial. Leaves [W].
 
-    Environment i plays task i, modulo their number.
+    Args:
+        tasks: [W], which each plays; by default those to be trained on, in turn.
     """
 
     def one(key, task):
@@ -77,7 +81,8 @@ def start_workers(
             env.reset(key_env, task), policy.start(state, opening, key_start)
         )
 
-    tasks = jnp.arange(num_envs, dtype=jnp.int32) % env.spec.num_tasks
+    if tasks is None:
+        tasks = jnp.arange(num_envs, dtype=jnp.int32) % env.spec.num_train
     return jax.vmap(one)(jax.random.split(key, num_envs), tasks)
 
 
@@ -122,12 +127,30 @@ def online(
     num_rounds: int,
     steps_per_round: int,
     updates_per_round: int,
+    deal: Callable[[Key], Array] | None = None,
 ) -> tuple[Run, Metrics]:
     """Rounds number `first` to `first + num_rounds` of an online phase.
 
     A round is `steps_per_round` steps of all environments, then `updates_per_round`
     updates.
+
+    Args:
+        deal: (key) -> tasks [W]. Where it is given, every round begins with new trials,
+            of these; else trials go on.
     """
+
+    def begin_trials(run, key):
+        key_deal, key_start = jax.random.split(jax.random.fold_in(key, 0))
+        return start_workers(
+            env,
+            agent.explore,
+            buffer,
+            run.agent,
+            run.replay,
+            key_start,
+            run.workers.env.age.shape[0],
+            deal(key_deal),
+        )
 
     def one(run, key):
         key_collect, key_learn = jax.random.split(key)
@@ -135,7 +158,7 @@ def online(
             env,
             agent.explore,
             run.agent,
-            run.workers,
+            begin_trials(run, key) if deal else run.workers,
             jax.random.split(key_collect, steps_per_round),
         )
         replay = buffer.add(run.replay, flat(fresh))
@@ -148,37 +171,64 @@ def online(
 
 
 def evaluate(
-    env: Env, policy: Policy, buffer: Buffer, run: Run, key: Key, num_episodes: int
+    env: Env,
+    policy: Policy,
+    buffer: Buffer,
+    run: Run,
+    key: Key,
+    num_episodes: int,
+    trial: int = 1,
 ) -> Played:
-    """Plays fresh episodes, side by side: leaves [num_episodes].
+    """Plays fresh trials, side by side, of the tasks to be judged on, in turn.
 
-    Stops when the last episode has stopped, so short episodes are cheap.
+    Args:
+        num_episodes: that count: one of each trial, its last.
+        trial: episodes of a trial.
+    Returns:
+        leaves [num_episodes].
     """
+    first = env.spec.num_train if env.spec.num_test else 0
+    tasks = first + jnp.arange(num_episodes) % (env.spec.num_tasks - first)
+    return play(env, policy, buffer, run, key, tasks, trial)[0]
+
+
+def play(
+    env: Env,
+    policy: Policy,
+    buffer: Buffer,
+    run: Run,
+    key: Key,
+    tasks: Array,
+    trial: int = 1,
+) -> tuple[Played, Workers]:
+    """Plays a fresh trial of each of `tasks` [W], side by side. Leaves [W].
+
+    Stops when the last trial has stopped, so short episodes are cheap.
+    """
+    num = len(tasks)
     key_start, key_step = jax.random.split(key)
     workers = start_workers(
-        env, policy, buffer, run.agent, run.replay, key_start, num_episodes
+        env, policy, buffer, run.agent, run.replay, key_start, num, tasks
     )
 
     def unfinished(carry):
-        _, _, running, age = carry
-        return running.any() & (age < env.spec.horizon)
+        _, _, _, stopped, age = carry
+        return (stopped < trial).any() & (age < trial * env.spec.horizon)
 
     def step(carry):
-        workers, played, running, age = carry
+        workers, returns, success, stopped, age = carry
         keys = keys_from(key_step, age, 1)
         workers, transition = collect(env, policy, run.agent, workers, keys)
         transition = flat(transition)
-        returns = played.returns + jnp.where(running, transition.reward, 0.0)
-        success = played.success
+        now = stopped[:, None] == jnp.arange(trial)[None]  # [W, trial]; none at the end
+        returns = returns + jnp.where(now, transition.reward[:, None], 0.0)
         if env.success:
-            success = jnp.where(running, env.success(transition.next_obs), success)
-        played = Played(returns, success)
-        return workers, played, running & ~transition.last, age + 1
+            done = env.success(transition.next_obs)
+            success = jnp.where(stopped < trial, done, success)
+        return workers, returns, success, stopped + transition.last, age + 1
 
-    played = Played(
-        returns=jnp.zeros(num_episodes),
-        success=jnp.zeros(num_episodes, bool) if env.success else (),
-    )
-    carry = (workers, played, jnp.full(num_episodes, True), 0)
-    _, played, _, _ = jax.lax.while_loop(unfinished, step, carry)
-    return played
+    success = jnp.zeros(num, bool) if env.success else ()
+    start = (workers, jnp.zeros((num, trial)), success, jnp.zeros(num, jnp.int32), 0)
+    workers, returns, success, _, _ = jax.lax.while_loop(unfinished, step, start)
+    before = returns[:, :-1] if trial > 1 else ()
+    return Played(returns[:, -1], success, before), workers

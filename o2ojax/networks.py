@@ -351,6 +351,33 @@ class LatentValue(nn.Module):
         return nn.Dense(1, kernel_init=self.output_init)(x).squeeze(-1)
 
 
+class ContextEncoder(nn.Module):
+    """What a row of context says of its task: [..., I] -> mean, variance [..., Z]."""
+
+    latent_dim: int
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, row: Array) -> tuple[Array, Array]:
+        x = MLP(
+            self.widths, 2 * self.latent_dim, fan_in_uniform(), small_uniform(3e-3)
+        )(row)
+        mean, spread = jnp.split(x, 2, axis=-1)
+        return mean, jnp.maximum(nn.softplus(spread), 1e-7)
+
+
+class RewardDecoder(nn.Module):
+    """The reward in a task: obs, action and latent beside each other -> [...]."""
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, obs: Array, action: Array, latent: Array) -> Array:
+        x = jnp.concatenate([obs, action, latent], axis=-1)
+        mlp = MLP(self.widths, 1, fan_in_uniform(), small_uniform(3e-3))
+        return mlp(x).squeeze(-1)
+
+
 class Squashed:
     """tanh of a diagonal Gaussian, over [..., A].
 

@@ -1,11 +1,14 @@
 """Ways to act that any agent may use."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from o2ojax.types import Policy
+from o2ojax import belief
+from o2ojax.belief import Belief
+from o2ojax.types import Array, Policy
 
 
 def memoryless(choose: Callable) -> Policy:
@@ -81,3 +84,70 @@ def uniform(action_dim: int) -> Policy:
         return jax.random.uniform(key, (action_dim,), minval=-1.0, maxval=1.0)
 
     return memoryless(choose)
+
+
+class Trial(NamedTuple):
+    """What a policy that infers its task remembers.
+
+    belief:  of the task; counts once the episodes with a latent from the prior are
+             over.
+    latents: [L, Z]  drawn when the trial began; () for none.
+    episode: []      int32, episodes that have stopped.
+    """
+
+    belief: Belief
+    latents: Array | tuple[()]
+    episode: Array
+
+
+def latent(trial: Trial, num_prior: int, key: jax.Array) -> Array:
+    """Draws a latent task, [Z]: from the prior in a trial's first episodes."""
+    nothing = belief.prior(trial.belief.precision.shape[-1])
+    used = jax.tree.map(
+        lambda prior, known: jnp.where(trial.episode < num_prior, prior, known),
+        nothing,
+        trial.belief,
+    )
+    return belief.draw(used, key)
+
+
+def adapting(
+    choose: Callable, infer: Callable, latent_dim: int, num_prior: int
+) -> tuple[Policy, Policy]:
+    """Explores with latents from the prior, then acts by what it saw; or is told.
+
+    A latent is drawn at every step. What the first episodes show is encoded as it
+    comes: a belief is a sum over rows.
+
+    Args:
+        choose: (agent_state, obs [O], latent [Z]) -> action [A].
+        infer: (agent_state, context [..., C]) -> Belief [..., Z].
+        num_prior: episodes of exploration.
+    Returns:
+        the policy that explores first, and the one that is told its task by the logged
+        rows of an `Opening`.
+    """
+
+    def start(agent_state, opening, key) -> Trial:
+        del agent_state, opening, key
+        return Trial(belief.prior(latent_dim), (), jnp.int32(0))
+
+    def start_told(agent_state, opening, key) -> Trial:
+        del key
+        rows = opening.logged or opening.known
+        return Trial(infer(agent_state, rows), (), jnp.int32(num_prior))
+
+    def act(agent_state, trial: Trial, obs, key):
+        return choose(agent_state, obs, latent(trial, num_prior, key)), trial
+
+    def remember(agent_state, trial: Trial, transition):
+        row = jax.tree.map(lambda x: x[None], transition)
+        known = belief.more(trial.belief, infer(agent_state, row))
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(trial.episode < num_prior, new, old),
+            known,
+            trial.belief,
+        )
+        return Trial(kept, (), trial.episode + transition.last), transition
+
+    return Policy(start, act, remember), Policy(start_told, act, remember)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from o2ojax import learning, loop, replay
+from o2ojax import adaptation, learning, loop, replay
 from o2ojax.agents import base
 from o2ojax.types import Env, EnvSpec, Key, Played, Recipe, Run, Transition
 
@@ -129,10 +129,13 @@ def recipes(
 
     def recipe_of(member: Members, dataset: Transition | None) -> Recipe:
         horizon = algorithm.horizon(member.configs)
+        draws = algorithm.draws(member.configs)
         known, offline_buffer = plan, replay.uniform.nothing()
         if dataset is not None:
             rows = sizes.batch * algorithm.batches(member.configs)
-            offline_buffer = replay.offline(dataset, rows, horizon, sizes.windows)
+            offline_buffer = replay.offline(
+                dataset, rows, horizon, sizes.windows, draws, spec.num_train
+            )
             known = plan._replace(
                 obs_mean=dataset.obs.mean(axis=0), obs_std=dataset.obs.std(axis=0)
             )
@@ -146,6 +149,8 @@ def recipes(
             horizon,
             sizes.num_envs,
             sizes.windows,
+            draws,
+            spec.num_train,
         )
         stores = (
             replay.rewarded(store, sizes.reward_scale, sizes.reward_shift)
@@ -206,7 +211,13 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
             num_rounds,
             sizes.steps_per_round,
             times * sizes.updates_per_round,
+            deal if algorithm.trial(member.configs) else None,
         )
+
+    def deal(key):
+        """Tasks to be trained on, different ones as far as there are enough, [W]."""
+        order = jax.random.permutation(key, env.spec.num_train).astype(jnp.int32)
+        return order[jnp.arange(sizes.num_envs) % env.spec.num_train]
 
     def first_round(run, member, dataset, first):
         return online(run, member, dataset, first, 1, sizes.first_round)
@@ -214,16 +225,25 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
     def evaluate_offline(run, member, dataset, step):
         recipe = recipe_of(member, dataset)
         stream = jax.random.fold_in(member.keys, EVALUATE_OFFLINE)
-        return evaluate(recipe.offline, recipe.offline_buffer, run, stream, step)
+        key = jax.random.fold_in(stream, step)
+        store = recipe.offline_buffer
+        return evaluate(recipe.offline, store, run, member, key, dataset is not None)
 
     def evaluate_online(run, member, dataset, step):
         recipe = recipe_of(member, dataset)
         stream = jax.random.fold_in(member.keys, EVALUATE_ONLINE)
-        return evaluate(recipe.online, recipe.online_buffer, run, stream, step)
-
-    def evaluate(agent, buffer, run, stream, step) -> Played:
         key = jax.random.fold_in(stream, step)
-        return loop.evaluate(env, agent.exploit, buffer, run, key, sizes.eval_episodes)
+        return evaluate(recipe.online, recipe.online_buffer, run, member, key)
+
+    def evaluate(agent, buffer, run, member, key, has_rows=True) -> Played:
+        trial, num = algorithm.trial(member.configs), sizes.eval_episodes
+        played = loop.evaluate(env, agent.exploit, buffer, run, key, num, trial or 1)
+        if not trial or not has_rows:
+            return played
+        key = jax.random.fold_in(key, 0)
+        return played._replace(
+            adaptation=adaptation.measure(env, agent, buffer, run, key, trial)
+        )
 
     return Programs(
         begin=over_members(begin, (0, None)),

@@ -26,7 +26,7 @@ from o2ojax.job import total as total_of
 from o2ojax.logs import Logs
 from o2ojax.progress import Progress
 from o2ojax.takeover import take_over
-from o2ojax.types import Run
+from o2ojax.types import Played, Run
 
 
 class Interrupted(Exception):
@@ -185,12 +185,10 @@ class Session:
         program = getattr(job.programs, f"evaluate_{record.phase}")
         arguments = (run, job.members, job.dataset, np.int32(record.step))
         compiled = self.compile(f"{record.phase} evaluation", program, arguments)
-        played = compiled(*arguments)._asdict()
-        told = {
-            name: np.array(values, np.float32)  # [M, episodes]
-            for name, values in played.items()
-            if np.size(values)
-        }
+        played = compiled(*arguments)
+        told = {"returns": np.array(played.returns, np.float32)}  # [M, episodes]
+        if np.size(played.success):
+            told["success"] = np.array(played.success, np.float32)
         for values in told.values():
             values[[int(member) for member in record.dead]] = np.nan
         point = {name: values.tolist() for name, values in told.items()}
@@ -198,7 +196,10 @@ class Session:
         workdir.save_returns(job.workdir, curves(record))
         score = statistics.scores(curves(record), job.config.env)[-1]
         self.logs.write(
-            record.phase, record.step, number(job, record), told | {"score": score}
+            record.phase,
+            record.step,
+            number(job, record),
+            told | before(played) | dict(played.adaptation) | {"score": score},
         )
         record.reached = record.phase == "online" and bool(
             (score >= job.config.online.until).any()
@@ -251,6 +252,14 @@ class Session:
         self.record.log_size = self.logs.size()
         record = dataclasses.asdict(self.record)
         self.checkpoints.save(number(self.job, self.record), run, record)
+
+
+def before(played: Played) -> dict[str, np.ndarray]:
+    """Mean returns [M] of a trial's episodes but the last, by their numbers from 1."""
+    if not np.size(played.before):
+        return {}
+    means = np.asarray(played.before).mean(axis=1)  # [M, trial - 1]
+    return {f"episode_{at}": mean for at, mean in enumerate(means.T, start=1)}
 
 
 def restore(job: Job, checkpoints: Checkpoints) -> tuple[Run, Record] | None:

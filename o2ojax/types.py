@@ -8,6 +8,7 @@ Axis letters, used in every shape comment of the package:
     O  observation, A  action          H  transitions of a window
     K  actions or plans compared       L  dimensions of a latent variable
     Z  dimensions of a latent state    P  plans that a policy proposes
+    G  tasks                           C  rows that a task is inferred from
 """
 
 from collections.abc import Callable
@@ -49,10 +50,10 @@ class Transition(NamedTuple):
 class Batch(NamedTuple):
     """What a store hands out.
 
-    data:    Transition, [B], or [B, H] for windows, or [task, B] for tasks.
+    data:    Transition, [B], or [B, H] for windows, or [G, B] for tasks.
     weight:  [B]  importance weights, of critics' errors or of a model's; 1 if unused.
-    index:   [B]  rows of the store, for `Buffer.reweigh`.
-    context: Transition for agents that infer their task, () for the others.
+    index:   [B]  rows of the store, for `Buffer.reweigh`; [G, B] for tasks.
+    context: Transition [G, C] for agents that infer their task, () for the others.
     metrics: what the store tells of itself, told beside what the update tells.
     """
 
@@ -75,7 +76,7 @@ class Info(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """A way to act. Its memory lasts a trial of one or more episodes.
+    """A way to act. Its memory lasts a trial of one or more episodes of one task.
 
     start:    (agent_state, opening, key) -> memory. `opening` is what the store
               offers to a trial: () for most.
@@ -96,12 +97,15 @@ class Agent(NamedTuple):
     update:  (state, batch, key) -> (state, Info).
     explore: the Policy that gathers data.
     exploit: the Policy that is judged.
+    told:    as `exploit`, by an agent that infers its task, which need not explore
+             first: it is told the task by what the store offers. None for the others.
     """
 
     init: Callable
     update: Callable
     explore: Policy
     exploit: Policy
+    told: Policy | None = None
 
 
 class Buffer(NamedTuple):
@@ -141,6 +145,7 @@ class EnvSpec(NamedTuple):
 
     horizon: steps after which an episode is cut; the task itself goes on.
     num_tasks: of a family; a member's environments are dealt them in turn.
+    num_test: the last so many are for judging alone; 0: judged on those trained on.
     """
 
     name: str
@@ -148,6 +153,12 @@ class EnvSpec(NamedTuple):
     action_dim: int
     horizon: int
     num_tasks: int = 1
+    num_test: int = 0
+
+    @property
+    def num_train(self) -> int:
+        """Tasks that a member's environments are dealt."""
+        return self.num_tasks - self.num_test
 
 
 class EnvState(NamedTuple):
@@ -190,13 +201,18 @@ class Workers(NamedTuple):
 class Played(NamedTuple):
     """What came of episodes that were played to judge a policy.
 
-    returns: [episode]  undiscounted.
+    returns: [episode]  undiscounted; of a trial, its last episode's.
     success: [episode]  whether the last step left the task done (and not, as others
              count, whether any step did); () where a task is never done.
+    before:  [episode, trial - 1]  returns of the trial's other episodes; () where a
+             trial is one episode.
+    adaptation: scalars of agents that infer their task, see `adaptation`; () else.
     """
 
     returns: Array
     success: Any
+    before: Any = ()
+    adaptation: Metrics | tuple[()] = ()
 
 
 class Run(NamedTuple):

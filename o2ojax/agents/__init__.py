@@ -1,6 +1,19 @@
 """The algorithms, by name."""
 
-from o2ojax.agents import awac, bc, bcq, cql, fowm, iql, o2ac, off2on, sac, td3_bc
+from o2ojax.agents import (
+    awac,
+    bc,
+    bcq,
+    cql,
+    fowm,
+    iql,
+    o2ac,
+    off2on,
+    pearl,
+    sac,
+    smac,
+    td3_bc,
+)
 from o2ojax.agents.base import Algorithm, Plan
 from o2ojax.errors import unknown
 
@@ -13,7 +26,9 @@ AGENTS = {
     "iql": iql.ALGORITHM,
     "o2ac": o2ac.ALGORITHM,
     "off2on": off2on.ALGORITHM,
+    "pearl": pearl.ALGORITHM,
     "sac": sac.ALGORITHM,
+    "smac": smac.ALGORITHM,
     "td3_bc": td3_bc.ALGORITHM,
 }
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import struct
 
+from o2ojax.replay.tasks import Draws
 from o2ojax.types import Agent, Array, Buffer, EnvSpec, Recipe, Transition
 
 config = struct.dataclass  # floats are leaves of the pytree: traced, sweepable
@@ -66,6 +67,18 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "latent_dim": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "encoder_width": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "width": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "reward_scale": (lambda x: abs(x) < float("inf"), "a finite number"),
+    "q_weight": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "labels": (lambda x: x in ("decoder", "true"), "decoder or true"),
+    "num_tasks": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "context": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "opening": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "online_batch": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "recent": (lambda x: isinstance(x, int) and x >= 0, "at least 0"),
+    "num_labels": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "prior_explore": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "prior_exploit": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "trial": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "num_candidates": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "num_candidates_act": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "widths": (
@@ -75,6 +88,14 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "actor_widths": (
         lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
         "positive whole numbers, as 256,256",
+    ),
+    "encoder_widths": (
+        lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
+        "positive whole numbers, as 200,200",
+    ),
+    "decoder_widths": (
+        lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
+        "positive whole numbers, as 64,64",
     ),
     "vae_widths": (
         lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
@@ -107,6 +128,10 @@ class Algorithm(NamedTuple):
     batches: (config) -> how many batches an offline update takes, in one.
     horizon: (config) -> of how many transitions the windows are that it learns from;
         0 for single transitions.
+    draws: (config) -> the `tasks.Draws` that it asks of a store of tasks; None for an
+        agent that knows nothing of tasks.
+    trial: (config) -> of how many episodes a trial is by which it is judged. Above 0,
+        every round of the online phase begins new trials, of other tasks.
     takes: whose offline agents it can go on from, besides its own, by their algorithm:
         (their agent state, config) -> its own agent state.
     """
@@ -116,6 +141,8 @@ class Algorithm(NamedTuple):
     offline_only: str = ""
     batches: Callable[[Any], int] = lambda config: 1
     horizon: Callable[[Any], int] = lambda config: 0
+    draws: Callable[[Any], Draws | None] = lambda config: None
+    trial: Callable[[Any], int] = lambda config: 0
     takes: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType({})
 
 

@@ -18,10 +18,10 @@ def pack(name: str, transitions: Transition) -> dict[str, np.ndarray]:
     Returns:
         float32 observations [N, O], actions [N, A] clipped to +-(1 - 1e-5), rewards
         [N]; bool terminals [N] and timeouts [N]; float32 final_observations
-        [episodes, O].
+        [episodes, O]; and, where one is not 0, int32 tasks [N].
     Raises:
-        DataError: for what `from_arrays` refuses, discounts other than 0 and 1, tasks
-            other than 0, an observation that is not the next one of the row before.
+        DataError: for what `from_arrays` refuses, discounts other than 0 and 1, an
+            observation that is not the next one of the row before.
     """
     terminals = np.asarray(transitions.discount) == 0
     last = np.array(transitions.last, bool)
@@ -33,10 +33,12 @@ def pack(name: str, transitions: Transition) -> dict[str, np.ndarray]:
         terminals=terminals,
         timeouts=last & ~terminals,
         next_observations=transitions.next_obs,
+        tasks=transitions.task,
         name=name,
     )
     _check_lossless(name, rows, transitions._replace(last=last))
-    return {
+    tasks = {"tasks": rows.task} if rows.task.any() else {}
+    return tasks | {
         "observations": rows.obs,
         "actions": rows.action,
         "rewards": rows.reward,
@@ -50,7 +52,6 @@ def _check_lossless(name: str, rows: Transition, transitions: Transition) -> Non
     wanted = {
         "discount": "0 or 1 in each row",
         "last": "True wherever discount is 0",
-        "task": "0 in each row",
     }
     for field, rule in wanted.items():
         if not np.array_equal(getattr(rows, field), getattr(transitions, field)):

@@ -13,6 +13,7 @@ from o2ojax.types import EnvSpec, Transition
 
 ACTION_LIMIT = 1 - 1e-5  # keeps the log-probability of a squashed policy finite
 ACTION_SLACK = 1e-6  # beyond 1 by more than this is not a matter of rounding
+PARAMETERS = "task_parameters"  # in a file, beside its columns
 JUMP = 1e-6  # farther apart, two observations are not the same
 
 
@@ -28,10 +29,12 @@ class Dataset(NamedTuple):
     """Logged experience with a name.
 
     transitions: leaves [N, ...], in the order of time.
+    parameters:  [T, P] what sets each task of a family apart; None for one task.
     """
 
     name: str
     transitions: Transition
+    parameters: np.ndarray | None = None
 
 
 class Log(NamedTuple):
@@ -40,11 +43,13 @@ class Log(NamedTuple):
     name:    of the dataset.
     source:  what errors call it.
     columns: arguments of `from_arrays`, by name.
+    parameters: [T, P] of a family's tasks, or None.
     """
 
     name: str
     source: str
     columns: dict[str, np.ndarray]
+    parameters: np.ndarray | None = None
 
 
 # What a log means that has neither `timeouts` nor `next_observations`.
@@ -62,6 +67,7 @@ def from_arrays(
     terminals: ArrayLike,
     timeouts: ArrayLike | None = None,
     next_observations: ArrayLike | None = None,
+    tasks: ArrayLike | None = None,
     *,
     name: str = "arrays",
     clip_actions: bool = False,
@@ -83,6 +89,7 @@ def from_arrays(
         terminals: [N] or [N, 1], 0 or 1: the task ended, there is no future.
         timeouts: [N] or [N, 1], 0 or 1: the episode was cut, the task goes on.
         next_observations: [N, O], before any restart.
+        tasks: [N] or [N, 1], which task of a family, counted from 0; 0 by default.
         name: what errors call the data.
         clip_actions: accept actions beyond [-1, 1], and clip them.
     Returns:
@@ -99,7 +106,11 @@ def from_arrays(
         "rewards": rewards,
         "terminals": terminals,
     }
-    optional = {"timeouts": timeouts, "next_observations": next_observations}
+    optional = {
+        "timeouts": timeouts,
+        "next_observations": next_observations,
+        "tasks": tasks,
+    }
     columns |= {key: values for key, values in optional.items() if values is not None}
     table = checked(name, columns)
     obs, terminal = table["observations"], table["terminals"]
@@ -110,7 +121,7 @@ def from_arrays(
         discount=np.where(terminal, np.float32(0), np.float32(1)),
         next_obs=table.get("next_observations", obs),
         last=terminal | _cuts(table),
-        task=np.zeros(len(obs), np.int32),
+        task=table.get("tasks", np.zeros(len(obs), np.int32)),
     )
     return rows if "next_observations" in table else _look_ahead(name, rows)
 
@@ -183,6 +194,51 @@ def hold_windows(dataset: Dataset, spec: EnvSpec, horizon: int) -> None:
             f" than the windows of {horizon} that are learned from: set"
             f" config.agent.horizon to {lengths.min()} or less, or leave it out"
         )
+
+
+def hold_tasks(
+    dataset: Dataset, spec: EnvSpec, parameters: np.ndarray, context: int
+) -> Transition:
+    """The transitions of a meta-dataset, task by task, as many of each.
+
+    Args:
+        parameters: [T, P] of the family's training tasks.
+        context: rows that a task is inferred from.
+    Raises:
+        DataError: it is no meta-dataset, its tasks are others, or one has fewer rows
+            than another or than a context.
+    """
+    name, rows = f"dataset {dataset.name!r}", dataset.transitions
+    known = dataset.parameters
+    if known is None:
+        raise DataError(
+            f"{name} does not say what its tasks are (task_parameters): it is no"
+            f" meta-dataset of {spec.name}; python -m experiments.collect makes some"
+        )
+    if len(known) != spec.num_train:
+        raise DataError(
+            f"{name} has {len(known)} tasks, but {spec.num_train} of {spec.name} are to"
+            f" be trained on; set config.tasks.train={len(known)}"
+        )
+    if known.shape != parameters.shape or not np.allclose(known, parameters):
+        raise DataError(
+            f"{name} has tasks that are not the first {len(known)} of {spec.name}: it"
+            " was recorded in another family, or another version of it"
+        )
+    counts = np.bincount(rows.task, minlength=len(known))
+    if len(counts) > len(known) or (counts != counts[0]).any():
+        odd = int((counts != counts[0]).argmax())
+        raise DataError(
+            f"{name} has {counts[0]} rows of task 0 and {counts[odd]} of task {odd};"
+            f" give as many of each of its {len(known)} tasks"
+        )
+    if counts[0] < context:
+        raise DataError(
+            f"{name} has {counts[0]} rows of each task, fewer than the {context} that a"
+            " context has; set config.agent.context lower, or record more"
+        )
+    order = np.argsort(rows.task, kind="stable")
+    return jax.tree.map(lambda leaf: leaf[order], rows)
 
 
 def fingerprint(transitions: Transition) -> str:
@@ -276,6 +332,17 @@ def flags(where: str, values: ArrayLike) -> np.ndarray:
     return values.astype(bool)
 
 
+def _whole(where: str, values: ArrayLike) -> np.ndarray:
+    """Numbers of tasks, int32 [N]."""
+    values = _vector(where, values)
+    odd = np.flatnonzero((values < 0) | (values != np.floor(values)))
+    if odd.size:
+        raise DataError(
+            f"{where}: row {odd[0]} is {values[odd[0]]}; tasks are counted from 0"
+        )
+    return values.astype(np.int32)
+
+
 def _vector(where: str, values: ArrayLike) -> np.ndarray:
     values = _numbers(where, values)
     if values.ndim == 2 and values.shape[1] == 1:
@@ -358,5 +425,6 @@ _CHECKS = {
     "rewards": _vector,
     "terminals": flags,
     "timeouts": flags,
+    "tasks": _whole,
     "next_observations": matrix,
 }

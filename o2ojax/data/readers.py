@@ -21,16 +21,18 @@ import numpy as np
 from o2ojax.data import compact, minari, ogbench, shipped
 from o2ojax.data.dataset import (
     ONE_STREAM,
+    PARAMETERS,
     DataError,
     Dataset,
     DataWarning,
     Log,
     from_arrays,
+    matrix,
 )
 from o2ojax.errors import unknown
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
-OPTIONAL = ("timeouts", "next_observations", "final_observations")
+OPTIONAL = ("timeouts", "next_observations", "final_observations", "tasks", PARAMETERS)
 
 # What h5py and numpy raise for files that are cut short, damaged or of another kind.
 UNREADABLE = (
@@ -108,7 +110,7 @@ def _dataset(log: Log, clip_actions: bool) -> Dataset:
     if "timeouts" not in log.columns and "next_observations" not in log.columns:
         warnings.warn(f"{log.source}: {ONE_STREAM}", DataWarning, stacklevel=3)
     rows = from_arrays(**log.columns, name=log.source, clip_actions=clip_actions)
-    return Dataset(log.name, rows)
+    return Dataset(log.name, rows, log.parameters)
 
 
 @contextmanager
@@ -133,11 +135,14 @@ def _load(path: str | os.PathLike, open_file: Callable) -> Log:
     if missing:
         names = ", ".join(found) or "nothing"
         raise DataError(f"{path}: has no {', '.join(missing)}; found {names}")
+    parameters = columns.pop(PARAMETERS, None)
+    if parameters is not None:
+        parameters = matrix(f"{source}: {PARAMETERS}", parameters)
     if "next_observations" in columns:
         columns.pop("final_observations", None)
     elif "final_observations" in columns:
         columns = compact.unpack(source, columns)
-    return Log(path.stem, source, columns)
+    return Log(path.stem, source, columns, parameters)
 
 
 def _columns(

@@ -8,12 +8,16 @@ import h5py
 import numpy as np
 
 from o2ojax.data import compact, minari
-from o2ojax.data.dataset import DataError
+from o2ojax.data.dataset import PARAMETERS, DataError
 from o2ojax.files import write_whole
 from o2ojax.types import Transition
 
 
-def write(target: str | os.PathLike, transitions: Transition) -> None:
+def write(
+    target: str | os.PathLike,
+    transitions: Transition,
+    parameters: np.ndarray | None = None,
+) -> None:
     """Writes transitions, whole or not at all. The final row ends an episode.
 
     Actions are clipped to +-(1 - 1e-5); all else comes back from `read` as it was in
@@ -25,14 +29,19 @@ def write(target: str | os.PathLike, transitions: Transition) -> None:
             next_observations [N, O], actions [N, A], rewards [N], bool terminals [N]
             and timeouts [N]; or `minari:ID`, for a new dataset in Minari's store.
         transitions: leaves [N, ...], in the order of time.
+        parameters: [T, P] of a family's tasks, if it is a meta-dataset; not to Minari.
     Raises:
         DataError: for a target of another kind, a dataset of Minari's that is already
             there, a place that cannot be written, and transitions that cannot be held:
-            discounts other than 0 and 1, tasks other than 0, an observation that is not
-            the next one of the row before.
+            discounts other than 0 and 1, an observation that is not the next one of the
+            row before.
     """
     name = os.fspath(target)
     if name.startswith(minari.PREFIX):
+        if parameters is not None or np.any(transitions.task):
+            raise DataError(
+                f"{name}: Minari has no place for several tasks; write a file"
+            )
         minari.write(name, compact.pack(name, transitions))
         return
     path = Path(target).expanduser()
@@ -43,6 +52,8 @@ def write(target: str | os.PathLike, transitions: Transition) -> None:
             f"with {minari.PREFIX}"
         )
     columns = compact.pack(str(path), transitions)
+    if parameters is not None:
+        columns[PARAMETERS] = np.float32(parameters)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, partial(fill, columns))
@@ -58,7 +69,9 @@ def _fill_npz(columns: dict[str, np.ndarray], path: Path) -> None:
 
 def _fill_hdf5(columns: dict[str, np.ndarray], path: Path) -> None:
     with h5py.File(path, "w") as file:
-        for key, values in compact.unpack(str(path), columns).items():
+        given = {key: columns[key] for key in columns if key != PARAMETERS}
+        written = {key: columns[key] for key in columns if key == PARAMETERS}
+        for key, values in (compact.unpack(str(path), given) | written).items():
             file.create_dataset(key, data=values, compression="gzip")
 
 

@@ -2,16 +2,16 @@
 
 import jax
 
-from o2ojax.envs import locomotion, manipulation
+from o2ojax.envs import families, locomotion, manipulation
 from o2ojax.envs.physics import Simulator, c_physics
-from o2ojax.errors import unknown
+from o2ojax.errors import UserError, unknown
 from o2ojax.types import Env
 
 BUILDERS = {
     **dict.fromkeys(locomotion.TASKS, locomotion.locomotion),
     **dict.fromkeys(manipulation.TASKS, manipulation.manipulation),
 }
-ENVS = tuple(BUILDERS)
+ENVS = (*BUILDERS, *families.FAMILIES)
 
 
 def _mjx(*given):
@@ -64,12 +64,36 @@ def caveats(physics: str) -> list[str]:
 SLOW_ON_CPU = {"mjx": 50, "mjx-warp": 30}
 
 
-def make(name: str, physics: str = "auto", simulator: Simulator = Simulator()) -> Env:  # noqa: B008
+def split(task: str) -> tuple[str, str]:
+    """An environment's name, and what follows it: `ENV-KIND` as ENV and KIND."""
+    known = [name for name in ENVS if task == name or task.startswith(f"{name}-")]
+    name = max(known, key=len, default=task.partition("-")[0])
+    return name, task[len(name) + 1 :]
+
+
+def make(
+    name: str,
+    physics: str = "auto",
+    simulator: Simulator = Simulator(),  # noqa: B008
+    num_train: int = 0,
+    num_test: int = 0,
+) -> Env:
     """Builds an environment.
 
+    Args:
+        num_train, num_test: tasks of a family; 0 for all of them.
     Raises:
         UserError: for an unknown environment or physics, or one that cannot be had.
     """
     if name not in ENVS:
         raise unknown("environment", name, ENVS)
+    if name in families.FAMILIES:
+        make_physics = PHYSICS[choose_physics(physics)]
+        return families.family(name, make_physics, simulator, num_train, num_test)
+    if num_train or num_test:
+        raise UserError(
+            f"config.tasks asks for {num_train} training and {num_test} test tasks, but"
+            f" {name} is one task, no family; set both to 0, or choose one of"
+            f" {', '.join(families.FAMILIES)}"
+        )
     return BUILDERS[name](name, PHYSICS[choose_physics(physics)], simulator)

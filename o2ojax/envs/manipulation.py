@@ -236,13 +236,17 @@ def load_models(simulator: Simulator) -> Models:
     return vary(models, simulator)
 
 
-def start_states(task: Task, model: mujoco.MjModel) -> Scene:
-    """The states that episodes begin in, drawn once: leaves [NUM_STARTS, ...]."""
+def start_states(task: Task, model: mujoco.MjModel, spread: float = 0.1) -> Scene:
+    """The states that episodes begin in, drawn once: leaves [NUM_STARTS, ...].
+
+    Args:
+        spread: how far from the middle the cube may lie, along x and y, m.
+    """
     generator = np.random.default_rng(0)
     placed, goals = [], []
     for _ in range(NUM_STARTS):
         hand = task.hand + generator.uniform(-0.02, 0.02, 3)
-        cube = np.array([*generator.uniform(-0.1, 0.1, 2), REST - SINK])
+        cube = np.array([*generator.uniform(-spread, spread, 2), REST - SINK])
         qpos = np.concatenate([hand, [task.finger, task.finger], cube, [0.0]])
         placed.append(place(model, qpos, np.zeros(model.nv), ()))
         goals.append(task.goal(generator, cube))

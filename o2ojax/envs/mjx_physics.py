@@ -15,7 +15,14 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from mujoco import mjx
 
-from o2ojax.envs.physics import Advance, Models, PhysicsState, body_ids, place
+from o2ojax.envs.physics import (
+    Advance,
+    Models,
+    PhysicsState,
+    body_ids,
+    place,
+    tracked_positions,
+)
 from o2ojax.errors import UserError
 from o2ojax.types import Array
 
@@ -145,7 +152,7 @@ def substeps(
         data = jax.lax.fori_loop(
             0, frame_skip, lambda _, data: mjx.step(model, data), data
         )
-    positions = data.xpos[tracked]
+    positions = tracked_positions(data, tracked)
     return PhysicsState(data.qpos, data.qvel, data.act, data.qacc_warmstart, positions)
 
 

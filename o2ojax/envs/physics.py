@@ -8,7 +8,7 @@ so restarts, copies and checkpoints are cheap.
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +91,7 @@ def place(
     data.qpos[:], data.qvel[:] = qpos, qvel
     mujoco.mj_forward(model, data)
     leaves = data.qpos, data.qvel, data.act, data.qacc_warmstart
-    positions = data.xpos[body_ids(model, bodies)]
+    positions = tracked_positions(data, body_ids(model, bodies))
     return PhysicsState(*(leaf.copy() for leaf in leaves), positions)
 
 
@@ -102,9 +102,22 @@ def stack_states(placed: Sequence[PhysicsState]) -> PhysicsState:
     )
 
 
+CENTRE_OF_MASS = "*"  # a name among those of bodies: of all of them together
+
+
 def body_ids(model: mujoco.MjModel, names: Sequence[str]) -> np.ndarray:
-    """Where bodies stand in the model's arrays, int32 [K]."""
-    return np.array([model.body(name).id for name in names], np.int32)
+    """Where bodies stand in the model's arrays, int32 [K]; -1 for CENTRE_OF_MASS."""
+    ids = (-1 if name == CENTRE_OF_MASS else model.body(name).id for name in names)
+    return np.fromiter(ids, np.int32)
+
+
+def tracked_positions(data: Any, tracked: np.ndarray) -> Any:
+    """Of tracked bodies, as `body_ids` names them, in data of C or MJX: [K, 3]."""
+    if (tracked >= 0).all():
+        return data.xpos[tracked]
+    if len(tracked) > 1:
+        raise NotImplementedError("the centre of mass is tracked alone")
+    return data.subtree_com[:1]
 
 
 _STATE = (
@@ -181,7 +194,7 @@ def host_step(models: Models, frame_skip: int, tracked: np.ndarray) -> Callable:
                 mujoco.mj_step(model, data, frame_skip)
                 mujoco.mj_getState(model, data, rows[i], _STATE)
                 if len(tracked):
-                    places[i] = data.xpos[tracked]
+                    places[i] = tracked_positions(data, tracked)
 
     def step(given: np.ndarray, variants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         num_rows = len(given)

@@ -1,10 +1,10 @@
 """Stores of experience, by name."""
 
 from o2ojax.errors import UserError, unknown
-from o2ojax.replay import balanced, uniform, windows
+from o2ojax.replay import balanced, tasks, uniform, windows
 from o2ojax.types import Array, Buffer, Transition
 
-BUFFERS = ("uniform", "symmetric", "balanced", "online")
+BUFFERS = ("uniform", "symmetric", "balanced", "online", "tasks")
 OF_WINDOWS = ("uniform", "symmetric")  # those that can hand out windows
 
 # Metrics that are above 0 where something has gone wrong, and what to tell of it.
@@ -21,6 +21,7 @@ __all__ = [
     "make",
     "offline",
     "rewarded",
+    "tasks",
     "uniform",
     "windows",
 ]
@@ -31,8 +32,15 @@ def offline(
     batch: int,
     horizon: int = 0,
     of_windows: windows.Options = windows.Options(),  # noqa: B008
+    draws: tasks.Draws | None = None,
+    num_tasks: int = 1,
 ) -> Buffer:
-    """The store of an offline phase: of windows, where the agent needs a horizon."""
+    """The store of an offline phase: of windows, where the agent needs a horizon.
+
+    Or of `num_tasks` tasks, for an agent that draws from each, `batch` rows of each.
+    """
+    if draws:
+        return tasks.offline(dataset, num_tasks, batch, draws)
     if horizon:
         return windows.offline(dataset, horizon, batch, of_windows)
     return uniform.offline(dataset, batch)
@@ -48,12 +56,15 @@ def make(
     horizon: int = 0,
     num_envs: int = 1,
     of_windows: windows.Options = windows.Options(),  # noqa: B008
+    draws: tasks.Draws | None = None,
+    num_tasks: int = 1,
 ) -> Buffer:
     """The store of an online phase.
 
     Args:
         name: `uniform`: dataset and ring as one; `symmetric`: half a batch from each;
-            `balanced`: as one, by learned priorities; `online`: the ring alone.
+            `balanced`: as one, by learned priorities; `online`: the ring alone;
+            `tasks`: of each task, dataset and ring as one.
         dataset: leaves [N, ...], or None where there is no data.
         like: a transition without leading axes, to shape a ring by.
         capacity: rows kept of the online stream.
@@ -62,11 +73,20 @@ def make(
         horizon: transitions of the windows to hand out; 0 for single transitions.
         num_envs: environments whose transitions arrive in turn.
         of_windows: options of a store of windows.
+        draws: what an agent that infers its task asks for; None for the others.
+        num_tasks: of the family.
     Raises:
         UserError: for an unknown name, or a store that needs the missing dataset.
     """
     if name not in BUFFERS:
         raise unknown("replay", name, BUFFERS)
+    if (name == "tasks") != (draws is not None):
+        raise UserError(
+            f"replay {name!r} does not go with this agent: those that infer their task"
+            " need replay.name 'tasks', and no others do"
+        )
+    if draws:
+        return tasks.online(dataset, like, num_tasks, capacity, draws.online, draws)
     if horizon and name not in OF_WINDOWS:
         raise UserError(
             f"replay {name!r} hands out single transitions, and the agent learns from"

@@ -1,0 +1,27 @@
+"""PEARL on a family of tasks, online, from scratch: `pearl.py:cheetah-vel`.
+
+Every training task is played in every round, 400 steps with latents from the prior and
+200 after them; the authors take five tasks a round.
+"""
+
+from o2ojax import config
+
+
+def get_config(task: str = "cheetah-vel") -> config.ConfigDict:
+    """For 20 training tasks, as many as SMAC's shipped data have."""
+    result = config.defaults("pearl", task)
+    result.tasks.train = 20
+    result.tasks.test = 8
+    result.replay.name = "tasks"
+    result.replay.capacity = 1_200  # of each task: what a meta-dataset keeps
+    result.offline.updates = 0
+    result.online.envs = 20
+    result.online.warmup = 12_000
+    result.online.round = 12_000
+    result.online.updates_per_step = 1 / 6
+    result.online.steps = 600_000
+    result.eval.every = 60_000
+    result.eval.episodes = 4 * 8
+    result.log.every = 12_000
+    result.checkpoint.every = 120_000
+    return result

@@ -1,0 +1,31 @@
+"""SMAC on a family of tasks: `smac.py:cheetah-vel-pearl`.
+
+The task is a meta-dataset's name, `FAMILY-KIND`; the shipped ones are of 20 training
+tasks, and so is `tasks.train`. The authors have 100, and 20 or 30 to test on. Theirs
+are 50k updates offline; then, 50 times and more, five trials of 1000 steps each, and
+16,000 updates after them.
+"""
+
+from o2ojax import config
+from o2ojax.envs import families
+
+
+def get_config(task: str = "cheetah-vel-pearl") -> config.ConfigDict:
+    """The authors' numbers."""
+    result = config.defaults("smac", task)
+    if result.env in families.FAMILIES:
+        result.agent.sees_next = families.FAMILIES[result.env].dynamics_vary
+    result.tasks.train = 20
+    result.tasks.test = 8
+    result.batch = 128
+    result.replay.name = "tasks"
+    result.offline.updates = 50_000
+    result.online.steps = 255_000
+    result.online.envs = 5
+    result.online.round = 5_000
+    result.online.updates_per_step = 3.2
+    result.eval.every = 5_000
+    result.eval.episodes = 4 * 8
+    result.log.every = 5_000
+    result.checkpoint.every = 25_000
+    return result

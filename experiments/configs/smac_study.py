@@ -1,0 +1,65 @@
+"""SMAC against its ablations and PEARL, sized for two CPU cores.
+
+The task is `NAME/DATASET`, as `smac/cheetah-vel-pearl`:
+
+    offline  learns from the meta-dataset alone; the two below start from its agents
+    smac     then explores without rewards
+    oracle   then explores with true rewards, and goes on learning to infer its task
+    pearl    explores with true rewards from the start, and has no dataset
+
+Networks of 64-64-64, 20 training and 8 test tasks, four tasks of 64 rows a batch, 5k
+offline updates; then ten rounds of five tasks, 600 steps of each, and 1000 updates
+after them. Four seeds; each judged in four trials of every test task.
+"""
+
+from experiments.configs import pearl, smac
+from o2ojax.config import ConfigDict
+from o2ojax.errors import unknown
+
+DATASETS = ("point-robot-pearl", "cheetah-vel-pearl")
+STARTS_FROM = {"smac": "offline", "oracle": "offline"}
+OFFLINE = ()  # what is left out of figures and of the tables of online results
+ALONE = ("pearl",)  # what has a figure of its own: its budget is another one
+NAMES = ("offline", *STARTS_FROM, "pearl")
+AFTER_OFFLINE = {"offline": "offline"}
+
+
+def get_config(task: str = "smac/cheetah-vel-pearl") -> ConfigDict:
+    """Online, an evaluation after each round."""
+    name, _, dataset = task.partition("/")
+    if name not in NAMES:
+        raise unknown("task", name, NAMES)
+    if name == "pearl":
+        return scratch(dataset)
+    config = smac.get_config(dataset)
+    shrink(config)
+    config.agent.decoder_widths = (64, 64)
+    config.batch = 64
+    config.offline.updates = 5_000
+    config.online.steps = 30_000
+    config.online.round = config.log.every = config.eval.every = 3_000
+    config.online.updates_per_step = 1 / 3
+    config.checkpoint.every = 15_000
+    if name == "offline":
+        config.online.steps = 0
+    else:
+        config.offline.updates = 0
+    if name == "oracle":
+        config.agent.labels = "true"
+    return config
+
+
+def scratch(dataset: str) -> ConfigDict:
+    """The run that such a dataset is made of, with four seeds."""
+    config = pearl.get_config(dataset.removesuffix("-pearl"))
+    shrink(config)
+    config.online.steps = 480_000
+    config.online.updates_per_step = 0.25
+    return config
+
+
+def shrink(config: ConfigDict) -> None:
+    """Cuts networks and batches down."""
+    config.seeds = 4
+    config.agent.widths = config.agent.encoder_widths = (64, 64, 64)
+    config.agent.online_batch = 64

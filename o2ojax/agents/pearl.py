@@ -1,0 +1,204 @@
+"""PEARL: soft actor-critic in many tasks at once, given an inferred latent task.
+
+Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic
+Context Variables", ICML 2019, arxiv.org/abs/1903.08254. Online, with rewards: what
+SMAC is measured against, and what gathers its offline data. The critics' loss teaches
+the encoder what to infer; contexts are of a task's last rows, so that they look like
+what is gathered at test time.
+
+The authors learn V beside Q, as SAC first did; here targets come from the target
+critics, as it does since. Their small costs of the policy's mean and spread are left
+out, and so is the reward decoder that SMAC's authors learn beside it.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2ojax import belief, learning, losses, networks, policies
+from o2ojax.agents import base
+from o2ojax.agents.base import static
+from o2ojax.agents.smac import beside, row
+from o2ojax.belief import Belief
+from o2ojax.learning import Learned, descend, follow
+from o2ojax.policies import Trial
+from o2ojax.replay.tasks import Draws, Opening
+from o2ojax.types import (
+    Agent,
+    Batch,
+    EnvSpec,
+    Info,
+    Key,
+    Params,
+    Policy,
+    Recipe,
+    Transition,
+)
+
+
+@base.config
+class PEARLConfig:
+    """Defaults are SMAC's authors' for gathering their data. Floats are traced."""
+
+    lr: float = 3e-4
+    gamma: float = 0.99
+    target_rate: float = 0.005
+    reward_scale: float = 5.0
+    temperature: float = 1.0  # of the entropy, beside scaled rewards
+    kl_weight: float = 0.1  # of the sum over tasks and latent dimensions
+    sees_next: bool = static(False)  # context has s': needed where dynamics vary
+    # what an update draws, see `tasks.Draws`
+    num_tasks: int = static(4)
+    context: int = static(64)
+    online_batch: int = static(256)
+    opening: int = static(256)
+    recent: int = static(600)  # of a task's rows, from which its context is drawn
+    # episodes of a trial that have z from the prior, and all of them when judged
+    prior_explore: int = static(2)
+    prior_exploit: int = static(2)
+    trial: int = static(3)
+    # sizes
+    latent_dim: int = static(5)
+    widths: tuple[int, ...] = static((300, 300, 300))
+    encoder_widths: tuple[int, ...] = static((200, 200, 200))
+
+
+class PEARLState(NamedTuple):
+    """All that PEARL learns.
+
+    critic: the parameters of critics and encoder, by name, under one optimiser.
+    """
+
+    critic: Learned
+    actor: Learned
+    target_critic: Params
+
+
+def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
+    """Builds the agent, inside the traced function that uses it: floats are traced."""
+    encoder = networks.ContextEncoder(config.latent_dim, config.encoder_widths)
+    actor_net = networks.SquashedActor(spec.action_dim, config.widths)
+    one_critic = networks.Critic(
+        config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
+    )
+    critic_net = networks.Ensemble(one_critic, 2)
+    optimiser = optax.adam(config.lr)
+
+    def init(key: Key) -> PEARLState:
+        key_encoder, key_actor, key_critic = jax.random.split(key, 3)
+        blank, latent = base.blank_transition(spec), jnp.zeros(config.latent_dim)
+        informed = jnp.concatenate([blank.obs, latent])
+        critic = critic_net.init(key_critic, informed, blank.action)
+        seen = encoder.init(key_encoder, row(blank, config.sees_next))
+        return PEARLState(
+            critic=learning.begin(optimiser, {"critic": critic, "encoder": seen}),
+            actor=learning.begin(optimiser, actor_net.init(key_actor, informed)),
+            target_critic=critic,
+        )
+
+    def infer(params: Params, context: Transition) -> Belief:
+        """The posterior given context [..., C]."""
+        seen = encoder.apply(params["encoder"], row(context, config.sees_next))
+        return belief.of_rows(*seen)
+
+    def update(state: PEARLState, batch: Batch, key: Key) -> tuple[PEARLState, Info]:
+        data = batch.data  # [G, B]
+        key_z, key_next, key_actor = jax.random.split(key, 3)
+
+        # Critic and encoder: regress onto the soft value of the next state.
+        known = belief.draw(infer(state.critic.params, batch.context), key_z)  # [G, Z]
+        there = beside(data.next_obs, known)
+        next_policy = actor_net.apply(state.actor.params, there)
+        next_action, next_log_prob = next_policy.sample_and_log_prob(key_next)
+        next_q = critic_net.apply(state.target_critic, there, next_action).min(axis=0)
+        next_value = losses.soft_value(next_q, next_log_prob, config.temperature)
+        reward = config.reward_scale * data.reward
+        target = losses.td_target(reward, data.discount, next_value, config.gamma)
+
+        def critic_loss(params):
+            posterior = infer(params, batch.context)
+            here = beside(data.obs, belief.draw(posterior, key_z))
+            q = critic_net.apply(params["critic"], here, data.action)  # [2, G, B]
+            error = jnp.square(q - target[None]).sum(axis=0).mean()
+            kl = losses.kl_from_standard_normal(*belief.normal(posterior)).sum()
+            loss = error + config.kl_weight * kl
+            return loss, {"critic_loss": error, "kl": kl, "q": q.mean()}
+
+        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+
+        # Actor: raise the critics' lower estimate, and stay unpredictable.
+        here = beside(data.obs, known)
+
+        def actor_loss(params):
+            action, log_prob = actor_net.apply(params, here).sample_and_log_prob(
+                key_actor
+            )
+            q = critic_net.apply(state.critic.params["critic"], here, action)
+            value = losses.soft_value(q.min(axis=0), log_prob, config.temperature)
+            return -value.mean(), {
+                "actor_loss": -value.mean(),
+                "entropy": -log_prob.mean(),
+            }
+
+        actor, actor_metrics = descend(optimiser, state.actor, actor_loss)
+
+        target_critic = follow(
+            state.target_critic, critic.params["critic"], config.target_rate
+        )
+        state = PEARLState(critic, actor, target_critic)
+        return state, Info(critic_metrics | actor_metrics)
+
+    def start(state: PEARLState, opening: Opening, key: Key) -> Trial:
+        """One latent for each episode: from the prior at first, then by the context."""
+        key_prior, key_known = jax.random.split(key)
+        size = (config.prior_explore, config.latent_dim)
+        known = infer(state.critic.params, opening.known)
+        latents = jnp.concatenate(
+            [jax.random.normal(key_prior, size), belief.draw(known, key_known)[None]]
+        )
+        return Trial(known, latents, jnp.int32(0))
+
+    def act(state: PEARLState, trial: Trial, obs, key):
+        z = trial.latents[jnp.minimum(trial.episode, config.prior_explore)]
+        policy = actor_net.apply(state.actor.params, jnp.concatenate([obs, z]))
+        return policy.sample_and_log_prob(key)[0], trial
+
+    def remember(state: PEARLState, trial: Trial, transition: Transition):
+        del state
+        return trial._replace(episode=trial.episode + transition.last), transition
+
+    exploit, told = policies.adapting(
+        lambda state, obs, z: actor_net.apply(
+            state.actor.params, jnp.concatenate([obs, z])
+        ).mode(),
+        lambda state, context: infer(state.critic.params, context),
+        config.latent_dim,
+        config.prior_exploit,
+    )
+    return Agent(init, update, Policy(start, act, remember), exploit, told)
+
+
+def recipe(
+    spec: EnvSpec, config: PEARLConfig, plan: base.Plan, offline_buffer, online_buffer
+) -> Recipe:
+    """PEARL goes on online as it was offline, if it was offline at all."""
+    del plan
+    return base.keep_learning(pearl(spec, config), offline_buffer, online_buffer)
+
+
+def draws(config: PEARLConfig) -> Draws:
+    """What its updates and trials ask of a store."""
+    return Draws(
+        config.num_tasks,
+        config.context,
+        config.opening,
+        config.online_batch,
+        config.recent,
+    )
+
+
+ALGORITHM = base.Algorithm(
+    PEARLConfig, recipe, draws=draws, trial=lambda config: config.trial
+)
