@@ -1,14 +1,14 @@
 """Ways to act that any agent may use."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from o2ojax import belief
 from o2ojax.belief import Belief
-from o2ojax.types import Array, Policy
+from o2ojax.types import Array, Key, Policy
 
 
 def memoryless(choose: Callable) -> Policy:
@@ -91,51 +91,73 @@ class Trial(NamedTuple):
 
     belief:  of the task; counts once the episodes with a latent from the prior are
              over.
-    latents: [L, Z]  drawn when the trial began; () for none.
+    noise:   [L, Z]  standard normal, of the latent of each episode; () to draw one for
+             every step.
+    labels:  [L, Z]  latents by which to tell the rewards of each episode; () for none.
     episode: []      int32, episodes that have stopped.
     """
 
     belief: Belief
-    latents: Array | tuple[()]
+    noise: Array | tuple[()]
+    labels: Array | tuple[()]
     episode: Array
 
 
-def latent(trial: Trial, num_prior: int, key: jax.Array) -> Array:
-    """Draws a latent task, [Z]: from the prior in a trial's first episodes."""
+def begin_trial(
+    known: Belief, num_prior: int, per_episode: bool, key: Key, labels: Any = ()
+) -> Trial:
+    """A trial at its beginning; one latent for an episode, or one for a step."""
+    shape = (num_prior + 1, known.precision.shape[-1])
+    noise = jax.random.normal(key, shape) if per_episode else ()
+    return Trial(known, noise, labels, jnp.int32(0))
+
+
+def latent(trial: Trial, num_prior: int, key: Key) -> Array:
+    """The latent task to act by, [Z]: from the prior in a trial's first episodes."""
     nothing = belief.prior(trial.belief.precision.shape[-1])
-    used = jax.tree.map(
-        lambda prior, known: jnp.where(trial.episode < num_prior, prior, known),
-        nothing,
-        trial.belief,
+    mean, std = belief.normal(
+        jax.tree.map(
+            lambda prior, known: jnp.where(trial.episode < num_prior, prior, known),
+            nothing,
+            trial.belief,
+        )
     )
-    return belief.draw(used, key)
+    if len(trial.noise):
+        noise = trial.noise[jnp.minimum(trial.episode, num_prior)]
+    else:
+        noise = jax.random.normal(key, mean.shape)
+    return mean + std * noise
 
 
 def adapting(
-    choose: Callable, infer: Callable, latent_dim: int, num_prior: int
+    choose: Callable,
+    infer: Callable,
+    latent_dim: int,
+    num_prior: int,
+    per_episode: bool,
 ) -> tuple[Policy, Policy]:
     """Explores with latents from the prior, then acts by what it saw; or is told.
 
-    A latent is drawn at every step. What the first episodes show is encoded as it
-    comes: a belief is a sum over rows.
+    What the first episodes show is encoded as it comes: a belief is a sum over rows.
 
     Args:
         choose: (agent_state, obs [O], latent [Z]) -> action [A].
         infer: (agent_state, context [..., C]) -> Belief [..., Z].
         num_prior: episodes of exploration.
+        per_episode: draws a latent for an episode, rather than for every step.
     Returns:
         the policy that explores first, and the one that is told its task by the logged
-        rows of an `Opening`.
+        rows of an `Opening`, or by all where none are logged.
     """
 
     def start(agent_state, opening, key) -> Trial:
-        del agent_state, opening, key
-        return Trial(belief.prior(latent_dim), (), jnp.int32(0))
+        del agent_state, opening
+        return begin_trial(belief.prior(latent_dim), num_prior, per_episode, key)
 
     def start_told(agent_state, opening, key) -> Trial:
-        del key
-        rows = opening.logged or opening.known
-        return Trial(infer(agent_state, rows), (), jnp.int32(num_prior))
+        known = infer(agent_state, opening.logged or opening.known)
+        trial = begin_trial(known, num_prior, per_episode, key)
+        return trial._replace(episode=jnp.int32(num_prior))
 
     def act(agent_state, trial: Trial, obs, key):
         return choose(agent_state, obs, latent(trial, num_prior, key)), trial
@@ -148,6 +170,7 @@ def adapting(
             known,
             trial.belief,
         )
-        return Trial(kept, (), trial.episode + transition.last), transition
+        episode = trial.episode + transition.last
+        return trial._replace(belief=kept, episode=episode), transition
 
     return Policy(start, act, remember), Policy(start_told, act, remember)

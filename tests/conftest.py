@@ -22,6 +22,8 @@ def pytest_collection_modifyitems(items):
 def pytest_configure(config):
     # two processes share an accelerator: neither may take most of its memory at once
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    # programs that run for a moment: to optimise them takes most of all tests' time
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     config.addinivalue_line("markers", "slow: left to `make test-all`")
     # [B] minus [B, 1] is an error, rather than a [B, B] matrix
     jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -151,17 +151,11 @@ def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
         return state, Info(critic_metrics | actor_metrics)
 
     def start(state: PEARLState, opening: Opening, key: Key) -> Trial:
-        """One latent for each episode: from the prior at first, then by the context."""
-        key_prior, key_known = jax.random.split(key)
-        size = (config.prior_explore, config.latent_dim)
         known = infer(state.critic.params, opening.known)
-        latents = jnp.concatenate(
-            [jax.random.normal(key_prior, size), belief.draw(known, key_known)[None]]
-        )
-        return Trial(known, latents, jnp.int32(0))
+        return policies.begin_trial(known, config.prior_explore, True, key)
 
     def act(state: PEARLState, trial: Trial, obs, key):
-        z = trial.latents[jnp.minimum(trial.episode, config.prior_explore)]
+        z = policies.latent(trial, config.prior_explore, key)
         policy = actor_net.apply(state.actor.params, jnp.concatenate([obs, z]))
         return policy.sample_and_log_prob(key)[0], trial
 
@@ -176,6 +170,7 @@ def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
         lambda state, context: infer(state.critic.params, context),
         config.latent_dim,
         config.prior_exploit,
+        per_episode=True,
     )
     return Agent(init, update, Policy(start, act, remember), exploit, told)
 

@@ -69,6 +69,7 @@ class SMACConfig:
     prior_explore: int = static(3)
     prior_exploit: int = static(2)
     trial: int = static(3)
+    per_episode: bool = static(False)  # draws z for an episode, not for every step
     # sizes
     latent_dim: int = static(5)
     widths: tuple[int, ...] = static((300, 300, 300))  # of policy and critics
@@ -207,12 +208,15 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
         return state, Info(task_metrics | critic_metrics | actor_metrics)
 
     def start(state: SMACState, opening: Opening, key: Key) -> Trial:
-        params, latents = state.tasks.params, ()
+        known, labels = infer(state.tasks.params, opening.known), ()
+        key_noise, key_labels = jax.random.split(key)
         if config.labels == "decoder":
-            logged = infer(params, opening.logged)
-            keys = jax.random.split(key, config.num_labels)
-            latents = jax.vmap(belief.draw, (None, 0))(logged, keys)
-        return Trial(infer(params, opening.known), latents, jnp.int32(0))
+            logged = infer(state.tasks.params, opening.logged)
+            keys = jax.random.split(key_labels, config.num_labels)
+            labels = jax.vmap(belief.draw, (None, 0))(logged, keys)
+        return policies.begin_trial(
+            known, config.prior_explore, config.per_episode, key_noise, labels
+        )
 
     def act(state: SMACState, trial: Trial, obs, key):
         key_z, key_action = jax.random.split(key)
@@ -223,7 +227,7 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
     def remember(state: SMACState, trial: Trial, transition: Transition):
         """What is stored has the decoder's reward; the true one is not looked at."""
         if config.labels == "decoder":
-            z = trial.latents[trial.episode % config.num_labels]
+            z = trial.labels[trial.episode % config.num_labels]
             reward = decoder.apply(
                 state.tasks.params["decoder"], transition.obs, transition.action, z
             )
@@ -237,6 +241,7 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
         lambda state, context: infer(state.tasks.params, context),
         config.latent_dim,
         config.prior_exploit,
+        config.per_episode,
     )
     return Agent(init, update, Policy(start, act, remember), exploit, told)
 

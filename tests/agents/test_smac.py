@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from o2ojax import belief, loop, replay
+from o2ojax import belief, loop, policies, replay
 from o2ojax.agents import base, pearl, smac
 from o2ojax.envs import families
 from o2ojax.replay.tasks import Draws, Opening
@@ -326,12 +326,12 @@ def test_what_is_stored_has_the_decoders_reward_and_all_else_as_it_was():
     state = sharpened(jax.jit(smac.smac(SPEC, CONFIG, True).init)(KEY))
     agent = smac.smac(SPEC, CONFIG, online=True)
     trial = agent.explore.start(state, opening(), KEY)
-    assert trial.latents.shape == (CONFIG.num_labels, 3)
+    assert trial.labels.shape == (CONFIG.num_labels, 3)
     row = jax.tree.map(lambda x: x[0], made_up((1,), 5))._replace(last=np.True_)
     for episode in range(2):
         after, stored = agent.explore.remember(state, trial, row)
         decoder = by_hand.double(state.tasks.params["decoder"]["params"]["MLP_0"])
-        x = np.concatenate([row.obs, row.action, trial.latents[episode]])[None]
+        x = np.concatenate([row.obs, row.action, trial.labels[episode]])[None]
         expected, _ = by_hand.mlp(decoder, np.float64(x))
         np.testing.assert_allclose(stored.reward, expected[0, 0], rtol=1e-4, atol=1e-5)
         same(stored._replace(reward=0.0), row._replace(reward=0.0))
@@ -347,9 +347,9 @@ def test_labels_come_from_logged_rows_and_exploration_from_all():
     trial = agent.explore.start(state, given, KEY)
     known = agent.explore.start(state, given._replace(known=other), KEY)
     logged = agent.explore.start(state, given._replace(logged=other), KEY)
-    same(known.latents, trial.latents)
+    same(known.labels, trial.labels)
     same(logged.belief, trial.belief)
-    assert differ(known.belief, trial.belief) and differ(logged.latents, trial.latents)
+    assert differ(known.belief, trial.belief) and differ(logged.labels, trial.labels)
 
 
 def test_who_is_judged_explores_with_the_prior_and_then_acts_by_what_was_seen():
@@ -369,28 +369,36 @@ def test_who_is_judged_explores_with_the_prior_and_then_acts_by_what_was_seen():
 
 
 def test_a_latent_is_drawn_from_the_prior_until_the_episodes_of_exploration_are_over():
-    from o2ojax import policies
-
     sure = belief.Belief(jnp.full(3, 1e12), jnp.full(3, 7e12), jnp.float32(9.0))
     for episode, expected in ((0, None), (1, None), (2, 7.0), (3, 7.0)):
-        trial = policies.Trial(sure, (), jnp.int32(episode))
+        trial = policies.Trial(sure, (), (), jnp.int32(episode))
         z = policies.latent(trial, 2, KEY)
         expected = jax.random.normal(KEY, (3,)) if expected is None else [7.0] * 3
         np.testing.assert_allclose(z, expected, rtol=1e-4)
 
 
-def test_pearl_keeps_a_latent_for_an_episode():
+@pytest.mark.parametrize("explores", [True, False])
+def test_pearl_keeps_a_latent_for_an_episode(explores):
     agent = pearl.pearl(SPEC, PEARL)
     state = sharpened(jax.jit(agent.init)(KEY))
-    trial = agent.explore.start(state, opening(), KEY)
-    assert trial.latents.shape == (PEARL.prior_explore + 1, 3)
-    obs, keys = jnp.ones(3), jax.random.split(KEY, 3)
+    policy = agent.explore if explores else agent.exploit
+    trial = policy.start(state, opening(), KEY)
+    num_prior, drawn = 2, set()
     for episode in range(5):
-        used = trial._replace(episode=jnp.int32(episode))
-        at = min(episode, PEARL.prior_explore)
-        only = trial._replace(latents=trial.latents[at][None].repeat(3, axis=0))
-        for key in keys:
-            same(
-                agent.explore.act(state, used, obs, key)[0],
-                agent.explore.act(state, only, obs, key)[0],
-            )
+        now = trial._replace(episode=jnp.int32(episode))
+        zs = [policies.latent(now, num_prior, key) for key in jax.random.split(KEY, 3)]
+        same(zs[0], zs[1])
+        same(zs[0], zs[2])
+        drawn.add(tuple(zs[0].tolist()))
+    assert len(drawn) == 3  # two from the prior, then one by what is known
+
+
+def test_smac_draws_a_latent_for_every_step_or_for_every_episode():
+    for per_episode in (False, True):
+        config = dataclasses.replace(CONFIG, per_episode=per_episode)
+        agent = smac.smac(SPEC, config, online=True)
+        state = sharpened(jax.jit(agent.init)(KEY))
+        for policy in (agent.explore, agent.exploit, agent.told):
+            trial = policy.start(state, opening(), KEY)
+            zs = [policies.latent(trial, 2, key) for key in jax.random.split(KEY, 2)]
+            assert differ(*zs) != per_episode

@@ -59,6 +59,7 @@ ONLINE_ONLY = {
     ("fowm", "min_std"),
     ("fowm", "max_std"),
     ("fowm", "noise"),
+    ("smac", "q_weight"),
 }
 # Floats of an option that is off.
 OF_AN_OPTION = {("cql", "target_gap")}  # of `lagrange`
@@ -77,8 +78,10 @@ SWEPT = {"iql": "expectile"}
 IMITATORS = {"bc"}
 # Agents whose draws are cut before they become actions, so that some come again.
 REPEATERS = {"bcq"}
+# Agents that tell rewards themselves, online.
+LABELLERS = {"smac"}
 # Agents whose judged policy draws, too: its returns cannot be told in advance.
-PLANNERS = {"fowm"}
+PLANNERS = {"fowm", "pearl", "smac"}
 # Sizes that tests can do with.
 TINY = {
     "widths": (16, 16),
@@ -95,6 +98,12 @@ TINY = {
     "latent_dim": 8,
     "encoder_width": 16,
     "width": 16,
+    "encoder_widths": (16, 16),
+    "decoder_widths": (16,),
+    "num_tasks": 2,
+    "context": 8,
+    "opening": 8,
+    "online_batch": 16,
 }
 
 
@@ -144,6 +153,11 @@ class Job(NamedTuple):
         """Of how many transitions the windows are that it learns from; 0 for none."""
         return AGENTS[self.name].horizon(self.config)
 
+    @property
+    def draws(self):
+        """What it asks of a store of tasks; None where it knows nothing of them."""
+        return AGENTS[self.name].draws(self.config)
+
     def recipe(self, config=None):
         """The same recipe for one member, outside the programs."""
         plan = base.Plan(
@@ -154,19 +168,27 @@ class Job(NamedTuple):
         )
         like = base.blank_transition(ENV.spec)
         stores = (
-            replay.offline(DATASET, SIZES.batch * self.batches, self.horizon),
+            replay.offline(
+                DATASET, SIZES.batch * self.batches, self.horizon, draws=self.draws
+            ),
             replay.make(
-                SIZES.replay,
+                store_for(self.config, self.name),
                 DATASET,
                 like,
                 SIZES.capacity,
                 SIZES.batch,
                 horizon=self.horizon,
                 num_envs=SIZES.num_envs,
+                draws=self.draws,
             ),
         )
         config = config or self.config
         return AGENTS[self.name].recipe(ENV.spec, config, plan, *stores)
+
+
+def store_for(config, name) -> str:
+    """The store of an agent's online phase."""
+    return "tasks" if AGENTS[name].draws(config) else SIZES.replay
 
 
 class Life(NamedTuple):
@@ -185,7 +207,9 @@ class Life(NamedTuple):
 @pytest.fixture(scope="module", params=AGENTS)
 def job(request):
     name = request.param
-    return Job(name, small(name), population.programs(AGENTS[name], ENV, SIZES))
+    config = small(name)
+    sizes = SIZES._replace(replay=store_for(config, name))
+    return Job(name, config, population.programs(AGENTS[name], ENV, sizes))
 
 
 def host(tree):
@@ -257,7 +281,7 @@ def acts(policy, buffer, agent_state, store, obs, keys):
     """An action [A] of a trial that has just begun, for each of `obs` and `keys`."""
 
     def one(obs, key):
-        opening = buffer.opening(store, jnp.int32(0), key)
+        opening = buffer.opening(lend(store), jnp.int32(0), key)
         memory = policy.start(agent_state, opening, key)
         return policy.act(agent_state, memory, obs, key)[0]
 
@@ -425,8 +449,12 @@ def test_an_evaluation_judges_what_the_member_would_do(job, life):
 
 
 def ring_of(replay):
-    """What was gathered: the store itself, or the ring of one of windows."""
-    return replay.rows if isinstance(replay, windows.Windows) else replay
+    """What was gathered: the store itself, or the ring of one of windows or tasks."""
+    if isinstance(replay, windows.Windows):
+        return replay.rows
+    if replay.count.ndim > 1:  # members, and the only task
+        return jax.tree.map(lambda x: x[:, 0], replay)
+    return replay
 
 
 def test_what_is_gathered_is_stored_raw(job, life):
@@ -435,9 +463,10 @@ def test_what_is_gathered_is_stored_raw(job, life):
     store = ring_of(life.done.replay)
     np.testing.assert_array_equal(store.count, [gathered] * NUM_MEMBERS)
     rows = jax.tree.map(lambda x: x[:, :gathered], store.rows)
-    np.testing.assert_allclose(
-        rows.reward, -((rows.action[..., 0] - 0.5) ** 2), rtol=1e-4, atol=1e-6
-    )
+    if job.name not in LABELLERS:
+        np.testing.assert_allclose(
+            rows.reward, -((rows.action[..., 0] - 0.5) ** 2), rtol=1e-4, atol=1e-6
+        )
     assert (rows.obs == 1).all() and (rows.discount == 0).all() and rows.last.all()
     # no member repeats another's actions (the ends are where noise is cut)
     inside = [a[np.abs(a) < 1].tolist() for a in rows.action]
@@ -634,6 +663,8 @@ SUITED = {
     "cql": CONSERVATIVE,
     "off2on": CONSERVATIVE,
     "fowm": dict(expectile=0.8, beta=20.0, penalty=0.0, horizon=1),
+    "smac": dict(reward_scale=1.0, temperature=0.02, kl_weight=1.0),
+    "pearl": dict(reward_scale=1.0, temperature=0.01, kl_weight=1.0),
     "td3_bc": dict(alpha=10.0),
     "o2ac": dict(alpha=10.0),
 }
@@ -643,6 +674,7 @@ class Solved(NamedTuple):
     agent: Any
     batches: int
     horizon: int
+    of_tasks: bool
     states: Any  # leaves [probe, ...]
 
 
@@ -661,7 +693,7 @@ def solved(job):
     @jax.jit
     def train(data, key):
         def one(data):
-            buffer = replay.offline(data, 32 * job.batches, horizon)
+            buffer = replay.offline(data, 32 * job.batches, horizon, draws=job.draws)
             agent = build(config, buffer)
             run = Run(agent.init(key), buffer.init(), ())
             return loop.offline(agent, buffer, run, key, 0, NUM_UPDATES)[0].agent
@@ -673,7 +705,8 @@ def solved(job):
         return AGENTS[job.name].recipe(ENV.spec, config, plan, buffer, buffer).offline
 
     agent = build(config, uniform.offline(DATASET, 32))
-    return Solved(agent, job.batches, horizon, train(data, KEY))
+    of_tasks = job.draws is not None
+    return Solved(agent, job.batches, horizon, of_tasks, train(data, KEY))
 
 
 def on(solved, probe):
@@ -688,6 +721,8 @@ def q_at(solved, probe, obs, rows):
     if solved.horizon:  # windows of one transition
         rows = jax.tree.map(lambda x: x[:, None], rows)
     batch = uniform.evenly(rows, jnp.asarray(at))
+    if solved.of_tasks:  # of one task, inferred from all of them
+        batch = jax.tree.map(lambda x: x[None], batch._replace(context=batch.data))
     _, info = jax.jit(solved.agent.update)(on(solved, probe), batch, KEY)
     if "q" not in info.metrics:
         pytest.skip("the agent estimates no values")
