@@ -5,9 +5,12 @@ Prints a table and writes `benchmarks/results/bench-DEVICE.json`.
 
 import argparse
 import functools
+import io
 import resource
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,13 @@ from rich.table import Table
 
 from benchmarks import flop as flops
 from benchmarks import timing
-from o2ojax import agents, envs, loop, population
-from o2ojax.agents import fowm, iql, off2on
+from experiments.configs import smac_study
+from o2ojax import agents, envs, loop, population, training
+from o2ojax.agents import fowm, iql, off2on, smac
 from o2ojax.envs import locomotion
 from o2ojax.files import write_json
-from o2ojax.replay import balanced, uniform
+from o2ojax.progress import Progress
+from o2ojax.replay import balanced, tasks, uniform
 from o2ojax.types import EnvSpec, Run, Transition
 
 RESULTS = Path(__file__).parent / "results"
@@ -145,6 +150,103 @@ def bench_ensemble(windows: int, num_rows: int) -> dict[str, Any]:
         "rows": num_rows,
         "balanced_adds": timing.spread(taken["balanced"] / taken["learn"] - 1),
     } | shares(updates, flop, taken)
+
+
+def bench_smac(online: bool, windows: int, num_rows: int) -> dict[str, Any]:
+    """SMAC's updates at the authors' sizes, 100 tasks of `num_rows` rows in all."""
+    env = envs.make("cheetah-vel", "mujoco")
+    config = smac.SMACConfig()
+    agent = smac.smac(env.spec, config, online)
+    num_tasks, batch = env.spec.num_train, config.online_batch if online else 128
+    dataset = random_data(env.spec, num_rows)
+    fresh = jax.tree.map(lambda leaf: leaf[:1_000], dataset)
+    updates = 20
+
+    def make_store(dataset):
+        draws = smac.draws(config)
+        if not online:
+            return tasks.offline(dataset, num_tasks, batch, draws)
+        like = jax.tree.map(lambda leaf: leaf[0], dataset)
+        return tasks.online(dataset, like, num_tasks, 10_000, batch, draws)
+
+    @functools.partial(
+        jax.jit,
+        donate_argnums=(1, 2),
+        compiler_options=population.compiler_options(),
+    )
+    def learn(dataset, state, replay):
+        keys = jax.random.split(jax.random.key(0), updates)
+        return loop.learn(agent, make_store(dataset), state, replay, keys)[:2]
+
+    @jax.jit
+    def begin(dataset, fresh, key):
+        store = make_store(dataset)
+        replay = store.init()
+        return agent.init(key), store.add(replay, fresh) if online else replay
+
+    held = begin(dataset, fresh, jax.random.key(0))
+
+    def work():
+        nonlocal held
+        held = learn(dataset, *held)
+        return held
+
+    taken = timing.alternate({"learn": work, "limit": timing.matrix_limit()}, windows)
+    flop = flops.smac(env.spec, config, batch, online)
+    phase = "online" if online else "offline"
+    return {"agent": f"smac {phase}, 4 x {batch}", "members": 1} | shares(
+        updates, flop, taken
+    )
+
+
+class Watched(training.Session):
+    """A run that is told how long it is inside of compiled calls.
+
+    told: of each phase, the seconds that it took, what was compiled aside, and those
+          inside.
+    """
+
+    told: dict[str, tuple[float, float]] = {}
+
+    def phase(self, run: Run) -> Run:
+        """As the phase of any run."""
+        self.inside = self.compiling = 0.0
+        started = time.perf_counter()
+        run = super().phase(run)
+        took = time.perf_counter() - started - self.compiling
+        self.told[self.record.phase] = took, self.inside
+        return run
+
+    def compile(self, *arguments: Any) -> Any:
+        """A compiled program that is watched."""
+        started = time.perf_counter()
+        program = super().compile(*arguments)
+        self.compiling += time.perf_counter() - started
+
+        def watched(*given):
+            started = time.perf_counter()
+            out = jax.block_until_ready(program(*given))
+            self.inside += time.perf_counter() - started
+            return out
+
+        return watched
+
+
+def bench_host() -> dict[str, Any]:
+    """The share of a SMAC run's time that the host takes, evaluations included."""
+    config = smac_study.get_config("smac/cheetah-vel-pearl")
+    config.offline.updates, config.online.steps = 3_000, 9_000
+    original, training.Session = training.Session, Watched
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            progress = Progress(Console(file=io.StringIO()))
+            training.train(config, Path(folder) / "run", progress)
+    finally:
+        training.Session = original
+    return {
+        phase: {"seconds": took, "outside_compiled_calls": 1 - inside / took}
+        for phase, (took, inside) in Watched.told.items()
+    }
 
 
 def bench_planning(num_envs: int, iterations: int, windows: int) -> dict[str, Any]:
@@ -380,6 +482,9 @@ def show(results: dict[str, Any]) -> None:
         )
     console.print(table)
     console.print(memory_table(results["memory"]))
+    for phase, told in results["host"].items():
+        share = told["outside_compiled_calls"]
+        console.print(f"smac {phase}: {share:.1%} of its time outside compiled calls")
 
 
 def memory_table(memory: dict[str, int]) -> Table:
@@ -426,6 +531,8 @@ def main() -> None:
             bench_offline("iql", 8, options.windows),
             bench_offline("cql", 1, options.windows),
             bench_offline("fowm", 1, options.windows),
+            bench_smac(False, options.windows, 120_000),
+            bench_smac(True, options.windows, 120_000),
             bench_offline("off2on", 1, options.windows),
             bench_ensemble(options.windows, options.rows),
         ],
@@ -439,6 +546,7 @@ def main() -> None:
             for members, num_envs in ((1, 1), (1, 8), (8, 8), (8, 64))
         ],
         "memory": bench_memory(options.rows),
+        "host": bench_host(),
     }
     show(results)
     kind = results["machine"]["device"].split()[0]

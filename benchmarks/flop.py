@@ -9,6 +9,7 @@ passes forward, and back to the action.
 from typing import NamedTuple
 
 from o2ojax.agents.fowm import FOWMConfig
+from o2ojax.agents.smac import SMACConfig
 from o2ojax.types import EnvSpec
 
 
@@ -20,13 +21,15 @@ class Passes(NamedTuple):
     back: int
 
 
-def passes(inputs: int, outputs: int, width: int, through: int = 0) -> Passes:
-    """Of a network with two hidden layers.
+def passes(
+    inputs: int, outputs: int, width: int, through: int = 0, hidden: int = 2
+) -> Passes:
+    """Of a network with so many hidden layers of one width.
 
     Args:
         through: how many of the inputs a gradient is led back to.
     """
-    first, rest = inputs * width, width * width + width * outputs
+    first, rest = inputs * width, (hidden - 1) * width * width + width * outputs
     forward = first + rest
     return Passes(forward, 3 * forward - first, forward + rest + through * width)
 
@@ -117,6 +120,40 @@ def fowm(spec: EnvSpec, config: FOWMConfig, batch: int) -> int:
     per_row += 2 * net.encoder + net.critics + 2 * net.value
     per_row += 3 * net.policy - config.latent_dim * config.width
     return 2 * batch * (per_window + config.horizon * per_row)
+
+
+def smac(spec: EnvSpec, config: SMACConfig, batch: int, online: bool) -> int:
+    """SMAC, `batch` rows of each task. What online has besides is in brackets.
+
+    encoder of the contexts          learn [forward]
+    decoder                          learn, back to the latent task [forward]
+    policy(s')                       forward
+    target Q x 2                     forward
+    Q x 2 at the data's action       learn
+    Q x 2 at the policy's            forward [and back to the action]
+    policy(s)                        learn
+    """
+    latent, depth = config.latent_dim, len(config.widths)
+    width, inputs = config.widths[0], spec.obs_dim + latent
+    q = passes(inputs + spec.action_dim, 1, width, spec.action_dim, depth)
+    policy = passes(inputs, 2 * spec.action_dim, width, hidden=depth)
+    joint = spec.obs_dim + spec.action_dim
+    encoder = passes(
+        joint + 1 + spec.obs_dim * config.sees_next,
+        2 * latent,
+        config.encoder_widths[0],
+        hidden=len(config.encoder_widths),
+    )
+    width = config.decoder_widths[0]
+    decoder = passes(joint + latent, 1, width, hidden=len(config.decoder_widths))
+    per_row = policy.forward + 2 * (q.forward + q.learn) + policy.learn
+    if online:
+        per_row += 2 * q.back + decoder.forward
+        per_context_row = encoder.forward
+    else:
+        per_row += 2 * q.forward + decoder.learn + latent * width
+        per_context_row = encoder.learn
+    return 2 * config.num_tasks * (batch * per_row + config.context * per_context_row)
 
 
 def plan(spec: EnvSpec, config: FOWMConfig) -> int:

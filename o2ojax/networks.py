@@ -1,5 +1,6 @@
 """The function approximators. An ensemble is one network with stacked weights."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -55,6 +56,36 @@ def small_uniform(bound: float) -> Init:
     return init
 
 
+@jax.custom_vjp
+def product(x: Array, kernel: Array) -> Array:
+    """x [..., I] times a kernel [I, O]: [..., O].
+
+    Its gradient by the kernel is one product, x^T dy, of rows. The automatic one is its
+    transpose, turned round, and XLA on a CPU turns it anew wherever an optimiser reads
+    it, which took a tenth of the time of IQL, CQL and FOWM.
+    """
+    return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def _product_forward(x, kernel):
+    return product(x, kernel), (x, kernel)
+
+
+def _product_backward(kept, slope):
+    x, kernel = kept
+    by_x = jax.lax.dot_general(slope, kernel, (((x.ndim - 1,), (1,)), ((), ())))
+    x, slope = (rows.reshape(-1, rows.shape[-1]) for rows in (x, slope))
+    return by_x, jax.lax.dot_general(x, slope, (((0,), (0,)), ((), ())))
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+Dense = functools.partial(
+    nn.Dense, dot_general=lambda x, kernel, dims, precision: product(x, kernel)
+)
+
+
 class MLP(nn.Module):
     """Fully connected ReLU layers and a linear last one: [..., I] -> [..., out]."""
 
@@ -68,10 +99,10 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         for width in self.widths:
-            x = nn.relu(nn.Dense(width, kernel_init=self.hidden_init)(x))
+            x = nn.relu(Dense(width, kernel_init=self.hidden_init)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         bias = nn.initializers.constant(self.output_bias)
-        return nn.Dense(self.out, kernel_init=self.output_init, bias_init=bias)(x)
+        return Dense(self.out, kernel_init=self.output_init, bias_init=bias)(x)
 
 
 class Value(nn.Module):
@@ -253,7 +284,7 @@ class Latent(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         return nn.sigmoid(
-            nn.LayerNorm(1e-5)(nn.Dense(self.dim, kernel_init=orthogonal(1.0))(x))
+            nn.LayerNorm(1e-5)(Dense(self.dim, kernel_init=orthogonal(1.0))(x))
         )
 
 
@@ -270,7 +301,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, obs: Obs) -> Array:
         def encode(x):
-            x = nn.elu(nn.Dense(self.width, kernel_init=orthogonal(1.0))(x))
+            x = nn.elu(Dense(self.width, kernel_init=orthogonal(1.0))(x))
             return Latent(self.latent_dim)(x)
 
         latents = [encode(x) for x in jax.tree.leaves(obs)]
@@ -285,7 +316,7 @@ class NormedMLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for _ in range(2):
-            x = nn.Dense(self.width, kernel_init=orthogonal(1.0))(x)
+            x = Dense(self.width, kernel_init=orthogonal(1.0))(x)
             x = nn.LayerNorm(1e-5)(x)
             x = mish(x)
         return x
@@ -321,7 +352,7 @@ class LatentReward(nn.Module):
     @nn.compact
     def __call__(self, z: Array, action: Array) -> Array:
         x = NormedMLP(self.width)(jnp.concatenate([z, action], axis=-1))
-        return nn.Dense(1, kernel_init=nn.initializers.zeros)(x).squeeze(-1)
+        return Dense(1, kernel_init=nn.initializers.zeros)(x).squeeze(-1)
 
 
 class LatentActor(nn.Module):
@@ -333,7 +364,7 @@ class LatentActor(nn.Module):
     @nn.compact
     def __call__(self, z: Array) -> Array:
         x = NormedMLP(self.width)(z)
-        return jnp.tanh(nn.Dense(self.action_dim, kernel_init=orthogonal(1.0))(x))
+        return jnp.tanh(Dense(self.action_dim, kernel_init=orthogonal(1.0))(x))
 
 
 class LatentValue(nn.Module):
@@ -345,10 +376,10 @@ class LatentValue(nn.Module):
     @nn.compact
     def __call__(self, *inputs: Array) -> Array:
         x = jnp.concatenate(inputs, axis=-1)
-        x = nn.Dense(self.width, kernel_init=orthogonal(1.0))(x)
+        x = Dense(self.width, kernel_init=orthogonal(1.0))(x)
         x = jnp.tanh(nn.LayerNorm(1e-5)(x))
-        x = nn.elu(nn.Dense(self.width, kernel_init=orthogonal(1.0))(x))
-        return nn.Dense(1, kernel_init=self.output_init)(x).squeeze(-1)
+        x = nn.elu(Dense(self.width, kernel_init=orthogonal(1.0))(x))
+        return Dense(1, kernel_init=self.output_init)(x).squeeze(-1)
 
 
 class ContextEncoder(nn.Module):

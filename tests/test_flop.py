@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import flop
-from o2ojax.agents import cql, fowm, iql, off2on
+from o2ojax.agents import cql, fowm, iql, off2on, smac
 from o2ojax.types import Batch, EnvSpec, Transition
 
 SPEC = EnvSpec("made up", obs_dim=7, action_dim=3, horizon=50)
@@ -85,6 +85,37 @@ def test_off2ons():
 def test_fowms():
     found = of_an_update(fowm.fowm, FOWM, BATCH, FOWM.horizon)
     assert flop.fowm(SPEC, FOWM, BATCH) == found
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_smacs(online):
+    """What is asked twice of the same weights and rows is to be counted once."""
+    config = smac.SMACConfig(
+        num_tasks=2,
+        context=4,
+        latent_dim=3,
+        widths=(WIDTH,) * 3,
+        encoder_widths=(10,) * 3,
+        decoder_widths=(6,) * 2,
+    )
+    rows, context = transitions(2, BATCH), transitions(2, 4)
+    weight = jnp.ones((2, BATCH))
+    batch = Batch(rows, weight, jnp.zeros((2, BATCH), jnp.int32), context)
+    key = jax.random.key(0)
+    state = jax.eval_shape(smac.smac(SPEC, config, online).init, key)
+    traced = jax.make_jaxpr(lambda c, *rest: smac.smac(SPEC, c, online).update(*rest))(
+        config, state, batch, key
+    )
+    q = flop.passes(SPEC.obs_dim + 3 + SPEC.action_dim, 1, WIDTH, hidden=3).forward
+    policy = flop.passes(SPEC.obs_dim + 3, 2 * SPEC.action_dim, WIDTH, hidden=3)
+    seen = SPEC.obs_dim + SPEC.action_dim + 1
+    encoder = flop.passes(seen, 6, 10, hidden=3).forward
+    twice = 2 * BATCH * (2 * q + policy.forward + online * 2 * q) + 2 * 4 * encoder
+    joint = SPEC.obs_dim + SPEC.action_dim
+    # a slope is led back to all inputs, where it is wanted for some
+    unasked = 2 * (SPEC.obs_dim + 3) * WIDTH if online else joint * 6
+    expected = flop.smac(SPEC, config, BATCH, online) + 2 * twice
+    assert operations(traced.jaxpr) == expected + 2 * 2 * BATCH * unasked
 
 
 def test_a_plans():

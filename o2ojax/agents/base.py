@@ -75,6 +75,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "opening": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "online_batch": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "recent": (lambda x: isinstance(x, int) and x >= 0, "at least 0"),
+    "withheld": (lambda x: isinstance(x, int) and x >= 0, "at least 0"),
     "num_labels": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "prior_explore": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "prior_exploit": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),

@@ -3,8 +3,8 @@
 Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic
 Context Variables", ICML 2019, arxiv.org/abs/1903.08254. Online, with rewards: what
 SMAC is measured against, and what gathers its offline data. The critics' loss teaches
-the encoder what to infer; contexts are of a task's last rows, so that they look like
-what is gathered at test time.
+the encoder what to infer; contexts are what a task's last trial explored with latents
+from the prior, as is done at test time, and nothing of what came after.
 
 The authors learn V beside Q, as SAC first did; here targets come from the target
 critics, as it does since. Their small costs of the policy's mean and spread are left
@@ -54,7 +54,8 @@ class PEARLConfig:
     context: int = static(64)
     online_batch: int = static(256)
     opening: int = static(256)
-    recent: int = static(600)  # of a task's rows, from which its context is drawn
+    recent: int = static(600)  # a trial: of its rows, contexts are drawn, but not
+    withheld: int = static(200)  # of its last, which know the task
     # episodes of a trial that have z from the prior, and all of them when judged
     prior_explore: int = static(2)
     prior_exploit: int = static(2)
@@ -191,6 +192,7 @@ def draws(config: PEARLConfig) -> Draws:
         config.opening,
         config.online_batch,
         config.recent,
+        config.withheld,
     )
 
 

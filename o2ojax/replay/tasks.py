@@ -22,6 +22,7 @@ class Draws(NamedTuple):
     opening: rows of its task that a trial is offered.
     online:  rows of each task in a batch, online.
     recent:  contexts are drawn from a task's last so many rows; 0: from all.
+    withheld: but not from so many at their end.
     """
 
     tasks: int
@@ -29,6 +30,7 @@ class Draws(NamedTuple):
     opening: int
     online: int
     recent: int = 0
+    withheld: int = 0
 
 
 class Opening(NamedTuple):
@@ -143,14 +145,16 @@ def _tasks(
 
         return jax.tree.map(choose, rows, new)
 
-    def drawn(replay, task: Array, key: Key, num: int, recent: int = 0) -> Array:
+    def drawn(replay, task: Array, key: Key, num: int) -> Array:
         """`num` of the rows of tasks [...], with equal chances: [..., num]."""
-        end = filled(replay, task)[..., None]
-        first = jnp.maximum(end - recent, 0) if recent else jnp.zeros_like(end)
-        return jax.random.randint(key, (*task.shape, num), first, jnp.maximum(end, 1))
+        end = jnp.maximum(filled(replay, task)[..., None], 1)
+        return jax.random.randint(key, (*task.shape, num), 0, end)
 
     def context(replay, task: Array, key: Key, num: int) -> Transition:
-        at = drawn(replay, task, key, num, draws.recent)
+        end = filled(replay, task)[..., None]
+        first = jnp.maximum(end - draws.recent, 0) if draws.recent else 0 * end
+        end = jnp.maximum(end - draws.withheld, first + 1)
+        at = jax.random.randint(key, (*task.shape, num), first, end)
         return read(replay, jnp.broadcast_to(task[..., None], at.shape), at)
 
     def sample(replay, key: Key) -> tuple[Ring, Batch]:

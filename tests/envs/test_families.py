@@ -79,7 +79,7 @@ def test_sizes_and_the_split(env):
 
 
 def test_tasks_differ_in_what_the_family_says(env):
-    """From one start by the same actions: rewards, and only if they may, next states."""
+    """From one start, by the same actions: rewards, and next states if they may."""
     _, played = play(env, [0, 1], 8)
     moved = np.abs(played.next_obs[0] - played.next_obs[1]).max()
     if families.FAMILIES[env.spec.name].dynamics_vary:

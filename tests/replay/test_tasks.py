@@ -141,6 +141,14 @@ def test_contexts_of_the_last_rows_alone():
     assert rows[0] == {0, 1, 2, 3, 13, 14, 16, 17, 19, 20, 11, 10} - {10, 11}
 
 
+def test_contexts_without_the_very_last_rows():
+    buffer = online(capacity=6, draws=DRAWS._replace(recent=4, withheld=2))
+    store = buffer.add(buffer.init(), numbered([0] * 5, np.arange(10, 15)))
+    rows, contexts = everything(buffer, store)
+    assert contexts == [{11.0, 12.0}, {0.0, 1.0}, {0.0, 1.0}]
+    assert rows[0] == {0, 1, 2, 3, 10, 11, 12, 13, 14}
+
+
 def test_without_a_dataset_only_what_was_gathered_is_drawn():
     buffer = online(capacity=4, dataset=None)
     store = buffer.add(buffer.init(), numbered([0, 1, 2, 1], [7, 8, 9, 6]))
