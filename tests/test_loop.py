@@ -7,6 +7,7 @@ import pytest
 
 from o2ojax import loop, policies
 from o2ojax.agents.base import blank_transition
+from o2ojax.envs import families
 from o2ojax.envs.probes import counter, telltale
 from o2ojax.envs.restart import restarting
 from o2ojax.replay import ring, uniform
@@ -364,3 +365,68 @@ def test_an_evaluation_offers_its_policy_what_the_store_opens_with():
     run = Run(diary().init(KEY), buffer.init(), ())
     returns = loop.evaluate(env, policy, buffer, run, KEY, 2).returns
     np.testing.assert_allclose(returns, [1.0, 1.0])  # 4 * 0.25
+
+
+# Trials
+
+
+def test_a_trial_of_several_episodes_counts_its_last():
+    """Of `counter`, which ends after three steps, each worth 1; and one that is cut."""
+    for env, length in ((counter(end=3), 3), (counter(horizon=2), 2)):
+        policy, store = policies.uniform(1), uniform.nothing()
+        run = Run((), (), ())
+
+        def play(key, env=env, policy=policy, store=store, run=run):
+            tasks = jnp.zeros(4, jnp.int32)
+            return loop.play(env, policy, store, run, key, tasks, trial=3)
+
+        played, workers = jax.jit(play)(KEY)
+        np.testing.assert_array_equal(played.returns, [length] * 4)
+        np.testing.assert_array_equal(played.before, [[length] * 2] * 4)
+
+
+def family():
+    """Three training tasks and two for tests, each earning its number at every step."""
+    env = families.family("point-robot", None, num_train=3, num_test=2)
+
+    def step(state, action, key):
+        state, transition = env.step(state, action, key)
+        return state, transition._replace(reward=transition.task.astype(jnp.float32))
+
+    return env._replace(step=step)
+
+
+def test_collection_plays_training_tasks_and_evaluation_test_tasks():
+    env, policy, store = family(), policies.uniform(2), uniform.nothing()
+    workers = loop.start_workers(env, policy, store, (), (), KEY, 4)
+    np.testing.assert_array_equal(workers.env.task, [0, 1, 2, 0])
+    played = jax.jit(
+        lambda key: loop.evaluate(env, policy, store, Run((), (), ()), key, 4)
+    )(KEY)
+    np.testing.assert_array_equal(played.returns, 200.0 * np.array([3, 4, 3, 4]))
+
+
+def test_new_trials_begin_every_round_if_dealt():
+    """Without a deal, environments go on where they were."""
+    env = family()
+    policy, store = (
+        policies.uniform(2),
+        uniform.online(blank_transition(env.spec), 64, 4),
+    )
+
+    def update(state, batch, key):
+        return state, Info({})
+
+    agent = Agent(lambda key: (), update, policy, policy)
+    rings = store.init()
+    workers = loop.start_workers(env, policy, store, (), rings, KEY, 2)
+
+    def ages(deal):
+        run = Run((), rings, workers)
+        run, _ = loop.online(agent, store, env, run, KEY, 0, 3, 5, 1, deal)
+        return run.workers.env.age.tolist(), run.replay.rows.task[:30].tolist()
+
+    age, tasks = ages(None)
+    assert age == [15, 15] and tasks == [0, 1] * 15
+    age, tasks = ages(lambda key: jax.random.permutation(key, jnp.int32([1, 2])))
+    assert age == [5, 5] and set(tasks) == {1, 2}

@@ -226,7 +226,12 @@ def hold_tasks(
             " was recorded in another family, or another version of it"
         )
     counts = np.bincount(rows.task, minlength=len(known))
-    if len(counts) > len(known) or (counts != counts[0]).any():
+    if len(counts) > len(known):
+        raise DataError(
+            f"{name} has rows of task {rows.task.max()}, but says what its tasks are"
+            f" (task_parameters) up to {len(known) - 1}; tasks are counted from 0"
+        )
+    if (counts != counts[0]).any():
         odd = int((counts != counts[0]).argmax())
         raise DataError(
             f"{name} has {counts[0]} rows of task 0 and {counts[odd]} of task {odd};"

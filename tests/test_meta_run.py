@@ -1,0 +1,174 @@
+"""Families of tasks through the public commands: PEARL collects, SMAC learns."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import collect
+from experiments import run as command
+from experiments.configs import smac_study
+from o2ojax import config as settings
+from o2ojax import data, envs, job
+from o2ojax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+SMAC = "experiments/configs/smac.py:point-robot-pearl"
+PEARL = "experiments/configs/pearl.py:point-robot"
+TINY = (
+    "--config.agent.widths=8,8",
+    "--config.agent.encoder_widths=8,8",
+    "--config.agent.online_batch=8",
+    "--config.tasks.train=3",
+    "--config.tasks.test=2",
+    "--config.eval.episodes=2",
+    "--config.seeds=2",
+)
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    """A meta-dataset of three tasks, 400 rows of each."""
+    folder = tmp_path_factory.mktemp("meta")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        arguments = [f"--config={PEARL}", *TINY, f"--out={folder}"]
+        arguments += [f"--workdir={folder / 'runs'}", "--config.replay.capacity=400"]
+        arguments += [
+            f"--config.online.{name}={value}"
+            for name, value in dict(
+                envs=3, warmup=600, round=600, steps=1800, updates_per_step=0.01
+            ).items()
+        ]
+        arguments += [
+            f"--config.{name}.every=600" for name in ("eval", "log", "checkpoint")
+        ]
+        assert collect.main(arguments) == 0
+    return folder
+
+
+def lines(workdir):
+    text = (workdir / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_meta_dataset_has_the_last_rows_of_each_task(collected):
+    found = data.read(collected / "point-robot-pearl.npz")
+    rows = found.transitions
+    np.testing.assert_array_equal(rows.task, np.repeat([0, 1, 2], 400))
+    np.testing.assert_array_equal(
+        found.parameters, envs.families.split("point-robot", 3, 2)[:3]
+    )
+    away = np.linalg.norm(rows.next_obs - found.parameters[rows.task], axis=1)
+    np.testing.assert_allclose(rows.reward, -away, rtol=1e-4, atol=1e-5)
+    assert (np.flatnonzero(rows.last) % 200 == 199).all()  # whole episodes
+    told = json.loads((collected / "point-robot-pearl.json").read_text())
+    assert told["rows"] == 1200 and "PEARL" in told["protocol"]
+
+
+def test_smac_runs_offline_and_online_and_says_how_it_adapts(collected, tmp_path):
+    arguments = [
+        f"--config={SMAC}",
+        *TINY,
+        f"--config.dataset={collected / 'point-robot-pearl.npz'}",
+        "--config.agent.decoder_widths=8",
+        "--config.batch=8",
+        "--config.offline.updates=20",
+        "--config.online.envs=2",
+        "--config.online.steps=800",
+        "--config.online.round=400",
+        "--config.online.updates_per_step=0.01",
+        "--config.eval.every=400",
+        "--config.log.every=400",
+        "--config.checkpoint.every=400",
+        f"--workdir={tmp_path}",
+    ]
+    assert command.main(arguments) == 0
+    told = [line for line in lines(tmp_path) if "z_shift" in line]
+    assert [(line["phase"], line["step"]) for line in told] == [
+        ("offline", 20),
+        ("online", 400),
+        ("online", 800),
+    ]
+    for line in told:
+        for name in ("episode_1", "episode_2", "explored", "told", "z_shift", "score"):
+            assert len(line[name]) == 2 and np.isfinite(line[name]).all()
+        assert np.shape(line["returns"]) == (2, 2)
+    assert command.main(arguments) == 0  # it says that it is finished
+
+
+@pytest.mark.parametrize(
+    "config, changes, words",
+    [
+        (SMAC, {"replay.name": "uniform"}, "set config.replay.name to 'tasks'"),
+        (SMAC, {"reward.scale": 2.0}, "set config.agent.reward_scale"),
+        (SMAC, {"eval.episodes": 9}, "give a multiple of 8"),
+        (SMAC, {"online.round": 2500, "log.every": 2500}, "a multiple of 1000"),
+        (SMAC, {"tasks.train": 19}, "set config.tasks.train=20"),
+        (SMAC, {"tasks.train": 81}, "point-robot has 80 such tasks"),
+        (SMAC, {"agent.context": 2000}, "fewer than the 2000 that a context has"),
+        (SMAC, {"agent.labels": "mine"}, "decoder or true"),
+        (SMAC, {"dataset": "", "offline.updates": 0}, "learns from a dataset's reward"),
+        (SMAC, {"dataset": "cheetah-vel-pearl"}, "observations of size 20"),
+        (SMAC, {"dataset": "hopper-random", "env": "hopper"}, "config.tasks asks for"),
+        (PEARL, {"online.envs": 5}, "every one of the 20 training tasks"),
+        (PEARL, {"online.warmup": 0}, "config.online.warmup above 0"),
+    ],
+)
+def test_what_cannot_work_is_refused(config, changes, words, tmp_path):
+    found = settings.load(config)
+    settings.override(found, [f"--config.{k}={v}" for k, v in changes.items()])
+    if changes.get("online.round"):
+        found.eval.every = found.checkpoint.every = found.online.steps = 50_000
+    with pytest.raises(UserError, match=words):
+        job.prepare(found, tmp_path)
+
+
+def test_single_tasks_are_no_families(tmp_path):
+    found = settings.load(SMAC)
+    found.env, found.dataset = "hopper", "hopper-medium-replay"
+    found.tasks.train = found.tasks.test = 0
+    with pytest.raises(UserError, match="learns families of tasks"):
+        job.prepare(found, tmp_path)
+
+
+def test_a_store_of_tasks_is_for_those_that_infer_them(tmp_path):
+    found = settings.load("experiments/configs/iql.py:point-robot-pearl")
+    found.replay.name = "tasks"
+    with pytest.raises(UserError, match="iql knows nothing of tasks"):
+        job.prepare(found, tmp_path)
+
+
+def test_collecting_a_family_asks_for_pearl(capsys, tmp_path):
+    arguments = ["--config=experiments/configs/collect.py:cheetah-vel"]
+    assert collect.main([*arguments, f"--out={tmp_path}"]) == 2
+    assert "gathered by PEARL" in capsys.readouterr().err
+    arguments = [f"--config={PEARL}", "--kinds=medium", f"--out={tmp_path}"]
+    assert collect.main(arguments) == 2
+    assert "pearl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset", smac_study.DATASETS)
+@pytest.mark.parametrize("method", smac_study.NAMES)
+def test_every_method_of_the_study_stands(method, dataset, tmp_path):
+    found = smac_study.get_config(f"{method}/{dataset}")
+    if method in smac_study.STARTS_FROM:
+        found.offline["from"] = "runs/some"
+    prepared = job.prepare(found, tmp_path)
+    assert prepared.spec.num_train == 20 and prepared.spec.num_test == 8
+    assert (found.agent.get("labels") == "true") == (method == "oracle")
+
+
+@pytest.mark.parametrize("name", smac_study.DATASETS)
+def test_the_shipped_meta_datasets(name):
+    found = data.read(name)
+    family, _ = envs.split(name)
+    expected = envs.families.split(family, 20, 0)[:20]
+    np.testing.assert_allclose(found.parameters, expected, rtol=1e-6)
+    assert (np.bincount(found.transitions.task) == 1200).all()
