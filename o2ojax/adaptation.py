@@ -19,6 +19,8 @@ def measure(
 ) -> Metrics:
     """Plays every training task twice: exploring first, and told by logged rows.
 
+    Where there is no dataset, by what the agent gathered itself.
+
     Args:
         trial: episodes of a trial that begins with exploration.
     Returns:

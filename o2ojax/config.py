@@ -526,6 +526,13 @@ def check_trials(config: ConfigDict, spec: EnvSpec) -> None:
             f" every round, of whole episodes: give a multiple of {episode}, which is"
             f" {spec.horizon} steps in each of config.online.envs={num_envs}"
         )
+    if config.online.steps and round_ // episode <= agent.prior_explore:
+        raise UserError(
+            f"config.online.round is {round_}, {round_ // episode} episode(s) of each"
+            f" task, and in the first {agent.prior_explore} of them"
+            f" {config.algorithm} explores by the prior (config.agent.prior_explore);"
+            f" give at least {(agent.prior_explore + 1) * episode}"
+        )
     warmed = config.online.warmup and num_envs >= spec.num_train
     if config.online.steps and not config.dataset and not warmed:
         raise UserError(

@@ -91,9 +91,10 @@ class Trial(NamedTuple):
 
     belief:  of the task; counts once the episodes with a latent from the prior are
              over.
-    noise:   [L, Z]  standard normal, of the latent of each episode; () to draw one for
-             every step.
-    labels:  [L, Z]  latents by which to tell the rewards of each episode; () for none.
+    noise:   [L, Z]  standard normal, of the latent of each episode, the first again
+             after the last; () to draw one for every step.
+    labels:  [L, Z]  latents by which to tell the rewards of each episode, likewise; ()
+             for none.
     episode: []      int32, episodes that have stopped.
     """
 
@@ -103,11 +104,12 @@ class Trial(NamedTuple):
     episode: Array
 
 
-def begin_trial(
-    known: Belief, num_prior: int, per_episode: bool, key: Key, labels: Any = ()
-) -> Trial:
+NUM_NOISES = 16  # episodes of a trial with a latent of their own
+
+
+def begin_trial(known: Belief, per_episode: bool, key: Key, labels: Any = ()) -> Trial:
     """A trial at its beginning; one latent for an episode, or one for a step."""
-    shape = (num_prior + 1, known.precision.shape[-1])
+    shape = (NUM_NOISES, known.precision.shape[-1])
     noise = jax.random.normal(key, shape) if per_episode else ()
     return Trial(known, noise, labels, jnp.int32(0))
 
@@ -123,7 +125,7 @@ def latent(trial: Trial, num_prior: int, key: Key) -> Array:
         )
     )
     if len(trial.noise):
-        noise = trial.noise[jnp.minimum(trial.episode, num_prior)]
+        noise = trial.noise[trial.episode % NUM_NOISES]
     else:
         noise = jax.random.normal(key, mean.shape)
     return mean + std * noise
@@ -152,11 +154,11 @@ def adapting(
 
     def start(agent_state, opening, key) -> Trial:
         del agent_state, opening
-        return begin_trial(belief.prior(latent_dim), num_prior, per_episode, key)
+        return begin_trial(belief.prior(latent_dim), per_episode, key)
 
     def start_told(agent_state, opening, key) -> Trial:
         known = infer(agent_state, opening.logged or opening.known)
-        trial = begin_trial(known, num_prior, per_episode, key)
+        trial = begin_trial(known, per_episode, key)
         return trial._replace(episode=jnp.int32(num_prior))
 
     def act(agent_state, trial: Trial, obs, key):

@@ -81,20 +81,21 @@ def test_smac_runs_offline_and_online_and_says_how_it_adapts(collected, tmp_path
         "--config.batch=8",
         "--config.offline.updates=20",
         "--config.online.envs=2",
-        "--config.online.steps=800",
-        "--config.online.round=400",
+        "--config.online.steps=1600",
+        "--config.online.round=800",
+        "--config.agent.prior_explore=1",
         "--config.online.updates_per_step=0.01",
-        "--config.eval.every=400",
-        "--config.log.every=400",
-        "--config.checkpoint.every=400",
+        "--config.eval.every=800",
+        "--config.log.every=800",
+        "--config.checkpoint.every=800",
         f"--workdir={tmp_path}",
     ]
     assert command.main(arguments) == 0
     told = [line for line in lines(tmp_path) if "z_shift" in line]
     assert [(line["phase"], line["step"]) for line in told] == [
         ("offline", 20),
-        ("online", 400),
         ("online", 800),
+        ("online", 1600),
     ]
     for line in told:
         for name in ("episode_1", "episode_2", "explored", "told", "z_shift", "score"):
@@ -110,6 +111,7 @@ def test_smac_runs_offline_and_online_and_says_how_it_adapts(collected, tmp_path
         (SMAC, {"reward.scale": 2.0}, "set config.agent.reward_scale"),
         (SMAC, {"eval.episodes": 9}, "give a multiple of 8"),
         (SMAC, {"online.round": 2500, "log.every": 2500}, "a multiple of 1000"),
+        (SMAC, {"online.round": 3000, "log.every": 3000}, "give at least 4000"),
         (SMAC, {"tasks.train": 19}, "set config.tasks.train=20"),
         (SMAC, {"tasks.train": 81}, "point-robot has 80 such tasks"),
         (SMAC, {"agent.context": 2000}, "fewer than the 2000 that a context has"),
@@ -125,7 +127,7 @@ def test_what_cannot_work_is_refused(config, changes, words, tmp_path):
     found = settings.load(config)
     settings.override(found, [f"--config.{k}={v}" for k, v in changes.items()])
     if changes.get("online.round"):
-        found.eval.every = found.checkpoint.every = found.online.steps = 50_000
+        found.eval.every = found.checkpoint.every = found.online.steps = 30_000
     with pytest.raises(UserError, match=words):
         job.prepare(found, tmp_path)
 

@@ -11,7 +11,7 @@ from o2ojax.envs import families
 
 
 def get_config(task: str = "cheetah-vel-pearl") -> config.ConfigDict:
-    """The authors' numbers."""
+    """The authors' numbers; those for ant where their scripts differ."""
     result = config.defaults("smac", task)
     if result.env in families.FAMILIES:
         result.agent.sees_next = families.FAMILIES[result.env].dynamics_vary

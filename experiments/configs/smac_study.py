@@ -9,8 +9,8 @@ The task is `NAME/DATASET`, as `smac/cheetah-vel-pearl`:
 
 Networks of 64-64-64, 20 training and 8 test tasks, four tasks of 64 rows a batch, 50k
 offline updates, as the authors' (after 5k, the policy has hardly learned to move); then
-ten rounds of five tasks, 600 steps of each, and 1000 updates after them. Four seeds;
-each judged in four trials of every test task.
+ten rounds of five tasks, 600 steps of each, the first 400 with latents from the prior,
+and 1000 updates after them. Four seeds; each judged in four trials of every test task.
 """
 
 from experiments.configs import pearl, smac
@@ -34,7 +34,7 @@ def get_config(task: str = "smac/cheetah-vel-pearl") -> ConfigDict:
         return scratch(dataset)
     config = smac.get_config(dataset)
     shrink(config)
-    config.agent.decoder_widths = (64, 64)
+    config.agent.prior_explore = 2  # of three
     config.batch = 64
     config.offline.updates = 50_000
     config.online.steps = 30_000

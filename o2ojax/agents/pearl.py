@@ -4,11 +4,15 @@ Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via Probabilis
 Context Variables", ICML 2019, arxiv.org/abs/1903.08254. Online, with rewards: what
 SMAC is measured against, and what gathers its offline data. The critics' loss teaches
 the encoder what to infer; contexts are what a task's last trial explored with latents
-from the prior, as is done at test time, and nothing of what came after.
+from the prior, as is done at test time, and, as far as its episodes had their full
+length, nothing of what came after.
 
 The authors learn V beside Q, as SAC first did; here targets come from the target
 critics, as it does since. Their small costs of the policy's mean and spread are left
-out, and so is the reward decoder that SMAC's authors learn beside it.
+out, and so is the reward decoder that SMAC's authors learn beside it. They draw a
+latent at every step, PEARL's for every episode, as here. The posterior of a trial's
+last episode is that of the trial before, where theirs is of what was just explored; in
+the first trial of all it knows nothing yet and acts by a blank.
 """
 
 from typing import NamedTuple
@@ -40,7 +44,9 @@ from o2ojax.types import (
 
 @base.config
 class PEARLConfig:
-    """Defaults are SMAC's authors' for gathering their data. Floats are traced."""
+    """Defaults are SMAC's authors' for gathering their data, but for the trials, which
+    are shorter: theirs explore for 400 steps, and then for 600. Floats are traced.
+    """
 
     lr: float = 3e-4
     gamma: float = 0.99
@@ -54,8 +60,8 @@ class PEARLConfig:
     context: int = static(64)
     online_batch: int = static(256)
     opening: int = static(256)
-    recent: int = static(600)  # a trial: of its rows, contexts are drawn, but not
-    withheld: int = static(200)  # of its last, which know the task
+    recent: int = static(600)  # rows of a trial: contexts come from these, except
+    withheld: int = static(200)  # the last so many, played with the posterior
     # episodes of a trial that have z from the prior, and all of them when judged
     prior_explore: int = static(2)
     prior_exploit: int = static(2)
@@ -153,7 +159,7 @@ def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
 
     def start(state: PEARLState, opening: Opening, key: Key) -> Trial:
         known = infer(state.critic.params, opening.known)
-        return policies.begin_trial(known, config.prior_explore, True, key)
+        return policies.begin_trial(known, True, key)
 
     def act(state: PEARLState, trial: Trial, obs, key):
         z = policies.latent(trial, config.prior_explore, key)

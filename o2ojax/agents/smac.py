@@ -7,16 +7,21 @@ Pong et al., "Offline Meta-Reinforcement Learning with Online Self-Supervision",
 A context encoder infers a latent task z from transitions, a decoder tells the reward
 of (s, a) in z, and AWAC learns a policy and critics given z. What the learned policy
 gathers looks unlike the offline data, so z is inferred wrongly when it explores for
-itself. Online, therefore, the agent gathers contexts of its own in the training tasks
-and labels them by the decoder: no true reward is seen. Encoder and decoder stand still
-meanwhile; policy and critics learn from the contexts of both kinds.
+itself. Online, therefore, it plays training tasks, and the decoder, given z inferred
+from *offline* rows, replaces their rewards: learning sees no true reward (judging
+still does). Encoder and decoder stay frozen. The contexts of policy and critics are
+drawn from offline and online rows together, so that they learn to act by both; and the
+policy climbs Q, besides imitating.
 
 Where the paper and its code differ, this is the code: the advantage has V at the same
 state, the next action follows another draw of z, the reward is decoded on the rows that
-critics learn from, and z is drawn anew at every step, also when judged. Apart from the
-code, a trial's contexts are drawn once, when it begins, not after each of its episodes;
-the tasks of a round differ; every update draws its tasks anew, where the code keeps
-them for four; and an episode that ends early is not made up for by another one.
+critics learn from, z is drawn anew at every step, also when judged, and the policy
+climbs Q online. Contexts are kept as the authors keep them for ant; for cheetah, only
+what the prior explores joins the offline contexts (`recent` and `withheld` come near
+that). Apart from the code, a trial's contexts are drawn once, when it begins, not after
+each of its episodes; it explores with the prior for so many episodes, not steps; the
+tasks of a round differ; and every update draws its tasks anew, where the code keeps
+them for four.
 """
 
 from typing import NamedTuple
@@ -64,11 +69,15 @@ class SMACConfig:
     context: int = static(64)
     online_batch: int = static(256)  # rows of each task; offline `batch`, 128
     opening: int = static(256)
-    num_labels: int = static(5)  # latents that label a trial, one for an episode
-    # episodes of a trial that have z from the prior, and all of them when judged
-    prior_explore: int = static(3)
+    recent: int = static(0)
+    withheld: int = static(0)
+    num_labels: int = static(
+        5
+    )  # latents that label rewards, one for an episode, in turn
+    # episodes, the first of a trial, that have z from the prior
+    prior_explore: int = static(3)  # of five, in training
     prior_exploit: int = static(2)
-    trial: int = static(3)
+    trial: int = static(3)  # of which the last is judged
     per_episode: bool = static(False)  # draws z for an episode, not for every step
     # sizes
     latent_dim: int = static(5)
@@ -214,9 +223,7 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
             logged = infer(state.tasks.params, opening.logged)
             keys = jax.random.split(key_labels, config.num_labels)
             labels = jax.vmap(belief.draw, (None, 0))(logged, keys)
-        return policies.begin_trial(
-            known, config.prior_explore, config.per_episode, key_noise, labels
-        )
+        return policies.begin_trial(known, config.per_episode, key_noise, labels)
 
     def act(state: SMACState, trial: Trial, obs, key):
         key_z, key_action = jax.random.split(key)
@@ -267,7 +274,14 @@ def recipe(
 
 def draws(config: SMACConfig) -> Draws:
     """What its updates and trials ask of a store."""
-    return Draws(config.num_tasks, config.context, config.opening, config.online_batch)
+    return Draws(
+        config.num_tasks,
+        config.context,
+        config.opening,
+        config.online_batch,
+        config.recent,
+        config.withheld,
+    )
 
 
 ALGORITHM = base.Algorithm(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from o2ojax import belief, loop, policies, replay
+from o2ojax import belief, loop, networks, policies, replay
 from o2ojax.agents import base, pearl, smac
 from o2ojax.envs import families
 from o2ojax.replay.tasks import Draws, Opening
@@ -390,7 +390,7 @@ def test_pearl_keeps_a_latent_for_an_episode(explores):
         same(zs[0], zs[1])
         same(zs[0], zs[2])
         drawn.add(tuple(zs[0].tolist()))
-    assert len(drawn) == 3  # two from the prior, then one by what is known
+    assert len(drawn) == 5  # two from the prior, then three by what is known
 
 
 def test_smac_draws_a_latent_for_every_step_or_for_every_episode():
@@ -402,3 +402,68 @@ def test_smac_draws_a_latent_for_every_step_or_for_every_episode():
             trial = policy.start(state, opening(), KEY)
             zs = [policies.latent(trial, 2, key) for key in jax.random.split(KEY, 2)]
             assert differ(*zs) != per_episode
+
+
+def sure_of(z):
+    """A belief that leaves no doubt of a latent [Z]."""
+    z = jnp.float32(z)
+    return belief.Belief(jnp.full(3, 1e12), 1e12 * z, jnp.float32(9.0))
+
+
+@pytest.mark.parametrize("make", [smac.smac, pearl.pearl])
+def test_actions_are_the_policys_given_the_latent(make):
+    """From the prior in the first episodes, and after them by what is believed."""
+    config = CONFIG if make is smac.smac else PEARL
+    agent = make(SPEC, config, True) if make is smac.smac else make(SPEC, config)
+    state = sharpened(jax.jit(agent.init)(KEY))
+    net = networks.SquashedActor(2, config.widths)
+    obs, key, known = jnp.float32([0.3, -1.0, 2.0]), jax.random.key(5), [1.0, -2.0, 0.5]
+
+    def policy(z):
+        informed = jnp.concatenate([obs, jnp.float32(z)])
+        return net.apply(state.actor.params, informed)
+
+    for acts, num_prior in (
+        (agent.explore, config.prior_explore),
+        (agent.exploit, config.prior_exploit),
+    ):
+        trial = acts.start(state, opening(), KEY)._replace(belief=sure_of(known))
+        for episode in (num_prior - 1, num_prior):
+            now = trial._replace(episode=jnp.int32(episode))
+            action, after = acts.act(state, now, obs, key)
+            same(after, now)
+            key_z, key_action = jax.random.split(key)
+            if acts is agent.exploit:
+                key_z = key
+            if make is pearl.pearl:
+                key_action, noise = key, now.noise[episode]
+            else:
+                noise = jax.random.normal(key_z, (3,))
+            z = noise if episode < num_prior else known
+            expected = policy(z).mode()
+            if acts is agent.explore:
+                expected = policy(z).sample_and_log_prob(key_action)[0]
+            np.testing.assert_allclose(action, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_phases_differ_in_what_they_learn():
+    """The recipe's offline agent moves the encoder, its online agent does not."""
+    store = replay.tasks.offline(meta_dataset(), 3, 4, smac.draws(SMALL))
+    made = smac.recipe(POINTS.spec, SMALL, base.Plan(1, 1), store, store)
+    state = jax.jit(made.offline.init)(KEY)
+    _, batch = store.sample((), KEY)
+    for agent, moves in ((made.offline, True), (made.online, False)):
+        after, _ = jax.jit(agent.update)(state, batch, KEY)
+        assert differ(after.tasks, state.tasks) == moves
+
+
+def test_labels_begin_again_after_the_last():
+    agent = smac.smac(SPEC, CONFIG, online=True)
+    state = sharpened(jax.jit(agent.init)(KEY))
+    trial = agent.explore.start(state, opening(), KEY)
+    row = jax.tree.map(lambda x: x[0], made_up((1,), 5))
+    rewards = [
+        agent.explore.remember(state, trial._replace(episode=jnp.int32(at)), row)[1]
+        for at in (0, 1, CONFIG.num_labels)
+    ]
+    assert rewards[0].reward == rewards[2].reward != rewards[1].reward
