@@ -56,7 +56,6 @@ def small_uniform(bound: float) -> Init:
     return init
 
 
-@jax.custom_vjp
 def product(x: Array, kernel: Array) -> Array:
     """x [..., I] times a kernel [I, O]: [..., O].
 
@@ -64,22 +63,26 @@ def product(x: Array, kernel: Array) -> Array:
     transpose, turned round, and XLA on a CPU turns it anew wherever an optimiser reads
     it, which took a tenth of the time of IQL, CQL and FOWM.
     """
+    return _product(jnp.asarray(x), jnp.asarray(kernel))
+
+
+@jax.custom_vjp
+def _product(x, kernel):
     return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
 
 
-def _product_forward(x, kernel):
-    return product(x, kernel), (x, kernel)
+def _forward(x, kernel):
+    return _product(x, kernel), (x, kernel)
 
 
-def _product_backward(kept, slope):
+def _backward(kept, slope):
     x, kernel = kept
     by_x = jax.lax.dot_general(slope, kernel, (((x.ndim - 1,), (1,)), ((), ())))
     x, slope = (rows.reshape(-1, rows.shape[-1]) for rows in (x, slope))
     return by_x, jax.lax.dot_general(x, slope, (((0,), (0,)), ((), ())))
 
 
-product.defvjp(_product_forward, _product_backward)
-
+_product.defvjp(_forward, _backward)
 
 Dense = functools.partial(
     nn.Dense, dot_general=lambda x, kernel, dims, precision: product(x, kernel)
@@ -146,6 +149,7 @@ class Ensemble(NamedTuple):
 
     def apply(self, params: Params, *inputs: Array) -> Array:
         """The outputs [E, ...] of all networks for the same inputs."""
+        params = jax.tree.map(jnp.asarray, params)  # `product` takes no NumPy weights
         repeated = [jnp.broadcast_to(x, (self.size, *x.shape)) for x in inputs]
         return jax.vmap(self.network.apply)(params, *repeated)
 

@@ -259,3 +259,29 @@ def test_values_lose_the_last_axis():
     params = net.init(KEY, jnp.zeros(3))
     assert net.apply(params, jnp.zeros((7, 3))).shape == (7,)
     assert net.apply(params, jnp.zeros(3)).shape == ()
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
+def test_a_product_and_its_gradient_are_those_of_jax(lead):
+    x, kernel = jax.random.normal(KEY, (*lead, 4)), jax.random.normal(KEY, (4, 3))
+
+    def loss(multiply):
+        return lambda x, kernel: jnp.sin(multiply(x, kernel)).sum()
+
+    for given, mapped in (
+        ((x, kernel), False),
+        ((jnp.stack([x, 2 * x]), jnp.stack([kernel, -kernel])), True),
+    ):
+        gradients = [
+            jax.value_and_grad(loss(multiply), (0, 1))
+            for multiply in (networks.product, jnp.matmul)
+        ]
+        ours, theirs = (
+            (jax.vmap(gradient) if mapped else gradient)(*given)
+            for gradient in gradients
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+            ours,
+            theirs,
+        )

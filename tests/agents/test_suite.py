@@ -279,6 +279,7 @@ def member(tree, at):
 
 def acts(policy, buffer, agent_state, store, obs, keys):
     """An action [A] of a trial that has just begun, for each of `obs` and `keys`."""
+    agent_state = lend(agent_state)
 
     def one(obs, key):
         opening = buffer.opening(lend(store), jnp.int32(0), key)
