@@ -43,12 +43,13 @@ def collected(tmp_path_factory):
         arguments += [
             f"--config.online.{name}={value}"
             for name, value in dict(
-                envs=3, warmup=600, round=600, steps=1800, updates_per_step=0.01
+                envs=3, warmup=1200, round=1200, steps=3600, updates_per_step=0.01
             ).items()
         ]
         arguments += [
-            f"--config.{name}.every=600" for name in ("eval", "log", "checkpoint")
+            f"--config.{name}.every=1200" for name in ("eval", "log", "checkpoint")
         ]
+        arguments += ["--config.agent.prior_explore=1"]
         assert collect.main(arguments) == 0
     return folder
 

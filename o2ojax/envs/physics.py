@@ -113,7 +113,7 @@ def body_ids(model: mujoco.MjModel, names: Sequence[str]) -> np.ndarray:
 
 def tracked_positions(data: Any, tracked: np.ndarray) -> Any:
     """Of tracked bodies, as `body_ids` names them, in data of C or MJX: [K, 3]."""
-    if (tracked >= 0).all():
+    if min(tracked, default=0) >= 0:
         return data.xpos[tracked]
     if len(tracked) > 1:
         raise NotImplementedError("the centre of mass is tracked alone")

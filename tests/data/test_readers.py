@@ -249,7 +249,6 @@ def test_the_final_row_of_a_written_file_ends_an_episode(target):
     [
         ("last", 2, False, "last must be True wherever discount is 0"),
         ("discount", 1, 0.5, "discount must be 0 or 1"),
-        ("task", 1, 3, "task must be 0"),
         ("next_obs", 0, 9.0, "next_obs of row 0 is not obs of row 1"),
         ("action", 0, 2.0, "actions go beyond"),
         ("reward", 3, np.nan, "rewards: row 3 is nan"),
