@@ -11,7 +11,7 @@ medium-expert  medium, then as many rows of expert
 Of a family of tasks there is one kind, a meta-dataset, made by a PEARL run that plays
 all its training tasks:
 
-pearl          the last rows of each task, as many as config.replay.capacity
+pearl          the last rows of each task, as many as --last
 
 These runs are ordinary ones: they resume, and a second call makes other kinds from
 the same runs. With several seeds, the member that scores highest is taken.
@@ -102,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for stage in reversed(stages)  # medium is the shorter
         }
         for kind in kinds:
-            transitions = make(kind, config, learners, options.rows, progress)
+            rows = options.last if kind == PEARL else options.rows
+            transitions = make(kind, config, learners, rows, progress)
             if options.subsample:
                 transitions = data.subsample(transitions, options.subsample)
             made_from = [learners[stage] for stage in needs[kind]]
@@ -144,6 +145,14 @@ def parser() -> argparse.ArgumentParser:
         " medium-replay has so many too",
     )
     result.add_argument(
+        "--last",
+        type=int,
+        default=1_200,
+        metavar="ROWS",
+        help="of each task of a family, the newest (default: 1200, two trials of three"
+        " episodes)",
+    )
+    result.add_argument(
         "--subsample",
         type=int,
         default=0,
@@ -169,7 +178,7 @@ def check(
             f"config.algorithm is {config.algorithm!r}; a meta-dataset is gathered by"
             " PEARL: use --config=experiments/configs/pearl.py:FAMILY"
         )
-    for name, least in (("rows", 1), ("subsample", 0)):
+    for name, least in (("rows", 1), ("last", 1), ("subsample", 0)):
         value = getattr(options, name)
         if value < least:
             raise UserError(f"--{name}={value}; it must be at least {least}")
@@ -219,7 +228,7 @@ def make(
     if kind == "medium-replay":
         return gathered_while_learning(learners["medium"])
     if kind == PEARL:
-        return last_of_each_task(learners[PEARL])
+        return last_of_each_task(learners[PEARL], num_rows)
     policy, state = policies.uniform(env.spec.action_dim), ()
     if kind in learners:
         job, run, _, member = learners[kind]
@@ -292,8 +301,8 @@ def gathered_while_learning(learner: Learner) -> Transition:
     return streams(rows, job.sizes.num_envs)
 
 
-def last_of_each_task(learner: Learner) -> Transition:
-    """All that a member's rings hold, task by task, each in order of time."""
+def last_of_each_task(learner: Learner, num_rows: int) -> Transition:
+    """The newest `num_rows` rows of each task, task by task, each in order of time."""
     job, run, _, member = learner
     ring = jax.tree.map(lambda leaf: np.asarray(leaf[member]), run.replay)
     num_tasks, capacity = ring.rows.reward.shape
@@ -302,18 +311,19 @@ def last_of_each_task(learner: Learner) -> Transition:
             f"config.online.envs is {job.sizes.num_envs}; to tell the episodes of a"
             f" task apart, each of the {num_tasks} training tasks needs one environment"
         )
-    if ring.count.min() < capacity:
+    held = min(ring.count.min(), capacity)
+    if held < num_rows:
         raise UserError(
-            f"config.replay.capacity is {capacity}, but the run gathered only"
-            f" {ring.count.min()} rows of a task: lower it, or take more online.steps"
+            f"--last={num_rows}, but the run holds only {held} rows of a task: lower"
+            " it, or take more online.steps or replay.capacity"
         )
-    last = ring.rows.last.copy()
-    last[np.arange(num_tasks), (ring.count - 1) % capacity] = True
-    order = (ring.count[:, None] + np.arange(capacity)) % capacity  # oldest first
+    order = (ring.count[:, None] + np.arange(-num_rows, 0)) % capacity  # oldest first
     tasks = np.arange(num_tasks)[:, None]
+    rows = jax.tree.map(lambda leaf: leaf[tasks, order], ring.rows)
+    last = rows.last.copy()
+    last[:, -1] = True
     return jax.tree.map(
-        lambda leaf: leaf[tasks, order].reshape(-1, *leaf.shape[2:]),
-        ring.rows._replace(last=last),
+        lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows._replace(last=last)
     )
 
 

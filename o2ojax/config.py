@@ -484,6 +484,12 @@ def _check_tasks(algorithm: base.Algorithm, config: ConfigDict) -> None:
             f" {config.algorithm} infers tasks from rewards as they are; leave scale 1"
             " and shift 0, and set config.agent.reward_scale"
         )
+    if draws.trial and not 0 < draws.explored <= draws.trial:
+        raise UserError(
+            f"config.agent.explored_rows is {draws.explored}; contexts come from the"
+            f" first so many rows of each trial of config.agent.trial_rows, here"
+            f" {draws.trial}: give 1 to {draws.trial}"
+        )
     labels = config.agent.get("labels")
     if labels == "decoder" and not config.dataset:
         raise UserError(

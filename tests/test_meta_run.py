@@ -39,7 +39,7 @@ def collected(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         arguments = [f"--config={PEARL}", *TINY, f"--out={folder}"]
-        arguments += [f"--workdir={folder / 'runs'}", "--config.replay.capacity=400"]
+        arguments += [f"--workdir={folder / 'runs'}", "--last=400"]
         arguments += [
             f"--config.online.{name}={value}"
             for name, value in dict(
@@ -117,6 +117,7 @@ def test_smac_runs_offline_and_online_and_says_how_it_adapts(collected, tmp_path
         (SMAC, {"tasks.train": 81}, "point-robot has 80 such tasks"),
         (SMAC, {"agent.context": 2000}, "fewer than the 2000 that a context has"),
         (SMAC, {"agent.labels": "mine"}, "decoder or true"),
+        (SMAC, {"agent.trial_rows": 600}, "give 1 to 600"),
         (SMAC, {"dataset": "", "offline.updates": 0}, "learns from a dataset's reward"),
         (SMAC, {"dataset": "cheetah-vel-pearl"}, "observations of size 20"),
         (SMAC, {"dataset": "hopper-random", "env": "hopper"}, "config.tasks asks for"),

@@ -14,7 +14,8 @@ def get_config(task: str = "cheetah-vel") -> config.ConfigDict:
     result.tasks.train = 20
     result.tasks.test = 8
     result.replay.name = "tasks"
-    result.replay.capacity = 1_200  # of each task: what a meta-dataset keeps
+    # of each task, twenty trials; with two, it forgets: what it earns falls again
+    result.replay.capacity = 12_000
     result.offline.updates = 0
     result.online.envs = 20
     result.online.warmup = 12_000

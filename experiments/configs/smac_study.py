@@ -48,7 +48,7 @@ def get_config(task: str = "smac/cheetah-vel-pearl") -> ConfigDict:
     else:
         config.offline.updates = 0
     if name == "smac-apart":
-        config.agent.recent, config.agent.withheld = 600, 200
+        config.agent.trial_rows, config.agent.explored_rows = 600, 400
     if name == "oracle":
         config.agent.labels = "true"
     return config

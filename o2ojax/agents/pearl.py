@@ -3,8 +3,8 @@
 Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic
 Context Variables", ICML 2019, arxiv.org/abs/1903.08254. Online, with rewards: what
 SMAC is measured against, and what gathers its offline data. The critics' loss teaches
-the encoder what to infer; contexts are what a task's last trial explored with latents
-from the prior, as is done at test time, and, as far as its episodes had their full
+the encoder what to infer; contexts are what a task's last trials explored with latents
+from the prior, as is done at test time, and, as far as their episodes had their full
 length, nothing of what came after.
 
 The authors learn V beside Q, as SAC first did; here targets come from the target
@@ -12,7 +12,9 @@ critics, as it does since. Their small costs of the policy's mean and spread are
 out, and so is the reward decoder that SMAC's authors learn beside it. They draw a
 latent at every step, PEARL's for every episode, as here. The posterior of a trial's
 last episode is that of the trial before, where theirs is of what was just explored; in
-the first trial of all it knows nothing yet and acts by a blank.
+the first trial of all it knows nothing yet and acts by a blank. Contexts are of the
+last five trials, theirs of the last one: with few tasks, the encoder learns the places
+of a single trial by heart, and critics then know a task by them.
 """
 
 from typing import NamedTuple
@@ -60,8 +62,9 @@ class PEARLConfig:
     context: int = static(64)
     online_batch: int = static(256)
     opening: int = static(256)
-    recent: int = static(600)  # rows of a trial: contexts come from these, except
-    withheld: int = static(200)  # the last so many, played with the posterior
+    recent: int = static(3_000)  # rows that contexts come from: of five trials,
+    trial_rows: int = static(600)  # of so many rows, of which the first so many
+    explored_rows: int = static(400)  # were played with latents from the prior
     # episodes of a trial that have z from the prior, and all of them when judged
     prior_explore: int = static(2)
     prior_exploit: int = static(2)
@@ -198,7 +201,8 @@ def draws(config: PEARLConfig) -> Draws:
         config.opening,
         config.online_batch,
         config.recent,
-        config.withheld,
+        config.trial_rows,
+        config.explored_rows,
     )
 
 

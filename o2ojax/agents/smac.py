@@ -17,8 +17,8 @@ Where the paper and its code differ, this is the code: the advantage has V at th
 state, the next action follows another draw of z, the reward is decoded on the rows that
 critics learn from, z is drawn anew at every step, also when judged, and the policy
 climbs Q online. Contexts are kept as the authors keep them for ant; for cheetah, only
-what the prior explores joins the offline contexts (`recent` and `withheld` come near
-that). Apart from the code, a trial's contexts are drawn once, when it begins, not after
+what the prior explores joins the offline contexts, as `trial_rows` and
+`explored_rows` can have it. Apart from the code, a trial's contexts are drawn once, when it begins, not after
 each of its episodes; it explores with the prior for so many episodes, not steps; the
 tasks of a round differ; and every update draws its tasks anew, where the code keeps
 them for four.
@@ -70,7 +70,8 @@ class SMACConfig:
     online_batch: int = static(256)  # rows of each task; offline `batch`, 128
     opening: int = static(256)
     recent: int = static(0)
-    withheld: int = static(0)
+    trial_rows: int = static(0)
+    explored_rows: int = static(0)
     num_labels: int = static(
         5
     )  # latents that label rewards, one for an episode, in turn
@@ -280,7 +281,8 @@ def draws(config: SMACConfig) -> Draws:
         config.opening,
         config.online_batch,
         config.recent,
-        config.withheld,
+        config.trial_rows,
+        config.explored_rows,
     )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from o2ojax.errors import UserError
 from o2ojax.replay.ring import Ring
 from o2ojax.types import Array, Batch, Buffer, Key, Transition
 
@@ -22,7 +23,9 @@ class Draws(NamedTuple):
     opening: rows of its task that a trial is offered.
     online:  rows of each task in a batch, online.
     recent:  contexts are drawn from a task's last so many rows; 0: from all.
-    withheld: but not from so many at their end.
+    trial:   rows of a trial: the dataset, and what is gathered, are whole ones; 0 where
+             contexts may be of any rows.
+    explored: of each trial, contexts are drawn from the first so many.
     """
 
     tasks: int
@@ -30,7 +33,8 @@ class Draws(NamedTuple):
     opening: int
     online: int
     recent: int = 0
-    withheld: int = 0
+    trial: int = 0
+    explored: int = 0
 
 
 class Opening(NamedTuple):
@@ -94,6 +98,11 @@ def _tasks(
     draws: Draws,
 ) -> Buffer:
     num_old = len(rows.reward) // num_tasks  # of each task
+    if draws.trial and num_old % draws.trial:
+        raise UserError(
+            f"config.agent.trial_rows is {draws.trial}, but the dataset has {num_old}"
+            " rows of each task, which are no whole trials; 0 draws contexts from all"
+        )
 
     def init() -> Ring | tuple[()]:
         if not capacity:
@@ -150,11 +159,22 @@ def _tasks(
         end = jnp.maximum(filled(replay, task)[..., None], 1)
         return jax.random.randint(key, (*task.shape, num), 0, end)
 
+    def since_begun(replay, task: Array, index: Array) -> Array:
+        """Rows before that one, of the dataset or of all that came to the ring."""
+        if not capacity:
+            return index
+        lost = jnp.maximum(replay.count[task] - capacity, 0)
+        return jnp.where(index < num_old, index, index - num_old + lost)
+
     def context(replay, task: Array, key: Key, num: int) -> Transition:
-        end = filled(replay, task)[..., None]
+        end = jnp.maximum(filled(replay, task)[..., None], 1)
         first = jnp.maximum(end - draws.recent, 0) if draws.recent else 0 * end
-        end = jnp.maximum(end - draws.withheld, first + 1)
         at = jax.random.randint(key, (*task.shape, num), first, end)
+        if draws.trial:  # squeezed into the part of its trial that explores
+            within = since_begun(replay, task[..., None], at) % draws.trial
+            squeezed = within * draws.explored // draws.trial
+            least = jnp.where(at < num_old, first, jnp.maximum(first, num_old))
+            at = jnp.maximum(at - within + squeezed, least)
         return read(replay, jnp.broadcast_to(task[..., None], at.shape), at)
 
     def sample(replay, key: Key) -> tuple[Ring, Batch]:

@@ -104,6 +104,7 @@ TINY = {
     "context": 8,
     "opening": 8,
     "online_batch": 16,
+    "trial_rows": 0,
 }
 
 

@@ -141,12 +141,29 @@ def test_contexts_of_the_last_rows_alone():
     assert rows[0] == {0, 1, 2, 3, 13, 14, 16, 17, 19, 20, 11, 10} - {10, 11}
 
 
-def test_contexts_without_the_very_last_rows():
-    buffer = online(capacity=6, draws=DRAWS._replace(recent=4, withheld=2))
-    store = buffer.add(buffer.init(), numbered([0] * 5, np.arange(10, 15)))
+def test_contexts_of_the_part_of_each_trial_that_explores():
+    """The dataset has two trials of two rows, of which the first explores."""
+    draws = DRAWS._replace(trial=2, explored=1)
+    buffer = online(capacity=6, draws=draws)
+    store = buffer.add(buffer.init(), numbered([0] * 4 + [1] * 6, np.arange(10, 20)))
     rows, contexts = everything(buffer, store)
-    assert contexts == [{11.0, 12.0}, {0.0, 1.0}, {0.0, 1.0}]
-    assert rows[0] == {0, 1, 2, 3, 10, 11, 12, 13, 14}
+    assert contexts == [
+        {0.0, 2.0, 10.0, 12.0},
+        {0.0, 2.0, 14.0, 16.0, 18.0},
+        {0.0, 2.0},
+    ]
+    assert rows[0] == {0, 1, 2, 3, 10, 11, 12, 13}
+    buffer = online(capacity=6, draws=draws._replace(recent=2))
+    _, contexts = everything(buffer, store)
+    assert contexts == [{12.0}, {18.0}, {2.0}]
+
+
+def test_trials_are_told_apart_when_the_ring_has_lost_some_rows():
+    buffer = online(capacity=5, draws=DRAWS._replace(trial=2, explored=1))
+    store = buffer.add(buffer.init(), numbered([0] * 4, np.arange(10, 14)))
+    store = buffer.add(store, numbered([0] * 4, np.arange(14, 18)))
+    _, contexts = everything(buffer, store)  # of 10 to 17, 13 to 17 are left
+    assert contexts[0] == {0.0, 2.0, 13.0, 14.0, 16.0}  # 12 is lost
 
 
 def test_without_a_dataset_only_what_was_gathered_is_drawn():
@@ -180,3 +197,8 @@ def test_the_dataset_is_no_part_of_what_a_member_stores():
 def test_agents_and_stores_that_do_not_go_together(name, draws):
     with pytest.raises(UserError, match="replay.name 'tasks'"):
         replay.make(name, DATASET, LIKE, 6, 4, draws=draws, num_tasks=3)
+
+
+def test_a_dataset_of_broken_trials_is_refused():
+    with pytest.raises(UserError, match="trial_rows is 3, but the dataset has 4 rows"):
+        tasks.offline(DATASET, NUM_TASKS, 4, DRAWS._replace(trial=3, explored=1))
