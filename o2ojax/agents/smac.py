@@ -17,10 +17,10 @@ Where the paper and its code differ, this is the code: the advantage has V at th
 state, the next action follows another draw of z, the reward is decoded on the rows that
 critics learn from, z is drawn anew at every step, also when judged, and the policy
 climbs Q online. Contexts are kept as the authors keep them for ant; for cheetah, only
-what the prior explores joins the offline contexts, as `trial_rows` and
-`explored_rows` can have it. Apart from the code, a trial's contexts are drawn once, when it begins, not after
-each of its episodes; it explores with the prior for so many episodes, not steps; the
-tasks of a round differ; and every update draws its tasks anew, where the code keeps
+what the prior explores joins the offline contexts, as `trial_rows` and `explored_rows`
+can have it. Apart from the code, a trial's contexts are drawn once, when it begins, not
+after each of its episodes; it explores with the prior for so many episodes, not steps;
+the tasks of a round differ; and every update draws its tasks anew, where the code keeps
 them for four.
 """
 
