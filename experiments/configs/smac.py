@@ -16,10 +16,8 @@ def get_config(task: str = "cheetah-vel-pearl") -> config.ConfigDict:
     if result.env in families.FAMILIES:
         result.agent.sees_next = families.FAMILIES[result.env].dynamics_vary
     if result.env.startswith("point-robot"):
-        # rewards of order 1 are not worth a latent at 0.1; and a point that draws a
-        # goal at every step goes to the middle of them all
+        # rewards of order 1 are not worth a latent at 0.1
         result.agent.kl_weight = 0.01
-        result.agent.per_episode = True
     result.tasks.train = 20
     result.tasks.test = 8
     result.batch = 128

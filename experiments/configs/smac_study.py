@@ -2,11 +2,14 @@
 
 The task is `NAME/DATASET`, as `smac/cheetah-vel-pearl`:
 
-    offline     learns from the meta-dataset alone; the next three start from its agents
-    smac        then explores without rewards
-    smac-apart  likewise; its contexts are a task's last 400 rows of exploration alone
-    oracle      then explores with true rewards, and goes on learning to infer its task
-    pearl       explores with true rewards from the start, and has no dataset
+    offline      learns from the meta-dataset alone; the next three start from its agents
+    smac         then explores without rewards
+    smac-shared  likewise; its contexts are of all rows, as the authors' for ant
+    oracle       then explores with true rewards, and goes on learning to infer its task
+    pearl        explores with true rewards from the start, and has no dataset
+
+Contexts, but for smac-shared's, are of what the prior explored, the first two of three
+episodes, as in the authors' script for cheetah.
 
 Networks of 64-64-64, 20 training and 8 test tasks, four tasks of 64 rows a batch, 50k
 offline updates, as the authors' (after 5k, the policy has hardly learned to move); then
@@ -19,7 +22,7 @@ from o2ojax.config import ConfigDict
 from o2ojax.errors import unknown
 
 DATASETS = ("point-robot-pearl", "cheetah-vel-pearl")
-STARTS_FROM = dict.fromkeys(("smac", "smac-apart", "oracle"), "offline")
+STARTS_FROM = dict.fromkeys(("smac", "smac-shared", "oracle"), "offline")
 OFFLINE = ()  # what is left out of figures and of the tables of online results
 ALONE = ("pearl",)  # what has a figure of its own: its budget is another one
 NAMES = ("offline", *STARTS_FROM, "pearl")
@@ -36,6 +39,7 @@ def get_config(task: str = "smac/cheetah-vel-pearl") -> ConfigDict:
     config = smac.get_config(dataset)
     shrink(config)
     config.agent.prior_explore = 2  # of three
+    config.agent.trial_rows, config.agent.explored_rows = 600, 400
     config.batch = 64
     config.offline.updates = 50_000
     config.online.steps = 30_000
@@ -47,8 +51,8 @@ def get_config(task: str = "smac/cheetah-vel-pearl") -> ConfigDict:
         config.eval.every = 12_000
     else:
         config.offline.updates = 0
-    if name == "smac-apart":
-        config.agent.trial_rows, config.agent.explored_rows = 600, 400
+    if name == "smac-shared":
+        config.agent.trial_rows = 0
     if name == "oracle":
         config.agent.labels = "true"
     return config
