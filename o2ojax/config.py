@@ -484,12 +484,6 @@ def _check_tasks(algorithm: base.Algorithm, config: ConfigDict) -> None:
             f" {config.algorithm} infers tasks from rewards as they are; leave scale 1"
             " and shift 0, and set config.agent.reward_scale"
         )
-    if draws.trial and not 0 < draws.explored <= draws.trial:
-        raise UserError(
-            f"config.agent.explored_rows is {draws.explored}; contexts come from the"
-            f" first so many rows of each trial of config.agent.trial_rows, here"
-            f" {draws.trial}: give 1 to {draws.trial}"
-        )
     labels = config.agent.get("labels")
     if labels == "decoder" and not config.dataset:
         raise UserError(
@@ -545,6 +539,52 @@ def check_trials(config: ConfigDict, spec: EnvSpec) -> None:
             f"without a dataset, every one of the {spec.num_train} training tasks needs"
             f" rows before the first update: set config.online.envs={spec.num_train} or"
             f" more (it is {num_envs}), and config.online.warmup above 0"
+        )
+    if agent.trial <= agent.prior_exploit:
+        raise UserError(
+            f"config.agent.trial is {agent.trial} episodes, and the first"
+            f" {agent.prior_exploit} explore (config.agent.prior_exploit): none would"
+            f" show what was inferred; give at least {agent.prior_exploit + 1}"
+        )
+    _check_explored(config, spec)
+
+
+def _check_explored(config: ConfigDict, spec: EnvSpec) -> None:
+    """Where contexts are of exploration alone, trials must be where they are sought."""
+    agent, online = config.agent, config.online
+    trial, explored = agent.trial_rows, agent.prior_explore * spec.horizon
+    if not trial:
+        return
+    expected = {
+        "agent.trial_rows": online.round // online.envs,
+        "agent.explored_rows": explored,
+    }
+    for name, right in expected.items():
+        if online.steps and _get(config, name) != right:
+            raise UserError(
+                f"config.{name} is {_get(config, name)}, but a trial has"
+                f" {online.round // online.envs} steps (config.online.round over"
+                f" config.online.envs), the first {explored} of exploration"
+                f" (config.agent.prior_explore): give {right}, or trial_rows=0 for"
+                " contexts of all rows"
+            )
+    for name in ("online.warmup", "replay.capacity", "agent.recent"):
+        per = online.round if name == "online.warmup" else trial
+        if _get(config, name) % per:
+            raise UserError(
+                f"config.{name} is {_get(config, name)}; it must be a multiple of {per}:"
+                f" whole trials of config.agent.trial_rows={trial}"
+            )
+    if online.warmup > online.round:
+        raise UserError(
+            f"config.online.warmup is {online.warmup}, a single trial; it may be one"
+            f" round, {online.round}, or 0"
+        )
+    if online.envs > spec.num_train:
+        raise UserError(
+            f"config.online.envs is {online.envs}, more than the {spec.num_train}"
+            " training tasks: two trials of a task would be mixed; give fewer, or"
+            " config.agent.trial_rows=0"
         )
 
 

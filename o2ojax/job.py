@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +11,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from o2ojax import agents, data, envs, population, replay, statistics
+from o2ojax import (
+    agents,
+    data,
+    devices,
+    envs,
+    population,
+    processes,
+    replay,
+    statistics,
+)
 from o2ojax import config as settings
 from o2ojax.errors import UserError
 from o2ojax.population import Members, Programs, Sizes
@@ -23,15 +34,16 @@ class Job(NamedTuple):
     spec: EnvSpec
     workdir: Path
     sizes: Sizes
-    members: Members
+    layout: devices.Layout
+    members: Members  # where they stand
     programs: Programs
-    dataset: Transition | None  # on the device
+    dataset: Transition | None  # on every device
     fingerprint: str  # of the dataset
 
     @property
     def num_members(self) -> int:
         """Seeds times settings."""
-        return len(self.members.keys)
+        return self.layout.num_members
 
     def description(self) -> dict[str, Any]:
         """What `config.json` says of the run."""
@@ -75,11 +87,16 @@ class Record:
     updates_taken: int = 0
 
 
-def prepare(config: ConfigDict, workdir: Path) -> Job:
+def prepare(
+    config: ConfigDict, workdir: Path, on: Sequence[jax.Device] | None = None
+) -> Job:
     """Everything that can be refused is refused here, before anything compiles.
 
+    Args:
+        on: the devices to use; all that there are, unless told.
     Raises:
-        UserError: the config, the dataset, or the two together cannot work.
+        UserError: the config, the dataset, or the two together cannot work; or the
+            processes of a run were given different ones.
     """
     settings.check(config)
     simulator = envs.Simulator(**config.simulator)
@@ -102,7 +119,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
             parameters = parameters[: env.spec.num_train]
             rows = data.hold_tasks(logged, env.spec, parameters, draws.context)
             logged = logged._replace(transitions=rows)
-        dataset = jax.device_put(logged.transitions)
+        dataset = logged.transitions
         fingerprint = data.fingerprint(logged.transitions)
     elif scale == settings.RETURN_RANGE:
         raise UserError(
@@ -132,10 +149,25 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
         settings.seeds(config),
         settings.grid(config.population),
     )
-    programs = population.programs(agents.find(config.algorithm), env, sizes)
-    return Job(
-        config, env.spec, workdir, sizes, members, programs, dataset, fingerprint
+    layout = devices.lay_out(len(members.keys), on)
+    job = Job(
+        config=config,
+        spec=env.spec,
+        workdir=workdir,
+        sizes=sizes,
+        layout=layout,
+        members=devices.place(layout, members),
+        programs=population.programs(
+            agents.find(config.algorithm), env, sizes, layout.mesh
+        ),
+        dataset=devices.share(layout, dataset),
+        fingerprint=fingerprint,
     )
+    processes.agree(
+        json.dumps(job.description(), sort_keys=True),
+        "its config or its dataset differs; all processes run the same command",
+    )
+    return job
 
 
 def _tasks(config: ConfigDict) -> dict[str, int]:
@@ -148,6 +180,8 @@ def _capacity(config: ConfigDict, spec: EnvSpec) -> int:
     steps = max(config.online.steps, 1)
     if config.replay.name == "tasks":
         steps = min(steps, 3 * -(-steps // spec.num_train))
+        trial = config.agent.trial_rows or 1
+        steps = -(-steps // trial) * trial
     return config.replay.capacity or steps
 
 
@@ -166,22 +200,21 @@ def number(job: Job, record: Record) -> int:
 
 
 def shape(job: Job, phase: str) -> Run:
-    """The shapes of a Run in a phase, leaves `jax.ShapeDtypeStruct`."""
+    """The shapes of a Run in a phase: leaves `jax.ShapeDtypeStruct`, [M, ...]."""
     run = jax.eval_shape(job.programs.begin, job.members, job.dataset)
     if phase == "online":
         run = jax.eval_shape(job.programs.hand_over, run, job.members, job.dataset)
-    return run
+    num = job.num_members
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype), run
+    )
 
 
 def describe_member(job: Job, member: int) -> str:
     """A member's seed, and its settings where there is a population."""
-    seeds = settings.seeds(job.config)
-    grid = settings.grid(job.config.population)
-    described = [f"seed {seeds[member % len(seeds)]}"]
-    described += [
-        f"{name} {float(getattr(job.members.configs, name)[member]):g}" for name in grid
-    ]
-    return ", ".join(described)
+    told = job.description()["members"][member]
+    seed, settings_of = told.pop("seed"), told.items()
+    return ", ".join([f"seed {seed}", *(f"{name} {x:g}" for name, x in settings_of)])
 
 
 def curves(record: Record) -> statistics.Curves:

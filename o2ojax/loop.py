@@ -139,8 +139,7 @@ def online(
             of these; else trials go on.
     """
 
-    def begin_trials(run, key):
-        key_deal, key_start = jax.random.split(jax.random.fold_in(key, 0))
+    def begin_trials(run, key_deal, key_start):
         return start_workers(
             env,
             agent.explore,
@@ -153,12 +152,12 @@ def online(
         )
 
     def one(run, key):
-        key_collect, key_learn = jax.random.split(key)
+        key_collect, key_learn, key_deal, key_start = jax.random.split(key, 4)
         workers, fresh = collect(
             env,
             agent.explore,
             run.agent,
-            begin_trials(run, key) if deal else run.workers,
+            begin_trials(run, key_deal, key_start) if deal else run.workers,
             jax.random.split(key_collect, steps_per_round),
         )
         replay = buffer.add(run.replay, flat(fresh))
@@ -182,7 +181,8 @@ def evaluate(
     """Plays fresh trials, side by side, of the tasks to be judged on, in turn.
 
     Args:
-        num_episodes: that count: one of each trial, its last.
+        num_episodes: that count: one of each trial, its last. (SMAC's authors count
+            steps: where episodes end early, theirs explore in more of them.)
         trial: episodes of a trial.
     Returns:
         leaves [num_episodes].

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from o2ojax import adaptation, learning, loop, replay
+from o2ojax import adaptation, devices, learning, loop, replay
 from o2ojax.agents import base
 from o2ojax.types import Env, EnvSpec, Key, Played, Recipe, Run, Transition
 
@@ -161,8 +162,15 @@ def recipes(
     return recipe_of
 
 
-def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
-    """Builds, jits and vmaps the phases of a run."""
+def programs(
+    algorithm: base.Algorithm, env: Env, sizes: Sizes, mesh: Mesh | None = None
+) -> Programs:
+    """Builds, jits and vmaps the phases of a run.
+
+    Args:
+        mesh: the devices that the members are divided over; None for one.
+    """
+    mapped = functools.partial(over_members, mesh=mesh)
     recipe_of = recipes(algorithm, env.spec, sizes)
 
     def begin(member, dataset):
@@ -237,23 +245,23 @@ def programs(algorithm: base.Algorithm, env: Env, sizes: Sizes) -> Programs:
 
     def evaluate(agent, buffer, run, member, key, has_rows=True) -> Played:
         trial, num = algorithm.trial(member.configs), sizes.eval_episodes
+        key, key_adapt = jax.random.split(key)
         played = loop.evaluate(env, agent.exploit, buffer, run, key, num, trial or 1)
         if not trial or not has_rows:
             return played
-        key = jax.random.fold_in(key, 0)
         return played._replace(
-            adaptation=adaptation.measure(env, agent, buffer, run, key, trial)
+            adaptation=adaptation.measure(env, agent, buffer, run, key_adapt, trial)
         )
 
     return Programs(
-        begin=over_members(begin, (0, None)),
-        offline=over_members(offline, (0, 0, None, None), donate=True, sized=True),
-        hand_over=over_members(hand_over, (0, 0, None), donate=True),
-        online=over_members(online, (0, 0, None, None), donate=True, sized=True),
-        first_round=over_members(first_round, (0, 0, None, None), donate=True),
-        evaluate_offline=over_members(evaluate_offline, (0, 0, None, None)),
-        evaluate_online=over_members(evaluate_online, (0, 0, None, None)),
-        healthy=over_members(lambda run: learning.finite(run.agent), (0,)),
+        begin=mapped(begin, (0, None)),
+        offline=mapped(offline, (0, 0, None, None), donate=True, sized=True),
+        hand_over=mapped(hand_over, (0, 0, None), donate=True),
+        online=mapped(online, (0, 0, None, None), donate=True, sized=True),
+        first_round=mapped(first_round, (0, 0, None, None), donate=True),
+        evaluate_offline=mapped(evaluate_offline, (0, 0, None, None)),
+        evaluate_online=mapped(evaluate_online, (0, 0, None, None)),
+        healthy=mapped(lambda run: learning.finite(run.agent), (0,)),
     )
 
 
@@ -277,18 +285,24 @@ def compiler_options() -> dict[str, str]:
 
 
 def over_members(
-    one: Callable, in_axes: tuple, donate: bool = False, sized: bool = False
+    one: Callable,
+    in_axes: tuple,
+    donate: bool = False,
+    sized: bool = False,
+    mesh: Mesh | None = None,
 ) -> Callable:
     """Jits and vmaps one member's function; the first argument may be donated.
 
     Args:
         in_axes: 0 for what each member has, None for what all share.
         sized: whether the last argument, beyond `in_axes`, is a compiled-in number.
+        mesh: the devices that the members are divided over; None for one.
     """
 
     def many(*args):
         args, size = (args[:-1], args[-1:]) if sized else (args, ())
-        return jax.vmap(lambda *args: one(*args, *size), in_axes)(*args)
+        mapped = jax.vmap(lambda *args: one(*args, *size), in_axes)
+        return devices.over_places(mesh, mapped, in_axes)(*args)
 
     return jax.jit(
         many,

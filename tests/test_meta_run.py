@@ -27,6 +27,9 @@ TINY = (
 )
 
 
+TRIALS = {"trial": "400", "explored": "200"}
+
+
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -49,7 +52,8 @@ def collected(tmp_path_factory):
         arguments += [
             f"--config.{name}.every=1200" for name in ("eval", "log", "checkpoint")
         ]
-        arguments += ["--config.agent.prior_explore=1"]
+        arguments += ["--config.agent.prior_explore=1", "--config.agent.recent=0"]
+        arguments += [f"--config.agent.{k}_rows=" + v for k, v in TRIALS.items()]
         assert collect.main(arguments) == 0
     return folder
 
@@ -117,7 +121,12 @@ def test_smac_runs_offline_and_online_and_says_how_it_adapts(collected, tmp_path
         (SMAC, {"tasks.train": 81}, "point-robot has 80 such tasks"),
         (SMAC, {"agent.context": 2000}, "fewer than the 2000 that a context has"),
         (SMAC, {"agent.labels": "mine"}, "decoder or true"),
-        (SMAC, {"agent.trial_rows": 600}, "give 1 to 600"),
+        (SMAC, {"agent.trial_rows": 600}, "give 1000, or trial_rows=0"),
+        (PEARL, {"agent.explored_rows": 200}, "explored_rows is 200.*give 400"),
+        (PEARL, {"agent.recent": 700}, "recent is 700; it must be a multiple of 600"),
+        (PEARL, {"online.warmup": 24000}, "it may be one round, 12000"),
+        (PEARL, {"tasks.train": 10}, "two trials of a task would be mixed"),
+        (PEARL, {"agent.trial": 2}, "give at least 3"),
         (SMAC, {"dataset": "", "offline.updates": 0}, "learns from a dataset's reward"),
         (SMAC, {"dataset": "cheetah-vel-pearl"}, "observations of size 20"),
         (SMAC, {"dataset": "hopper-random", "env": "hopper"}, "config.tasks asks for"),

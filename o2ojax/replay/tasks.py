@@ -23,8 +23,8 @@ class Draws(NamedTuple):
     opening: rows of its task that a trial is offered.
     online:  rows of each task in a batch, online.
     recent:  contexts are drawn from a task's last so many rows; 0: from all.
-    trial:   rows of a trial: the dataset, and what is gathered, are whole ones; 0 where
-             contexts may be of any rows.
+    trial:   rows of a trial: the dataset, the ring, what is added to it and `recent`
+             are whole ones; 0 where contexts may be of any rows.
     explored: of each trial, contexts are drawn from the first so many.
     """
 
@@ -40,8 +40,8 @@ class Draws(NamedTuple):
 class Opening(NamedTuple):
     """What the store offers to a trial.
 
-    known:  Transition [C], of all rows of its task.
-    logged: Transition [C], of its rows of the dataset; () where there is none.
+    known:  Transition [`Draws.opening`], drawn as contexts are.
+    logged: likewise, of any of its rows of the dataset; () where there is none.
     """
 
     known: Transition
@@ -159,22 +159,14 @@ def _tasks(
         end = jnp.maximum(filled(replay, task)[..., None], 1)
         return jax.random.randint(key, (*task.shape, num), 0, end)
 
-    def since_begun(replay, task: Array, index: Array) -> Array:
-        """Rows before that one, of the dataset or of all that came to the ring."""
-        if not capacity:
-            return index
-        lost = jnp.maximum(replay.count[task] - capacity, 0)
-        return jnp.where(index < num_old, index, index - num_old + lost)
-
     def context(replay, task: Array, key: Key, num: int) -> Transition:
         end = jnp.maximum(filled(replay, task)[..., None], 1)
         first = jnp.maximum(end - draws.recent, 0) if draws.recent else 0 * end
-        at = jax.random.randint(key, (*task.shape, num), first, end)
-        if draws.trial:  # squeezed into the part of its trial that explores
-            within = since_begun(replay, task[..., None], at) % draws.trial
-            squeezed = within * draws.explored // draws.trial
-            least = jnp.where(at < num_old, first, jnp.maximum(first, num_old))
-            at = jnp.maximum(at - within + squeezed, least)
+        key_row, key_within = jax.random.split(key)
+        at = jax.random.randint(key_row, (*task.shape, num), first, end)
+        if draws.trial:
+            within = jax.random.randint(key_within, at.shape, 0, draws.explored)
+            at = at // draws.trial * draws.trial + within
         return read(replay, jnp.broadcast_to(task[..., None], at.shape), at)
 
     def sample(replay, key: Key) -> tuple[Ring, Batch]:

@@ -158,12 +158,11 @@ def test_contexts_of_the_part_of_each_trial_that_explores():
     assert contexts == [{12.0}, {18.0}, {2.0}]
 
 
-def test_trials_are_told_apart_when_the_ring_has_lost_some_rows():
-    buffer = online(capacity=5, draws=DRAWS._replace(trial=2, explored=1))
-    store = buffer.add(buffer.init(), numbered([0] * 4, np.arange(10, 14)))
-    store = buffer.add(store, numbered([0] * 4, np.arange(14, 18)))
-    _, contexts = everything(buffer, store)  # of 10 to 17, 13 to 17 are left
-    assert contexts[0] == {0.0, 2.0, 13.0, 14.0, 16.0}  # 12 is lost
+def test_rows_that_explored_have_equal_chances():
+    buffer = online(capacity=6, draws=DRAWS._replace(trial=4, explored=3))
+    _, batch = buffer.sample(buffer.init(), KEY)
+    share = np.bincount(np.int32(batch.context.reward).ravel() % 100) / 320
+    np.testing.assert_allclose(share, 1 / 3, atol=0.08)
 
 
 def test_without_a_dataset_only_what_was_gathered_is_drawn():
