@@ -46,11 +46,14 @@ def measure(
 
 
 def shift(own: Belief, logged: Belief, again: Belief) -> Array:
-    """How far what was explored leads from what was logged, [].
+    """How far what was explored leads from what was logged, []; NaN for one task.
 
     (KL(own || logged) - KL(again || logged)) / (KL(other || logged) - KL(again ||
     logged)), each as a mean over tasks: 0 where one's own rows say what logged ones of
     the task say, 1 where they might as well be of another task.
+
+    The ratio is the authors'. That `least` is by a second draw of logged rows, and that
+    one's own rows count as many as those, is ours.
 
     Args:
         own: by what was explored in each task, leaves [T, ...]; counted as if it were
@@ -64,5 +67,5 @@ def shift(own: Belief, logged: Belief, again: Belief) -> Array:
     other = jax.tree.map(lambda x: x[:, None], logged)
     between = belief.distance(other, one)  # [T, T], 0 on the diagonal
     num = len(between)
-    between = between.sum() / max(num * (num - 1), 1)
+    between = jnp.where(num > 1, between.sum() / max(num * (num - 1), 1), jnp.nan)
     return (belief.distance(own, logged).mean() - least) / (between - least)

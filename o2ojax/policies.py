@@ -89,8 +89,7 @@ def uniform(action_dim: int) -> Policy:
 class Trial(NamedTuple):
     """What a policy that infers its task remembers.
 
-    belief:  of the task; counts once the episodes with a latent from the prior are
-             over.
+    belief:  of the task; acted by after the episodes with a latent from the prior.
     noise:   [L, Z]  standard normal, of the latent of each episode, the first again
              after the last; () to draw one for every step.
     labels:  [L, Z]  latents by which to tell the rewards of each episode, likewise; ()

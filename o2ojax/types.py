@@ -144,7 +144,8 @@ class EnvSpec(NamedTuple):
     """What is known of an environment before it runs.
 
     horizon: steps after which an episode is cut; the task itself goes on.
-    num_tasks: of a family; a member's environments are dealt them in turn.
+    num_tasks: of a family; a member's environments are dealt them in turn, or, where
+        trials begin anew, at random.
     num_test: the last so many are for judging alone; 0: judged on those trained on.
     """
 

@@ -6,11 +6,14 @@ round, 400 steps and 600 of each, and 3.2 updates for a step.
 """
 
 from o2ojax import config
+from o2ojax.envs import families
 
 
 def get_config(task: str = "cheetah-vel") -> config.ConfigDict:
     """For 20 training tasks, as many as SMAC's shipped data have."""
     result = config.defaults("pearl", task)
+    if result.env in families.FAMILIES:
+        result.agent.sees_next = families.FAMILIES[result.env].dynamics_vary
     result.tasks.train = 20
     result.tasks.test = 8
     result.replay.name = "tasks"

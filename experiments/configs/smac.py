@@ -2,8 +2,9 @@
 
 The task is a meta-dataset's name, `FAMILY-KIND`; the shipped ones are of 20 training
 tasks, and so is `tasks.train`. The authors have 100, and 20 or 30 to test on. Theirs
-are 50k updates offline; then, 50 times and more, five trials of 1000 steps each, and
-16,000 updates after them.
+are 50k updates offline; then 51 times (cheetah) or 501 times (ant) five trials of 1000
+steps each, and 16,000 updates after them. Here it is 51 times; contexts are of all rows,
+as theirs for ant.
 """
 
 from o2ojax import config
@@ -11,7 +12,7 @@ from o2ojax.envs import families
 
 
 def get_config(task: str = "cheetah-vel-pearl") -> config.ConfigDict:
-    """The authors' numbers; those for ant where their scripts differ."""
+    """The authors' numbers, but for point-robot's kl_weight, which is ours."""
     result = config.defaults("smac", task)
     if result.env in families.FAMILIES:
         result.agent.sees_next = families.FAMILIES[result.env].dynamics_vary

@@ -4,17 +4,17 @@ Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via Probabilis
 Context Variables", ICML 2019, arxiv.org/abs/1903.08254. Online, with rewards: what
 SMAC is measured against, and what gathers its offline data. The critics' loss teaches
 the encoder what to infer; contexts are what a task's last trials explored with latents
-from the prior, as is done at test time, and, as far as their episodes had their full
-length, nothing of what came after.
+from the prior, as is done at test time. Where episodes end early, some of what came
+after slips in.
 
 The authors learn V beside Q, as SAC first did; here targets come from the target
 critics, as it does since. Their small costs of the policy's mean and spread are left
 out, and so is the reward decoder that SMAC's authors learn beside it. They draw a
-latent at every step, PEARL's for every episode, as here. The posterior of a trial's
-last episode is that of the trial before, where theirs is of what was just explored; in
-the first trial of all it knows nothing yet and acts by a blank. Contexts are of the
-last five trials, theirs of the last one: with few tasks, the encoder learns the places
-of a single trial by heart, and critics then know a task by them.
+latent at every step, PEARL's for every episode, as here. Contexts are of a task's last
+five trials, theirs of the last one: with few tasks, the encoder learns the places of a
+single trial by heart, and critics then know a task by them. The last episode of a trial
+is played by what the trials before explored, where theirs is by what was just explored;
+in the first trial of all nothing is known yet, and it is played by a blank.
 """
 
 from typing import NamedTuple
@@ -46,8 +46,9 @@ from o2ojax.types import (
 
 @base.config
 class PEARLConfig:
-    """Defaults are SMAC's authors' for gathering their data, but for the trials, which
-    are shorter: theirs explore for 400 steps, and then for 600. Floats are traced.
+    """Defaults are SMAC's authors' for gathering their data, but for trials and contexts:
+    theirs explore for 400 steps, then for 600, and infer from the last trial. Floats are
+    traced; `config.batch` is for a dataset, which PEARL seldom has.
     """
 
     lr: float = 3e-4
@@ -63,8 +64,8 @@ class PEARLConfig:
     online_batch: int = static(256)
     opening: int = static(256)
     recent: int = static(3_000)  # rows that contexts come from: of five trials,
-    trial_rows: int = static(600)  # of so many rows, of which the first so many
-    explored_rows: int = static(400)  # were played with latents from the prior
+    trial_rows: int = static(600)  # each of so many rows, of which the first
+    explored_rows: int = static(400)  # so many were played with latents from the prior
     # episodes of a trial that have z from the prior, and all of them when judged
     prior_explore: int = static(2)
     prior_exploit: int = static(2)

@@ -18,7 +18,7 @@ state, the next action follows another draw of z, the reward is decoded on the r
 critics learn from, z is drawn anew at every step, also when judged, and the policy
 climbs Q online. Contexts are kept as the authors keep them for ant; for cheetah, only
 what the prior explores joins the offline contexts, as `trial_rows` and `explored_rows`
-can have it. Apart from the code, a trial's contexts are drawn once, when it begins, not
+can have it. Unlike the code, a trial's contexts are drawn once, when it begins, not
 after each of its episodes; it explores with the prior for so many episodes, not steps;
 the tasks of a round differ; and every update draws its tasks anew, where the code keeps
 them for four.
@@ -74,11 +74,11 @@ class SMACConfig:
     explored_rows: int = static(0)
     num_labels: int = static(
         5
-    )  # latents that label rewards, one for an episode, in turn
-    # episodes, the first of a trial, that have z from the prior
-    prior_explore: int = static(3)  # of five, in training
-    prior_exploit: int = static(2)
-    trial: int = static(3)  # of which the last is judged
+    )  # latents that label rewards, an episode's each, in turn
+    # episodes of a trial in which z is from the prior: the first so many
+    prior_explore: int = static(3)  # online, where the authors' trials have five
+    prior_exploit: int = static(2)  # when it is judged
+    trial: int = static(3)  # episodes when it is judged, the last by its return
     per_episode: bool = static(False)  # draws z for an episode, not for every step
     # sizes
     latent_dim: int = static(5)
@@ -165,12 +165,13 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
             metrics = {"task_loss": loss, "reward_error": error, "kl": kl.mean()}
             return loss, metrics
 
-        if frozen:
+        if frozen:  # its error is of the decoder's own labels, too
             tasks, task_metrics = state.tasks, task_loss(state.tasks.params)[1]
         else:
             tasks, task_metrics = descend(optimiser, state.tasks, task_loss)
 
         # From here, latents are given: no gradient of policy or critics changes them.
+        # They, and the critics that the policy climbs, are those before this update.
         posterior = infer(state.tasks.params, batch.context)
         z, next_z = belief.draw(posterior, key_z), belief.draw(posterior, key_next_z)
         here = beside(data.obs, z)
