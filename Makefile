@@ -4,7 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-all bench lint lock clean
+# What ours is timed beside, apart from it. PyTorch for CUDA is large and not used here:
+# PEERS_PIP_FLAGS='--index-url ...' names an index that has it for CPUs alone.
+PEERS := .venv-peers
+PEERS_READY := $(PEERS)/.ready
+PEERS_PIP_FLAGS ?=
+
+.PHONY: setup demo test test-all bench bench-peers lint lock clean
 
 setup: $(READY)
 
@@ -30,6 +36,18 @@ bench: setup
 	$(BIN)/python -m benchmarks.bench
 	$(BIN)/python -m benchmarks.envs
 
+bench-peers: setup $(PEERS_READY)
+	$(BIN)/python -m benchmarks.peers
+
+# PyTorch first and by itself, so that the flags are for it alone.
+$(PEERS_READY): benchmarks/peers.lock
+	started=$$(date +%s) && \
+	$(PYTHON) -m venv --clear $(PEERS) && \
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PEERS_PIP_FLAGS) $$(grep '^torch==' $<) && \
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $< && \
+	echo $$(($$(date +%s) - started)) > $(PEERS)/.seconds
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +60,4 @@ lock: setup
 	  -o requirements.lock
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) $(PEERS) .cache build *.egg-info
