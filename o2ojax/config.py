@@ -572,7 +572,7 @@ def _check_explored(config: ConfigDict, spec: EnvSpec) -> None:
         per = online.round if name == "online.warmup" else trial
         if _get(config, name) % per:
             raise UserError(
-                f"config.{name} is {_get(config, name)}; it must be a multiple of {per}:"
+                f"config.{name} is {_get(config, name)}; it must be a multiple of {per},"
                 f" whole trials of config.agent.trial_rows={trial}"
             )
     if online.warmup > online.round:

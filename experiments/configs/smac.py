@@ -3,8 +3,8 @@
 The task is a meta-dataset's name, `FAMILY-KIND`; the shipped ones are of 20 training
 tasks, and so is `tasks.train`. The authors have 100, and 20 or 30 to test on. Theirs
 are 50k updates offline; then 51 times (cheetah) or 501 times (ant) five trials of 1000
-steps each, and 16,000 updates after them. Here it is 51 times; contexts are of all rows,
-as theirs for ant.
+steps each, and 16,000 updates after them. Here it is 51 times; contexts are of all
+rows, as theirs for ant.
 """
 
 from o2ojax import config

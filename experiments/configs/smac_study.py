@@ -2,7 +2,7 @@
 
 The task is `NAME/DATASET`, as `smac/cheetah-vel-pearl`:
 
-    offline      learns from the meta-dataset alone; the next three start from its agents
+    offline      learns from the meta-dataset alone; the next three start from there
     smac         then explores without rewards
     smac-shared  likewise; its contexts are of all rows, as the authors' for ant
     oracle       then explores with true rewards, and goes on learning to infer its task

@@ -46,9 +46,9 @@ from o2ojax.types import (
 
 @base.config
 class PEARLConfig:
-    """Defaults are SMAC's authors' for gathering their data, but for trials and contexts:
-    theirs explore for 400 steps, then for 600, and infer from the last trial. Floats are
-    traced; `config.batch` is for a dataset, which PEARL seldom has.
+    """Defaults are SMAC's authors' for gathering their data, but for trials and
+    contexts: theirs explore for 400 steps, then for 600, and infer from the last trial.
+    Floats are traced; `config.batch` is for a dataset, which PEARL seldom has.
     """
 
     lr: float = 3e-4
