@@ -19,7 +19,7 @@ drawn by NumPy; a call that only restarts an environment counts as a step of it.
 All may have as many threads as the process has cores; d3rlpy takes fewer where that is
 faster when it warms up. Each peer is a process that waits while another is timed:
 windows of all are taken in turn, and a ratio is of windows in the same turn. Threads of
-PyTorch suffer most from other work on the machine: use a quiet one, or give all one core
+PyTorch suffer most from other work on the machine: use a quiet one, or give all a core
 (`taskset -c 0`).
 """
 
