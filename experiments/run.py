@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jax
+from rich.console import Console
 
 from o2ojax import config as settings
-from o2ojax import report
+from o2ojax import processes, report
 from o2ojax.data.minari import PREFIX as MINARI
 from o2ojax.errors import UserError
 from o2ojax.progress import Progress
@@ -37,14 +38,82 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="the run directory (default: runs/ALGORITHM/TASK)",
     )
+    many = parser.add_argument_group("many processes, each given the same command")
+    many.add_argument(
+        "--distributed",
+        action="store_true",
+        help="as the cluster has started them: SLURM, Open MPI, Kubernetes, Cloud TPU",
+    )
+    many.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
+    many.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    many.add_argument("--process", type=int, metavar="I", help="which this one is")
     options, overrides = parser.parse_known_args(arguments)
-    progress, workdir = Progress(), options.workdir
-    use_compilation_cache()
+    try:
+        join(options)
+        with processes.together(lambda: how_to_go_on(options.workdir)) as leave:
+            status = obey(options, overrides)
+            if status > 1:
+                leave(status)
+            return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def join(options: argparse.Namespace) -> None:
+    """Meets the other processes of a run, if there are to be any.
+
+    Raises:
+        UserError: they cannot be met, or the options do not say how.
+    """
+    told = options.coordinator, options.processes, options.process
+    if options.distributed and told == (None, None, None):
+        processes.join()
+    elif None not in told and not options.distributed:
+        processes.join(*told)
+    elif options.distributed or told != (None, None, None):
+        raise UserError(
+            "give --distributed alone; or else, all three of them,"
+            " --coordinator=HOST:PORT --processes=N --process=I"
+        )
+
+
+def how_to_go_on(workdir: Path | None) -> str:
+    """What to do after the loss of a process, in words."""
+    again = "run the same command in all processes to"
+    folder = Path(workdir or "") / "checkpoints"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    numbers = [int(name) for name in names if name.isdecimal()]
+    if not workdir or not numbers:
+        return f"there is no checkpoint yet; {again} start again"
+    return f"{again} resume from checkpoint {max(numbers)} in {folder}"
+
+
+def obey(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """Reads the config, and runs it."""
     try:
         config = settings.load(options.config)
         settings.override(config, overrides)
         settings.check(config)
-        workdir = workdir or default_workdir(config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted before anything was begun", file=sys.stderr)
+        return 130
+    options.workdir = options.workdir or default_workdir(config)
+    return execute(config, options.workdir)
+
+
+def execute(config: settings.ConfigDict, workdir: Path) -> int:
+    """Runs a config to its end, or goes on with it; says how that went.
+
+    Returns:
+        the exit status, as that of `main`.
+    """
+    use_compilation_cache()
+    progress = Progress() if processes.leads() else Progress(Console(quiet=True))
+    try:
         if finished(config, workdir, progress):
             return 0
         with warnings_in_one_line():
@@ -61,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted:
         print("interrupted; saved. The same command goes on from here", file=sys.stderr)
         return 1
-    print(f"everything is in {workdir}")
+    if processes.leads():
+        print(f"everything is in {workdir}")
     return 0
 
 
@@ -105,7 +175,8 @@ def finished(config: settings.ConfigDict, workdir: Path, progress: Progress) -> 
     except json.JSONDecodeError:  # damaged: it is made again from the checkpoint
         return False
     progress.table(report.table([summary]))
-    print(f"{workdir} is finished; nothing to do")
+    if processes.leads():
+        print(f"{workdir} is finished; nothing to do")
     return True
 
 

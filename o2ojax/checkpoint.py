@@ -7,6 +7,7 @@ end: a checkpoint is there whole or not at all.
 import contextlib
 import errno
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,16 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             enable_async_checkpointing=True,
+            create=False,
+            # no other process has to do with what this one reads or writes
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=jax.process_index(),
+                active_processes={jax.process_index()},
+                barrier_sync_key_prefix=f"process_{jax.process_index()}",
+            ),
         )
+        if not read_only:
+            directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def numbers(self) -> list[int]:
@@ -78,11 +88,18 @@ class Checkpoints:
         except (ValueError, KeyError, OSError) as error:
             raise self._foreign(number, str(error).splitlines()[0]) from error
 
-    def restore(self, number: int, like: Tree, part: bool = False) -> Tree:
+    def restore(
+        self,
+        number: int,
+        like: Tree,
+        part: bool = False,
+        put: Callable[[np.ndarray], Any] = jax.numpy.asarray,
+    ) -> Tree:
         """The pytree of a checkpoint, shaped as `like`.
 
         Args:
             part: whether the checkpoint may hold more than `like` asks for.
+            put: takes an array from the host to where it belongs.
         Raises:
             UserError: it holds other arrays than `like` asks for.
         """
@@ -103,9 +120,7 @@ class Checkpoints:
                 raise self._foreign(number, f"the shape of {name} differs")
         leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
         restored = [
-            jax.numpy.asarray(arrays[_name(path)])
-            if leaf.size
-            else jax.numpy.zeros(leaf.shape, leaf.dtype)
+            put(arrays[_name(path)] if leaf.size else np.zeros(leaf.shape, leaf.dtype))
             for path, leaf in leaves
         ]
         return jax.tree.unflatten(treedef, restored)

@@ -69,6 +69,20 @@ class Logs:
             self._wandb.finish()
 
 
+class NoLogs:
+    """The logs of a process that leaves writing to another."""
+
+    def write(self, *values: Any) -> None:
+        """Nothing."""
+
+    def size(self) -> int:
+        """Of nothing."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _jsonable(value: np.ndarray) -> Any:
     """Nested lists; what is not finite is null."""
     if value.ndim:

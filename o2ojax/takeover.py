@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2ojax import agents, replay
+from o2ojax import agents, devices, population, replay
 from o2ojax import config as settings
 from o2ojax.checkpoint import Checkpoints
 from o2ojax.errors import UserError
@@ -45,11 +45,16 @@ def take_over(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
     num_taken = len(described["seeds"]) * int(
         np.prod([len(values) for values in described["population"].values()])
     )
-    taken = checkpoints.restore(number, _shape(job, described, num_taken), part=True)
-    checkpoints.close()
     index = np.array(_sources(job, described, num_taken, source))
-    state = jax.tree.map(lambda leaf: leaf[index], taken.agent)
-    state = jax.vmap(adopt)(state, job.members.configs)
+    taken = checkpoints.restore(
+        number,
+        _shape(job, described, num_taken),
+        part=True,
+        put=lambda leaf: devices.place(job.layout, leaf[index]),
+    )
+    checkpoints.close()
+    adopt = population.over_members(adopt, (0, 0), mesh=job.layout.mesh)
+    state = adopt(taken.agent, job.members.configs)
     _check_shape(job, state, source)
     state = jax.tree.map(jnp.copy, state)  # a donated run holds no array twice
     store = job.programs.begin(job.members, job.dataset).replay  # theirs is not taken
@@ -115,7 +120,7 @@ def _shape(job: Job, described: dict, num_taken: int) -> Run:
 def _check_shape(job: Job, state: Any, source: Path) -> None:
     wanted = shape(job, "offline").agent
     same = jax.tree.structure(state) == jax.tree.structure(wanted) and all(
-        leaf.shape == like.shape
+        leaf.shape[1:] == like.shape[1:]
         for leaf, like in zip(
             jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True
         )

@@ -17,13 +17,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from o2ojax import envs, replay, report, statistics, workdir
+from o2ojax import devices, envs, processes, replay, report, statistics, workdir
 from o2ojax.checkpoint import Checkpoints
 from o2ojax.errors import UserError
 from o2ojax.files import write_json
 from o2ojax.job import Job, Record, curves, describe_member, number, prepare, shape
 from o2ojax.job import total as total_of
-from o2ojax.logs import Logs
+from o2ojax.logs import Logs, NoLogs
 from o2ojax.progress import Progress
 from o2ojax.takeover import take_over
 from o2ojax.types import Played, Run
@@ -50,11 +50,11 @@ def train(config: ConfigDict, directory: Path, progress: Progress) -> dict[str, 
 
 def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
     """Both phases, resumed where a checkpoint is. Returns how it ended."""
+    leads = processes.leads()
     with ExitStack() as opened:
-        opened.enter_context(workdir.sole_owner(job.workdir))
-        checkpoints = Checkpoints(
-            job.workdir / "checkpoints", keep=job.sizes.offline_updates
-        )
+        if leads:
+            opened.enter_context(workdir.sole_owner(job.workdir))
+        checkpoints = open_checkpoints(job)
         opened.callback(checkpoints.close)
         if checkpoints.numbers():  # else nothing is lost by another config
             workdir.refuse_another_config(job.description(), job.workdir)
@@ -62,8 +62,12 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
         for caveat in envs.caveats(envs.choose_physics(job.config.physics)):
             progress.warn(caveat)
         run, record = restore(job, checkpoints) or begin(job, progress)
-        workdir.describe(job.workdir, job.description())
-        logs = Logs(job.workdir, record.log_size, number(job, record), job.config.wandb)
+        logs = NoLogs()
+        if leads:
+            workdir.describe(job.workdir, job.description())
+            logs = Logs(
+                job.workdir, record.log_size, number(job, record), job.config.wandb
+            )
         opened.callback(logs.close)
         session = Session(job, checkpoints, logs, progress, record)
         session.asked_to_stop = opened.enter_context(stop_on_signal())
@@ -77,6 +81,25 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
     return run, record
 
 
+def open_checkpoints(job: Job) -> Checkpoints:
+    """Those of a run's directory; to be written by the first process alone.
+
+    Raises:
+        UserError: not all processes see the same ones.
+    """
+    processes.meet()  # once the first has made the directory its own
+    leads = processes.leads()
+    checkpoints = Checkpoints(
+        job.workdir / "checkpoints", keep=job.sizes.offline_updates, read_only=not leads
+    )
+    processes.agree(
+        str(checkpoints.numbers()[-1:]),
+        f"another checkpoint is its newest, or none; {job.workdir} must be on a file"
+        " system that all processes share",
+    )
+    return checkpoints
+
+
 def headline(job: Job) -> str:
     """What is about to happen, in one line."""
     config, rows = job.config, "no data"
@@ -87,7 +110,8 @@ def headline(job: Job) -> str:
     return (
         f"{config.algorithm} on {config.dataset or config.env} ({rows}):"
         f" {members}, {job.sizes.offline_updates:,} updates, then"
-        f" {job.sizes.online_steps:,} environment steps each, in {job.workdir}"
+        f" {job.sizes.online_steps:,} environment steps each{job.layout.describe()}, in"
+        f" {job.workdir}"
     )
 
 
@@ -112,7 +136,7 @@ class Session:
         self,
         job: Job,
         checkpoints: Checkpoints,
-        logs: Logs,
+        logs: Logs | NoLogs,
         progress: Progress,
         record: Record,
     ):
@@ -143,7 +167,7 @@ class Session:
                 at_end = record.step == total
                 if record.step % evaluation == 0 or at_end:
                     self.evaluate(run)
-                if self.asked_to_stop():
+                if processes.any_of(self.asked_to_stop()):
                     self.save(run)
                     raise Interrupted
                 if record.step % checkpoint == 0 and not at_end:
@@ -167,6 +191,7 @@ class Session:
         seconds = time.perf_counter() - started
         record.seconds[record.phase] += seconds
         record.step += size
+        metrics = devices.gather(job.layout, metrics)
         self.look_for_nan(run)
         self.look_for_warnings(metrics)
         self.logs.write(record.phase, record.step, number(job, record), metrics)
@@ -185,7 +210,7 @@ class Session:
         program = getattr(job.programs, f"evaluate_{record.phase}")
         arguments = (run, job.members, job.dataset, np.int32(record.step))
         compiled = self.compile(f"{record.phase} evaluation", program, arguments)
-        played = compiled(*arguments)
+        played = devices.gather(job.layout, compiled(*arguments))
         told = {"returns": np.array(played.returns, np.float32)}  # [M, episodes]
         if np.size(played.success):
             told["success"] = np.array(played.success, np.float32)
@@ -193,7 +218,8 @@ class Session:
             values[[int(member) for member in record.dead]] = np.nan
         point = {name: values.tolist() for name, values in told.items()}
         record.points.append({"phase": record.phase, "step": record.step} | point)
-        workdir.save_returns(job.workdir, curves(record))
+        if processes.leads():
+            workdir.save_returns(job.workdir, curves(record))
         score = statistics.scores(curves(record), job.config.env)[-1]
         self.logs.write(
             record.phase,
@@ -213,7 +239,7 @@ class Session:
             UserError: none is left alive.
         """
         job, record = self.job, self.record
-        healthy = np.asarray(job.programs.healthy(run))
+        healthy = np.asarray(devices.gather(job.layout, job.programs.healthy(run)))
         where = f"by {record.phase} step {record.step}"
         for member in np.flatnonzero(~healthy):
             if str(member) not in record.dead:
@@ -248,10 +274,13 @@ class Session:
         return self._compiled[name, size]
 
     def save(self, run: Run) -> None:
-        """Begins a checkpoint of everything."""
-        self.record.log_size = self.logs.size()
-        record = dataclasses.asdict(self.record)
-        self.checkpoints.save(number(self.job, self.record), run, record)
+        """Begins a checkpoint of everything, whole: whatever devices go on from it."""
+        leads = processes.leads()
+        run = devices.gather(self.job.layout, run, keep=leads)
+        if leads:
+            self.record.log_size = self.logs.size()
+            record = dataclasses.asdict(self.record)
+            self.checkpoints.save(number(self.job, self.record), run, record)
 
 
 def before(played: Played) -> dict[str, np.ndarray]:
@@ -268,7 +297,12 @@ def restore(job: Job, checkpoints: Checkpoints) -> tuple[Run, Record] | None:
     if not numbers:
         return None
     record = Record(**checkpoints.record(numbers[-1]))
-    return checkpoints.restore(numbers[-1], shape(job, record.phase)), record
+    run = checkpoints.restore(
+        numbers[-1],
+        shape(job, record.phase),
+        put=lambda leaf: devices.place(job.layout, leaf),
+    )
+    return run, record
 
 
 def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
@@ -291,6 +325,8 @@ def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
     }
     described = job.description()
     summary = statistics.summarise(described, curves(record), speeds)
+    if not processes.leads():
+        return summary
     workdir.save_returns(job.workdir, curves(record))
     result = report.Result(str(job.workdir), described, curves(record), summary)
     report.draw([result], job.workdir / "curves.png")

@@ -79,7 +79,7 @@ def film(result: Result, path: Path, member: int | None = None) -> str:
     member = choose(result, member)
     backend = find_backend()
     config, directory = config_of(result.config), Path(result.name)
-    job = prepare(config, directory)
+    job = prepare(config, directory, on=jax.devices()[:1])
     if job.fingerprint != result.config.get("data_fingerprint"):
         raise UserError(f"{config.dataset} is not what {directory} has learned from")
     episode, earned = episode_of(job, *restore(job, directory), member)

@@ -176,17 +176,24 @@ def host_step(models: Models, frame_skip: int, tracked: np.ndarray) -> Callable:
     equal to it bit for bit, and it also returns what `rollout` does not: the warm start
     and the lagging body positions.
 
+    It may be called from several devices at once. They share the threads; a workspace
+    is one walk's alone, from its beginning to its end.
+
     Returns:
         (rows [N, nq + nv + na + nv + nu], variants [N]) ->
         (rows [N, nq + nv + na + nv], positions [N, K, 3]), float64.
     """
     model = models[0]  # the others have its sizes, and can use its workspaces
     num_threads = len(os.sched_getaffinity(0))
-    workspaces = [mujoco.MjData(model) for _ in range(num_threads)]
+    idle = [mujoco.MjData(model) for _ in range(num_threads)]
     pool = ThreadPoolExecutor(num_threads)
     size = mujoco.mj_stateSize(model, _STATE)
 
-    def walk(data, chunks, given, chosen, rows, places):
+    def walk(chunks, given, chosen, rows, places):
+        try:
+            data = idle.pop()  # one thread's alone: a list's pop is indivisible
+        except IndexError:
+            data = mujoco.MjData(models[0])
         for chunk in chunks:  # shared: whoever is free takes the next
             for i in chunk:
                 model = chosen[i]
@@ -195,6 +202,7 @@ def host_step(models: Models, frame_skip: int, tracked: np.ndarray) -> Callable:
                 mujoco.mj_getState(model, data, rows[i], _STATE)
                 if len(tracked):
                     places[i] = tracked_positions(data, tracked)
+        idle.append(data)
 
     def step(given: np.ndarray, variants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         num_rows = len(given)
@@ -204,11 +212,12 @@ def host_step(models: Models, frame_skip: int, tracked: np.ndarray) -> Callable:
         chunks = iter([range(i, min(i + length, num_rows)) for i in starts])
         chosen = [models[variant] for variant in variants]
         shared = (chunks, given, chosen, rows, places)
-        helpers = workspaces[1 : min(num_threads, num_rows)]
-        others = [pool.submit(walk, data, *shared) for data in helpers]
-        walk(workspaces[0], *shared)
-        for other in others:
-            other.result()
+        num_helpers = min(num_threads, num_rows) - 1
+        helpers = [pool.submit(walk, *shared) for _ in range(num_helpers)]
+        walk(*shared)
+        for helper in helpers:
+            if not helper.cancel():  # one that waited for a thread: all is done
+                helper.result()
         return rows, places
 
     return step

@@ -1,0 +1,230 @@
+"""A run of many processes: how they find each other, agree, and end together.
+
+Every process runs the same command and the same programs, on its own devices. The first
+one, number 0, is the only one that writes and speaks.
+"""
+
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from o2ojax.errors import UserError
+
+PATIENCE = 60.0  # seconds in which a process must be reached
+GRACE = 2.0  # seconds between failing and leaving: all that fail alike say so first
+
+
+def leads() -> bool:
+    """Whether this process writes and speaks: the first one, or the only one."""
+    return jax.process_index() == 0
+
+
+def meet() -> None:
+    """Waits until all processes have come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("meet")
+
+
+def any_of(flag: bool) -> bool:
+    """Whether it is set in any process; all must ask at once."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array([flag])).any())
+
+
+def agree(text: str, otherwise: str) -> None:
+    """Makes sure that all processes say the same; all must call it at once.
+
+    Raises:
+        UserError: they do not. `otherwise` is what to tell of it.
+    """
+    if jax.process_count() == 1:
+        return
+    said = multihost_utils.process_allgather(np.uint32(zlib.crc32(text.encode())))
+    different = np.flatnonzero(said != said[0])
+    if different.size:
+        raise UserError(
+            f"process {different[0]} of {len(said)} does not agree with process 0:"
+            f" {otherwise}"
+        )
+
+
+def join(
+    coordinator: str | None = None, count: int | None = None, index: int | None = None
+) -> None:
+    """Meets the other processes; before anything else is asked of jax.
+
+    Without arguments, as the cluster's environment has it.
+
+    Args:
+        coordinator: HOST:PORT of process 0.
+        count: of processes.
+        index: of this one.
+    Raises:
+        UserError: they cannot be met.
+    """
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(coordinator, count, index)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            "the processes cannot meet"
+            f" ({str(error).splitlines()[0]}): on a cluster that jax knows (SLURM, Open"
+            " MPI, Kubernetes, Cloud TPU) give --distributed; elsewhere give each"
+            " process --coordinator=HOST:PORT --processes=N --process=I"
+        ) from error
+
+
+@contextmanager
+def together(advice: Callable[[], str]) -> Iterator[Callable[[int], None]]:
+    """While inside, the loss of one process ends all the others, with a message.
+
+    Else they would wait for it, and be aborted by jax after minutes. What is yielded
+    ends this process with a status, as a failure that the others shall hear of.
+
+    Args:
+        advice: what to do after a loss, in words.
+    """
+    if jax.process_count() == 1:
+        yield lambda status: None
+        return
+    lifelines = Lifelines(advice)
+    try:
+        yield lifelines.fail
+    except Exception:  # the likeliest is that it waited for one that is lost
+        time.sleep(GRACE)  # in which that is heard of, and this process ends
+        traceback.print_exc()
+        lifelines.fail(1)
+    lifelines.leave()
+
+
+class Lifelines:
+    """A connection from every process to the first, which breaks when either dies.
+
+    Whoever hears of a loss ends its own process at once: its main thread may be waiting
+    for the lost one for ever. What is said on a line is a number: of a process that
+    was lost, or BYE.
+
+    Args:
+        advice: what to do after a loss, in words.
+    Raises:
+        UserError: a process cannot be reached.
+    """
+
+    BYE = -1
+
+    def __init__(self, advice: Callable[[], str]):
+        self._advice, self._leaving = advice, False
+        self._lock = threading.Lock()
+        self._lines: dict[int, socket.socket] = {}  # by the other's number
+        try:
+            self._connect()
+        except OSError as error:
+            raise UserError(
+                f"process {jax.process_index()} of {jax.process_count()} cannot be"
+                f" connected with process 0: {error}"
+            ) from error
+        for other, line in self._lines.items():
+            _notice_vanished_hosts(line)
+            threading.Thread(target=self._listen, args=(other,), daemon=True).start()
+
+    def _connect(self) -> None:
+        count, index = jax.process_count(), jax.process_index()
+        server = socket.create_server(("", 0)) if index == 0 else None
+        port = server.getsockname()[1] if server else 0
+        port = int(multihost_utils.broadcast_one_to_all(np.int32(port)))
+        if server is None:
+            line = socket.create_connection((_first_host(), port), PATIENCE)
+            line.sendall(struct.pack("!i", index))
+            self._lines[0] = line
+            return
+        with server:
+            server.settimeout(PATIENCE)
+            while len(self._lines) < count - 1:
+                line, _ = server.accept()
+                line.settimeout(PATIENCE)
+                self._lines[_hear(line)] = line
+
+    def _listen(self, other: int) -> None:
+        line = self._lines[other]
+        line.settimeout(None)
+        try:
+            said = _hear(line)
+        except OSError:
+            said = other
+        if said != self.BYE:
+            self._end(said)
+
+    def _end(self, lost: int) -> None:
+        with self._lock:  # never let go: one loss is enough
+            if self._leaving:
+                return
+            self._tell(lost)
+            print(
+                f"error: process {lost} of {jax.process_count()} was lost;"
+                f" {self._advice()}",
+                file=sys.stderr,
+            )
+            _leave_at_once(1)
+
+    def _tell(self, number: int) -> None:
+        for line in self._lines.values():
+            try:
+                line.sendall(struct.pack("!i", number))
+            except OSError:
+                pass  # gone as well
+
+    def leave(self) -> None:
+        """All is done here: the others need not miss this process."""
+        with self._lock:
+            self._leaving = True
+            self._tell(self.BYE)
+
+    def fail(self, status: int) -> None:
+        """Ends this process; those that do not fail alike will miss it."""
+        with self._lock:
+            self._leaving = True
+        time.sleep(GRACE)
+        _leave_at_once(status)
+
+
+def _leave_at_once(status: int) -> None:
+    """Without jax's own farewell, which waits for all processes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _first_host() -> str:
+    from jax._src.distributed import global_state  # jax says it nowhere else
+
+    return global_state.coordinator_address.rsplit(":", 1)[0].strip("[]")
+
+
+def _hear(line: socket.socket) -> int:
+    """The next number said on a line. Raises OSError where the line has broken."""
+    heard = line.recv(4, socket.MSG_WAITALL)
+    if len(heard) < 4:
+        raise ConnectionResetError("the other end is gone")
+    return struct.unpack("!i", heard)[0]
+
+
+def _notice_vanished_hosts(line: socket.socket) -> None:
+    """A line breaks, too, if the other's host is silent for half a minute."""
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, seconds in (("IDLE", 10), ("INTVL", 5), ("CNT", 4)):
+        option = getattr(socket, f"TCP_KEEP{name}", None)  # not on every system
+        if option is not None:
+            line.setsockopt(socket.IPPROTO_TCP, option, seconds)
