@@ -1,0 +1,268 @@
+"""Many devices, many processes: the same results as on one, and an end together."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import run as command
+from o2ojax import devices
+from o2ojax.envs import physics
+from o2ojax.envs.locomotion import load_model
+from o2ojax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+NUM_MEMBERS = 7  # on 4 devices 2 each, on 2 processes 4 each: either way one is a copy
+SMALL = (
+    "--config=experiments/configs/iql.py:hopper-medium-replay",
+    "--config.agent.widths=16,16",
+    "--config.batch=32",
+    f"--config.seeds={NUM_MEMBERS}",
+    "--config.offline.updates=20",
+    "--config.online.steps=40",
+    "--config.online.envs=2",
+    "--config.eval.every=20",
+    "--config.eval.episodes=3",
+    "--config.checkpoint.every=20",
+    "--config.log.every=20",
+)
+END_OF_OFFLINE = "20"  # the checkpoint from which the online phase can be done again
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def started(*arguments, num_devices=1, **options):
+    """A process with so many CPU devices."""
+    flags = f"--xla_force_host_platform_device_count={num_devices}"
+    flags += " --xla_backend_optimization_level=0"
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | cache | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def two_started(workdir, *overrides, of_the_second=()):
+    """A run of two processes, each of one device."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
+    common = (*SMALL, *overrides, f"--workdir={workdir}", coordinator, "--processes=2")
+    return [
+        started("-m", "experiments.run", *common, *own, f"--process={index}")
+        for index, own in enumerate([(), of_the_second])
+    ]
+
+
+def ended(process):
+    """What it has said, once it has ended."""
+    return process.communicate(timeout=240)[1]
+
+
+def assert_same_results(workdir, other):
+    """The same lines with the same numbers: of each member, once."""
+    lines, others = (
+        [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for path in (workdir, other)
+    )
+    assert [line.keys() for line in lines] == [line.keys() for line in others]
+    for line, expected in zip(lines, others, strict=True):
+        for name in line.keys() - {"phase"}:
+            np.testing.assert_allclose(
+                line[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name
+            )
+    with np.load(workdir / "returns.npz") as a, np.load(other / "returns.npz") as b:
+        assert a["returns"].shape == (3, NUM_MEMBERS, 3)
+        np.testing.assert_allclose(a["returns"], b["returns"], rtol=1e-5)
+
+
+def copy_of_offline_phase(workdir, copy):
+    """A run as it was at the end of its offline phase."""
+    shutil.copytree(workdir, copy)
+    (copy / "summary.json").unlink()
+    for path in (copy / "checkpoints").iterdir():
+        if path.name != END_OF_OFFLINE:
+            shutil.rmtree(path)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run on one device."""
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    os.chdir(ROOT)
+    assert command.main([*SMALL, f"--workdir={workdir}"]) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def on_four(whole, tmp_path_factory):
+    """A run on four devices; one device's run, ended on four; and what was seen."""
+    place = tmp_path_factory.mktemp("four")
+    begun, back = place / "begun", copy_of_offline_phase(whole, place / "back")
+    runs = (*SMALL, f"--workdir={back}", "--", *SMALL, f"--workdir={begun}")
+    process = started("tests/four_devices.py", place / "facts", *runs, num_devices=4)
+    said = ended(process)
+    assert process.returncode == 0, said
+    return begun, back, json.loads((place / "facts").read_text())
+
+
+def test_four_devices_give_what_one_gives(on_four, whole):
+    begun, _, _ = on_four
+    assert_same_results(begun, whole)
+
+
+def test_every_device_has_its_own_members_and_makes_its_own_calls(on_four):
+    _, _, seen = on_four
+    assert seen["shardings"] == [["P('members',)", 2, 2, 2, 2]]
+    # 2 members of 2 environments each online, of 3 episodes in an evaluation
+    assert seen["rows"] == [4, 6]
+    assert seen["donated"] == [True]
+
+
+def test_a_checkpoint_of_four_devices_resumes_on_one_and_back(on_four, whole, tmp_path):
+    begun, back, _ = on_four
+    assert_same_results(back, whole)  # begun on one, ended on four
+    on_one = copy_of_offline_phase(begun, tmp_path / "run")
+    assert command.main([*SMALL, f"--workdir={on_one}"]) == 0
+    assert_same_results(on_one, whole)
+
+
+def lose_one(workdir, lost):
+    """Kills one of two processes: the other must end by itself, and say why."""
+    both = two_started(workdir)
+    wait_for_offline_phase(workdir, both)
+    both[lost].kill()
+    said = ended(both[1 - lost])
+    assert both[1 - lost].returncode == 1, said
+    assert f"process {lost} of 2 was lost; run the same command" in said
+    assert f"resume from checkpoint {END_OF_OFFLINE}" in said
+    assert not (workdir / "summary.json").exists()
+
+
+def test_a_killed_process_ends_the_run_which_resumes_to_the_same_end(whole, tmp_path):
+    workdir = tmp_path / "run"
+    lose_one(workdir, 1)
+    both = two_started(workdir)
+    said = [ended(process) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert_same_results(workdir, whole)
+
+
+@pytest.mark.slow
+def test_the_first_process_is_missed_like_any_other(tmp_path):
+    lose_one(tmp_path / "run", 0)
+
+
+def wait_for_offline_phase(workdir, both):
+    """Until its checkpoint is there, and the directory this run's own."""
+    deadline = time.monotonic() + 240
+    owner = str(both[0].pid)
+    while time.monotonic() < deadline:
+        open_files = Path("/proc", owner, "fd")
+        names = {os.readlink(path) for path in open_files.iterdir() if path.exists()}
+        if any(name.endswith("metrics.jsonl") for name in names):
+            if (workdir / "checkpoints" / END_OF_OFFLINE).exists():
+                return
+        for process in both:
+            assert process.poll() is None, ended(process)
+        time.sleep(0.05)
+    raise TimeoutError(f"no checkpoint in {workdir}")
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
+    long = ("--config.online.steps=40000", "--config.eval.every=40000")
+    both = two_started(tmp_path / "run", *long)
+    wait_for_offline_phase(tmp_path / "run", both)
+    both[1].send_signal(signal.SIGTERM)
+    said = [ended(process) for process in both]
+    assert [process.returncode for process in both] == [1, 1], said
+    assert all("interrupted; saved" in one for one in said)
+
+
+@pytest.mark.slow
+def test_processes_with_different_commands_are_refused(tmp_path):
+    both = two_started(tmp_path / "run", of_the_second=["--config.agent.lr=1e-3"])
+    said = [ended(process) for process in both]
+    assert [process.returncode for process in both] == [2, 2], said
+    assert all("process 1 of 2 does not agree with process 0" in one for one in said)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    number: int
+    process_index: int = 0
+
+
+@pytest.mark.parametrize(
+    "num_members, by_process, used, places",
+    [
+        (7, [4], 4, 8),
+        (5, [4], 3, 6),  # a fourth device would not make it faster
+        (2, [4], 2, 2),
+        (8, [4, 4], 8, 8),
+        (5, [1, 1], 2, 6),
+        (6, [4, 2], 4, 8),  # as many of each process
+    ],
+)
+def test_as_few_devices_are_used_as_are_as_fast(num_members, by_process, used, places):
+    all_devices = [
+        Device(number, index)
+        for index, count in enumerate(by_process)
+        for number in range(count)
+    ]
+    layout = devices.lay_out(num_members, all_devices)
+    assert (layout.mesh.size, layout.num_places) == (used, places)
+
+
+def test_one_device_needs_no_mesh():
+    layout = devices.lay_out(3, [Device(0)])
+    assert layout == devices.Layout(None, 3, 3)
+    assert devices.lay_out(1, [Device(0), Device(1)]).mesh is None
+
+
+def test_a_process_without_a_member_is_refused():
+    each = [Device(0, index) for index in range(3)]
+    with pytest.raises(UserError, match="2 member.s. cannot be divided over 3 proc"):
+        devices.lay_out(2, each)
+
+
+def test_several_devices_may_call_the_simulator_at_once():
+    """Each caller has workspaces of its own: what it gets is as if it were alone."""
+    model, rng = load_model("hopper.xml"), np.random.default_rng(0)
+    step = physics.host_step([model], 4, np.zeros(0, np.int32))
+    size = model.nq + 2 * model.nv + model.na + model.nu
+    given = [rng.uniform(-0.1, 0.1, (50, size)) for _ in range(8)]
+    alone = [step(rows, np.zeros(50, int))[0] for rows in given]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            at_once = pool.map(lambda rows: step(rows, np.zeros(50, int))[0], given)
+            np.testing.assert_array_equal(list(at_once), alone)
+
+
+@pytest.mark.parametrize(
+    "told", [["--process=1"], ["--distributed", "--processes=2"], ["--distributed"]]
+)
+def test_processes_that_cannot_meet_are_told_how(told, capsys):
+    assert command.main([SMALL[0], *told]) == 2
+    error = capsys.readouterr().err
+    assert "--coordinator=HOST:PORT --processes=N --process=I" in error
