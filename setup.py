@@ -38,7 +38,7 @@ setup(
         "cuda": ["jax[cuda12]"],
         "warp": ["warp-lang>=1.18"],
         "minari": ["minari[hdf5]>=0.5.3"],
-        "sweep": ["ray[default]>=2.40"],
+        "sweep": ["ray>=2.40"],
         "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9", "setuptools>=77"],
     },
 )

@@ -1,0 +1,215 @@
+"""Grids of configs on Ray: `python -m experiments.sweep --sweep=FILE`.
+
+Every trial is a run as `experiments.run` makes them, in a directory of its own under
+the workdir, so the same command goes on where the last one was stopped, and runs no
+trial twice. What a sweep's file holds is told in `experiments/trials.py`. On a cluster,
+all machines must see the working directory under the same path.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from experiments import live, on_ray, trials
+from experiments import run as command
+from experiments.trials import Trial
+from o2ojax import report
+from o2ojax.errors import UserError
+from o2ojax.files import write_whole
+from o2ojax.workdir import sole_owner
+
+LOOK_EVERY = 1.0  # seconds between two looks at the trials
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 all done, 1 a trial failed, 2 bad input, 130 interrupted.
+
+    With --trial, that of `experiments.run`.
+    """
+    options, overrides = _parse(arguments)
+    workdir = options.workdir or Path("runs") / "sweep" / options.sweep.stem
+    asked = {"cpus": options.cpus, "gpus": options.gpus}
+    resources = {name: value for name, value in asked.items() if value is not None}
+    try:
+        listed = trials.plan(
+            options.sweep, options.config, overrides, workdir, resources
+        )
+        if options.trial is not None:
+            trial = _numbered(listed, options.trial)
+            return command.execute(trial.config, trial.directory)
+        if options.dry_run:
+            show_plan(listed)
+            return 0
+        failed = {}
+        if not options.report:
+            failed = run(listed, workdir, options.address, options.retries)
+        show_failures(listed, failed)
+        if len(failed) < len(listed):
+            conclude(listed, workdir, failed)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 1 if failed else 0
+
+
+def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.sweep",
+        description="Runs grids of configs, on Ray.",
+        epilog="Fields of all trials' configs: --config.FIELD=VALUE",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--sweep", required=True, type=Path, metavar="FILE", help="defines get_sweep()")
+    add("--config", metavar="FILE.py[:TASK]", help="where the sweep names none")
+    add(
+        "--workdir", type=Path, metavar="DIR", help="(default: runs/sweep/NAME of FILE)"
+    )
+    add("--cpus", type=int, metavar="N", help="cores for a trial (default: 1)")
+    add("--gpus", type=float, metavar="N", help="GPUs, or a share (default: 0)")
+    add(
+        "--retries",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how often a trial goes on after a lost worker (default: 3)",
+    )
+    add("--address", help="of a Ray cluster (default: one is started on this machine)")
+    instead = parser.add_mutually_exclusive_group().add_argument
+    instead("--dry-run", action="store_true", help="run nothing; list the trials")
+    instead("--report", action="store_true", help="run nothing; show what has ended")
+    instead("--trial", type=int, metavar="N", help="run this one here, without Ray")
+    return parser.parse_known_args(arguments)
+
+
+def _numbered(listed: Sequence[Trial], number: int) -> Trial:
+    if not 0 <= number < len(listed):
+        raise UserError(
+            f"--trial={number}: the sweep has trials 0 to {len(listed) - 1}"
+        )
+    return listed[number]
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def show_plan(listed: Sequence[Trial]) -> None:
+    """Lists the trials by number, with what they ask for."""
+    table = Table("number", "trial", "cpus", "gpus", "", box=None, pad_edge=False)
+    for number, trial in enumerate(listed):
+        state = "done" if trials.is_done(trial) else ""
+        if not state and live.checkpoint(trial.directory) is not None:
+            state = "begun"
+        cells = (str(number), trial.name, str(trial.cpus), f"{trial.gpus:g}", state)
+        table.add_row(*map(Text, cells))
+    _console().print(table)
+
+
+def run(
+    listed: Sequence[Trial], workdir: Path, address: str | None, retries: int
+) -> dict[str, str]:
+    """Runs on Ray what is not done.
+
+    Returns:
+        why trials failed, by name.
+    Raises:
+        UserError: a directory holds another run or sweep, or Ray cannot do it.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM; all trials have saved.
+    """
+    left = [trial for trial in listed if not trials.is_done(trial)]
+    console = _console()
+    console.print(
+        f"{len(listed)} trials in {workdir}, {len(listed) - len(left)} of them done",
+        style="bold",
+        soft_wrap=True,
+    )
+    if not left:
+        return {}
+    with on_ray.connected(address) as ray, sole_owner(workdir):
+        on_ray.refuse_too_much(ray, left)
+        board = live.Board(console)
+        with on_ray.terminated_as_interrupted(), board.opened():
+            jobs = on_ray.Jobs(ray, left, retries, board.say)
+            try:
+                while jobs.pending:
+                    board.show(_states(jobs, listed))
+                    jobs.wait(LOOK_EVERY)
+                board.show(_states(jobs, listed))
+            except KeyboardInterrupt:
+                board.say("stopping: what runs is saved. Ctrl-C again does not wait")
+                jobs.stop()
+                raise
+    return jobs.failed
+
+
+def _states(jobs: on_ray.Jobs, listed: Sequence[Trial]) -> dict[str, live.State]:
+    return {trial.name: live.look(trial, jobs.word(trial)) for trial in listed}
+
+
+def conclude(listed: Sequence[Trial], workdir: Path, failed: dict[str, str]) -> None:
+    """Writes `report.md`: a table and a figure for each dataset, and what is missing.
+
+    Raises:
+        UserError: no trial is done, or a run's files are damaged.
+    """
+    ended = [trial for trial in listed if trials.is_done(trial)]
+    if not ended:
+        raise UserError(f"no trial has ended in {workdir}")
+    by_data = defaultdict(list)
+    for trial in ended:
+        by_data[trial.config.env, trial.config.dataset].append(_named(trial))
+    sections = [f"# {workdir.name}: {len(ended)} of {len(listed)} trials"]
+    for (env, data), results in by_data.items():
+        title = data if data.startswith(env) else f"{env} {data}".strip()
+        picture = f"{trials.written(title)}.png"
+        report.draw(results, workdir / picture)
+        table = report.markdown([result.summary for result in results])
+        sections.append(f"## {title}\n\n{table}\n\n![curves]({picture})")
+    done = {trial.name for trial in ended}
+    missing = [trial.name for trial in listed if trial.name not in done]
+    if missing:
+        lines = [
+            f"* {name}{': ' * (name in failed)}{failed.get(name, '')}"
+            for name in missing
+        ]
+        sections.append("## Not run to its end\n\n" + "\n".join(lines))
+    path = workdir / "report.md"
+    write_whole(path, lambda file: file.write_text("\n\n".join(sections) + "\n"))
+    print(f"wrote {path} and a figure for each dataset beside it")
+
+
+def _named(trial: Trial) -> report.Result:
+    """A trial's run, under the trial's name, without the dataset that it shares."""
+    result = report.read(trial.directory)
+    data = trial.config.dataset or trial.config.env
+    name = trial.name.replace(f"-{trials.written(data)}", "", 1).replace(",", ", ")
+    return result._replace(
+        config=result.config | {"algorithm": name},
+        summary=result.summary | {"agent": name},
+    )
+
+
+def show_failures(listed: Sequence[Trial], failed: dict[str, str]) -> None:
+    """Which trials failed, and why; nothing if none did."""
+    if not failed:
+        return
+    table = Table("failed trial", "why", "log", box=None, pad_edge=False)
+    for trial in listed:
+        if trial.name in failed:
+            log = str(trial.directory / "log.txt")
+            table.add_row(*map(Text, (trial.name, failed[trial.name], log)))
+    _console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
