@@ -10,7 +10,7 @@ PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 PEERS_PIP_FLAGS ?=
 
-.PHONY: setup demo test test-all bench bench-peers lint lock clean
+.PHONY: setup demo test test-all bench bench-compare bench-peers lint lock clean
 
 setup: $(READY)
 
@@ -34,7 +34,10 @@ test-all: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.bench
-	$(BIN)/python -m benchmarks.envs
+
+# What is slower than it was: make bench-compare OLD=a.json NEW=b.json
+bench-compare: setup
+	$(BIN)/python -m benchmarks.compare $(OLD) $(NEW)
 
 bench-peers: setup $(PEERS_READY)
 	$(BIN)/python -m benchmarks.peers

@@ -7,12 +7,25 @@ window by window in turn.
 import os
 import platform
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+SECONDS = 1.0  # that a window should last, about
+
+
+class Work(NamedTuple):
+    """Something to be timed.
+
+    call:  () -> arrays to wait for. What it changes it keeps for its next call.
+    units: of work in one call.
+    """
+
+    call: Callable[[], Any]
+    units: float
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -22,17 +35,32 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def alternate(
-    works: dict[str, Callable[[], Any]], windows: int
-) -> dict[str, np.ndarray]:
-    """Seconds of each work [windows], measured in turn after one call to warm up."""
-    for work in works.values():
-        jax.block_until_ready(work())
-    taken = {name: [] for name in works}
+def rates(works: Mapping[str, Work], windows: int) -> dict[str, np.ndarray]:
+    """Units per second of each work [windows], in turn, after two calls to warm up.
+
+    A window is as many calls as last about SECONDS, at least one.
+    """
+    windowed = {}
+    for name, work in works.items():
+        seconds(work.call)
+        calls = max(1, round(SECONDS / seconds(work.call)))
+        windowed[name] = repeated(work, calls)
+    found = {name: [] for name in works}
     for _ in range(windows):
-        for name, work in works.items():
-            taken[name].append(seconds(work))
-    return {name: np.array(times) for name, times in taken.items()}
+        for name, work in windowed.items():
+            found[name].append(work.units / seconds(work.call))
+    return {name: np.array(each) for name, each in found.items()}
+
+
+def repeated(work: Work, calls: int) -> Work:
+    """So many calls of a work, as one."""
+
+    def call():
+        for _ in range(calls):
+            out = work.call()
+        return out
+
+    return Work(call, calls * work.units)
 
 
 def spread(values: np.ndarray) -> dict[str, float]:
@@ -45,21 +73,13 @@ def spread(values: np.ndarray) -> dict[str, float]:
 
 
 MATRIX = 2048
-MATRIX_FLOP = 2 * MATRIX**3
-MATRIX_REPEATS = 8
 
 
-def matrix_limit() -> Callable[[], Any]:
-    """MATRIX_REPEATS float32 products of 2048 x 2048: the machine's limit."""
+def matrix_limit() -> Work:
+    """float32 products of 2048 x 2048, in operations: the machine's limit."""
     a = jax.random.normal(jax.random.key(0), (MATRIX, MATRIX))
     product = jax.jit(jnp.matmul)
-
-    def work():
-        for _ in range(MATRIX_REPEATS):
-            c = product(a, a)
-        return c
-
-    return work
+    return Work(lambda: product(a, a), 2 * MATRIX**3)
 
 
 def machine() -> dict[str, Any]:

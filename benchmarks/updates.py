@@ -1,0 +1,100 @@
+"""Updates per second of every agent, all members together, and the operations in them.
+
+The networks are the papers', and so are SMAC's and PEARL's batches; those of all others
+are of 256, to be compared. A compiled call draws and learns as a run's does.
+"""
+
+import functools
+
+from benchmarks import flop, timing, workloads
+from benchmarks.record import MATRIX, Figure, Section, figure
+from benchmarks.workloads import Case
+from o2ojax.agents import smac
+
+META = dict(env="cheetah-vel", rows=120_000)  # 100 tasks of as many rows
+OF_TASKS = dict(replay="tasks")
+ENSEMBLE = dict(phase="online", rows=1_000_000)
+ONLINE_BATCH = smac.SMACConfig().online_batch
+
+CASES = {
+    "bc": Case("bc", flop.bc),
+    "sac": Case("sac", flop.sac),
+    "iql": Case("iql", flop.iql),
+    "awac": Case("awac", flop.awac),
+    "td3_bc": Case("td3_bc", flop.td3_bc),
+    "o2ac": Case("o2ac", flop.td3_bc),
+    "cql": Case("cql", flop.cql),
+    "bcq": Case("bcq", flop.bcq),
+    "off2on offline": Case("off2on", flop.off2on_offline),
+    "off2on online": Case(
+        "off2on", flop.off2on_online, **ENSEMBLE, sizes=dict(capacity=250_000)
+    ),
+    "off2on online balanced": Case(
+        "off2on",
+        flop.off2on_online,
+        **ENSEMBLE,
+        sizes=dict(capacity=250_000, replay="balanced"),
+    ),
+    "fowm": Case("fowm", flop.fowm),
+    "smac offline": Case(
+        "smac",
+        functools.partial(flop.smac, online=False),
+        batch=128,
+        sizes=OF_TASKS,
+        **META,
+    ),
+    "smac online": Case(
+        "smac",
+        functools.partial(flop.smac, online=True),
+        phase="online",
+        batch=ONLINE_BATCH,
+        sizes=OF_TASKS,
+        **META,
+    ),
+    "pearl": Case(
+        "pearl",
+        flop.pearl,
+        phase="online",
+        batch=ONLINE_BATCH,
+        sizes=OF_TASKS,
+        **META,
+    ),
+}
+
+
+def measure(
+    name: str, case: Case, num_members: int, windows: int, section: str = "updates"
+) -> Figure:
+    """Updates per second, and their share of the limit."""
+    works = {
+        "learn": workloads.learner(case, num_members),
+        "limit": timing.matrix_limit(),
+    }
+    rates = timing.rates(works, windows)
+    each = workloads.flop(case)
+    share = rates["learn"] * each / rates["limit"]
+    sizes = {"members": num_members}
+    rate = rates["learn"]
+    return figure(section, name, sizes, "updates/s", rate, (MATRIX, share), each)
+
+
+def members() -> tuple[int, ...]:
+    """How many are trained side by side."""
+    return (1, 8, 64) if workloads.on_accelerator() else (1, 8)
+
+
+def cases():
+    """A case for every agent, and for every phase that differs."""
+
+    def run(name: str, case: Case, windows: int) -> list[Figure]:
+        return [measure(name, case, num, windows) for num in members()]
+
+    return {name: functools.partial(run, name, case) for name, case in CASES.items()}
+
+
+SECTION = Section(
+    "updates/s in total: the papers' networks, batches of 256; of 4 tasks x 128 for"
+    " smac offline, 4 x 256 online and for pearl",
+    cases,
+    across="members",
+)
