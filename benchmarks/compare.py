@@ -11,7 +11,8 @@ be the same.
 
     SLOWER  by more than 10%, and the ranges do not overlap
     ~       by more than 10%, but the ranges overlap, or one of them was measured once,
-            in which case nothing is known of its range: see for yourself
+            in which case nothing is known of its range; or it is less than a hundredth
+            of its whole: see for yourself
     faster  likewise, the other way
 """
 
@@ -82,9 +83,15 @@ def judge(old: Figure, new: Figure, old_speed: Speed, new_speed: Speed) -> str:
         return ""
     once = min(old["windows"], new["windows"]) == 1 and old["unit"] not in EXACT
     slow, fast = sorted((old_speed, new_speed))
-    if once or slow.high >= fast.low:
+    if once or slight(old, new) or slow.high >= fast.low:
         return "~"
     return "SLOWER" if ratio < 1 else "faster"
+
+
+def slight(old: Figure, new: Figure) -> bool:
+    """Whether a part is less than a hundredth of its whole, before and after."""
+    shares = (told.get("share_of_run", {"median": 1.0}) for told in (old, new))
+    return all(share["median"] < 0.01 for share in shares)
 
 
 def compare(old: Results, new: Results) -> list[Line]:

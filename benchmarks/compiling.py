@@ -32,23 +32,16 @@ Lowered = tuple[str, Callable[[], Any]]  # a program's name, and what traces it
 
 
 def phases(config: ConfigDict) -> Iterator[Lowered]:
-    """The programs of a run, in their order."""
+    """The programs of a run; both phases are judged by nearly the same one."""
     with tempfile.TemporaryDirectory() as folder:
         made = job.prepare(config, Path(folder))
-    programs, rest = made.programs, (made.members, made.dataset)
-    every = config.log.every
+    rest = (made.members, made.dataset, np.int32(0))
+    offline, online = (job.shape(made, phase) for phase in ("offline", "online"))
+    every, programs = config.log.every, made.programs
     rounds = max(1, every // made.sizes.transitions_per_round)
-    for phase, program, size in (
-        ("offline", programs.offline, every),
-        ("online", programs.online, rounds),
-    ):
-        run = job.shape(made, phase)
-        evaluate = getattr(programs, f"evaluate_{phase}")
-        yield phase, functools.partial(program.lower, run, *rest, np.int32(0), size)
-        yield (
-            f"{phase} evaluation",
-            functools.partial(evaluate.lower, run, *rest, np.int32(0)),
-        )
+    yield "offline", functools.partial(programs.offline.lower, offline, *rest, every)
+    yield "online", functools.partial(programs.online.lower, online, *rest, rounds)
+    yield "evaluation", functools.partial(programs.evaluate_online.lower, online, *rest)
 
 
 def mjx_steps() -> Iterator[Lowered]:

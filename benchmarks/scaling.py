@@ -16,9 +16,12 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks import flop, memory, record, steps, timing, workloads
 from benchmarks.record import MATRIX, Figure, Results, figure
+from benchmarks.tables import number
 from o2ojax import envs
 from o2ojax.errors import UserError
 from o2ojax.files import write_whole
@@ -85,40 +88,41 @@ def lines(figures: Sequence[Figure], name: str, x: str, by: str) -> dict:
     return {key: list(zip(*points, strict=True)) for key, points in found.items()}
 
 
-def panel(axes: Axes, title: str, x: str, y: str, base: int) -> None:
-    """Names an axis and its units; both are logarithmic."""
+def panel(axes: Axes, title: str, x: str, y: str, room: float = 2.0) -> None:
+    """Names an axis and its units; both are logarithmic.
+
+    Args:
+        room: to leave above what is drawn, as a factor.
+    """
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.set_xscale("log", base=base)
+    axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        axis(lambda value, _: f"{value:,.4g}")
-    axes.tick_params(axis="y", which="minor", labelsize=8)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / 2, high * room)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: number(value))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw(results: Results, path: Path) -> None:
     """Three panels, of updates, steps and memory."""
-    picture = Picture(figsize=(13, 4.4), dpi=150, layout="constrained")
+    picture = Picture(figsize=(13, 4.6), dpi=150, layout="constrained")
     updates, stepping, of_memory = picture.subplots(1, 3)
     figures = results["figures"]
     draw_costs(updates, lines(figures, UPDATE, "members", ""))
-    panel(updates, "an update of IQL", "members", "ms for each member", 2)
+    panel(updates, "an update of IQL", "members", "ms for each member")
     draw_costs(stepping, lines(figures, STEP, "environments", "physics"))
     where = "environments of one member"
-    panel(stepping, "a step of halfcheetah", where, "µs for each environment", 2)
-    styles = ((ACCOUNT, "solid", "o"), (PEAK, "dashed", "s"))
-    for name, dash, marker in styles:
-        found = lines(figures, name, "rows", "members")
-        for (num, (x, y, *_)), colour in zip(found.items(), PALETTE, strict=False):
-            label = f"{num} member{'s' * (num > 1)}: {name}"
-            of_memory.plot(x, y, marker, ls=dash, color=colour, label=label)
-    panel(of_memory, "memory of IQL", "rows of the dataset", "MB", 10)
-    of_memory.legend(fontsize=7.5, frameon=False, loc="upper left")
-    of_memory.margins(y=0.35)
+    panel(stepping, "a step of halfcheetah", where, "µs for each environment")
+    draw_memory(of_memory, figures)
+    panel(of_memory, "memory of IQL", "rows of the dataset", "MB", room=12.0)
+    ticks = sorted({told["sizes"].get("rows", 0) for told in figures} - {0})
+    of_memory.set_xticks(ticks, [f"{rows:,}" for rows in ticks])
     machine = results["machine"]
     told = f"{machine['device']}, {machine['cores']} cores, {machine['processor']}"
     picture.suptitle(told, fontsize=9, color="#444444", x=0.01, ha="left")
@@ -132,6 +136,21 @@ def draw_costs(axes: Axes, found: dict) -> None:
         axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     if len(found) > 1:
         axes.legend(frameon=False)
+
+
+def draw_memory(axes: Axes, figures: Sequence[Figure]) -> None:
+    """Members by colour and mark, what is told of them by the line."""
+    handles = {}
+    for name, dash in ((ACCOUNT, "solid"), (PEAK, "dashed")):
+        found = lines(figures, name, "rows", "members")
+        for (num, (x, y, *_)), colour, marker in zip(
+            found.items(), PALETTE, "osD", strict=False
+        ):
+            axes.plot(x, y, marker, ls=dash, color=colour)
+            label = f"{num} member{'s' * (num > 1)}"
+            handles[label] = Line2D([], [], color=colour, marker=marker, label=label)
+        handles[name] = Line2D([], [], color="#444444", ls=dash, label=name)
+    axes.legend(handles=list(handles.values()), fontsize=8, loc="upper left")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

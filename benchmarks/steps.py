@@ -38,15 +38,18 @@ def named(physics: str, simulator: envs.Simulator) -> str:
 def physics_of(name: str) -> list[tuple[str, envs.Simulator, tuple[int, ...]]]:
     """Which physics an environment is timed on here: its batches, too.
 
-    On a CPU, MJX is for tests alone, and takes long to compile: locomotion, one batch.
+    What shares its robot with another environment has one batch. On a CPU, MJX is for
+    tests alone, and takes long to compile: locomotion, one batch.
     """
+    fast = workloads.on_accelerator()
     if name in POINTS:  # no physics moves them
-        many = (1, 64, 512, 4096)
-        return [("mjx" if workloads.on_accelerator() else "mujoco", OWN, many)]
-    on_mjx = [(x, solver) for x in ("mjx", "mjx-warp") for solver in (OWN, FAST)]
-    if workloads.on_accelerator():
-        return [(*each, (64, 512, 2048, 8192)) for each in on_mjx]
-    found = [("mujoco", OWN, (1, 64, 512))]
+        return [("mjx" if fast else "mujoco", OWN, (1, 64, 512, 4096))]
+    alone = name not in families.FAMILIES and not name.endswith("_sparse")
+    on_mjx = [("mjx", OWN), ("mjx", FAST), ("mjx-warp", OWN)]
+    if fast:
+        batches = (64, 512, 2048, 8192) if alone else (2048,)
+        return [(*each, batches) for each in on_mjx]
+    found = [("mujoco", OWN, (1, 64, 512) if alone else (64,))]
     if name in locomotion.TASKS:
         found += [(*each, (64,)) for each in on_mjx]
     return found

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SECONDS = 1.0  # that a window should last, about
+SECONDS = 0.7  # that a window should last, about
 
 
 class Work(NamedTuple):

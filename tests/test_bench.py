@@ -108,6 +108,16 @@ def test_shares_of_a_limit_count_more_than_rates():
     assert marks([old], [other]) == {"iql": ""}
 
 
+def test_what_is_hardly_a_part_of_a_run_is_not_flagged():
+    def part(name, seconds):
+        return rate(name, [seconds, seconds], "s", whole=np.array([100.0, 100.0]))
+
+    old = [part("logging", 0.1), part("update", 0.9), part("compile", 30.0)]
+    new = [part("logging", 0.2), part("update", 1.8), part("compile", 60.0)]
+    found = {"logging": "~", "update": "SLOWER", "compile": "SLOWER"}
+    assert marks(old, new) == found
+
+
 def test_sizes_tell_figures_apart():
     one, eight = (figure("x", "iql", {"members": n}, "s", [n, n]) for n in (1, 8))
     lines = compare.compare(results(one, eight), results(eight, one))
