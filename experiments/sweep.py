@@ -141,10 +141,12 @@ def run(
         with on_ray.terminated_as_interrupted(), board.opened():
             jobs = on_ray.Jobs(ray, left, retries, board.say)
             try:
+                states = look_again({}, jobs, listed)
                 while jobs.pending:
-                    board.show(_states(jobs, listed))
+                    board.show(states)
                     jobs.wait(LOOK_EVERY)
-                board.show(_states(jobs, listed))
+                    states = look_again(states, jobs, listed)
+                board.show(states)
             except KeyboardInterrupt:
                 board.say("stopping: what runs is saved. Ctrl-C again does not wait")
                 jobs.stop()
@@ -152,8 +154,17 @@ def run(
     return jobs.failed
 
 
-def _states(jobs: on_ray.Jobs, listed: Sequence[Trial]) -> dict[str, live.State]:
-    return {trial.name: live.look(trial, jobs.word(trial)) for trial in listed}
+def look_again(
+    before: dict[str, live.State], jobs: on_ray.Jobs, listed: Sequence[Trial]
+) -> dict[str, live.State]:
+    """Where all trials stand; only what runs, or ran just now, is read again."""
+    states = {}
+    for trial in listed:
+        word = jobs.word(trial)
+        known = before.get(trial.name)
+        still = known is not None and known.word == word != "running"
+        states[trial.name] = known if still else live.look(trial, word)
+    return states
 
 
 def conclude(listed: Sequence[Trial], workdir: Path, failed: dict[str, str]) -> None:
