@@ -39,6 +39,7 @@ SECTIONS: dict[str, Section] = {
     "updates": updates.SECTION,
     "planning": planning.SECTION,
     "steps": steps.SECTION,
+    "acting": steps.ACTING,
     "online": online.SECTION,
     "replay": stores.SECTION,
     "compile": compiling.SECTION,

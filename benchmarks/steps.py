@@ -168,35 +168,31 @@ def raw_rollout(name: str, state: Any, num_steps: int) -> Callable[[], np.ndarra
     return work
 
 
-def measure_policy(name: str, task: str, windows: int) -> list[Figure]:
+def measure_policy(name: str, windows: int) -> list[Figure]:
     """With a policy, from the middle of an episode, as a share of `mujoco.rollout`."""
     found = []
-    env = envs.make(task, "mujoco")
+    env = envs.make(name, "mujoco")
     for num_members, num_envs in ((1, 1), (1, 8), (8, 8), (8, 64)):
         num_rows = num_members * num_envs
         num_steps = max(20, 2_000 // num_rows)
         ours, state = actor(env, num_members, num_envs, num_steps)
         ours.call()
-        theirs = raw_rollout(task, jax.tree.map(np.asarray, state()), num_steps)
+        theirs = raw_rollout(name, jax.tree.map(np.asarray, state()), num_steps)
         works = {"ours": ours, "theirs": timing.Work(theirs, num_rows * num_steps)}
         rates = timing.rates(works, windows)
-        sizes = {"physics": "mujoco", "environments": f"{num_members} x {num_envs}"}
+        sizes = {"members": num_members, "environments": num_envs}
         limit = ROLLOUT, rates["ours"] / rates["theirs"]
-        found.append(figure("steps", name, sizes, "steps/s", rates["ours"], limit))
-    return found
-
-
-def cases():
-    """Every environment; and one with a policy."""
-    found = {name: functools.partial(measure, name) for name in envs.ENVS}
-    name = "halfcheetah by IQL"
-    found[name] = functools.partial(measure_policy, name, "halfcheetah")
+        found.append(figure("acting", name, sizes, "steps/s", rates["ours"], limit))
     return found
 
 
 SECTION = Section(
-    "environment steps/s: random play in one compiled loop; 4/8 are iterations of the"
+    "environment steps: random play in one compiled loop; 4/8 are iterations of the"
     " solver and its line search",
-    cases,
+    lambda: {name: functools.partial(measure, name) for name in envs.ENVS},
     across="environments",
+)
+ACTING = Section(
+    "steps on the C library, by IQL's policy, in one compiled loop; all together",
+    lambda: {"halfcheetah": functools.partial(measure_policy, "halfcheetah")},
 )

@@ -27,36 +27,44 @@ def in_words(share: Mapping[str, float]) -> str:
 
 
 def cells(figure: Figure) -> dict[str, str]:
-    """What a table says of a figure, by the end of a column's name."""
-    told = {"": ranged(figure) if figure["max"] > figure["min"] else ""}
-    told[""] = told[""] or number(figure["median"])
+    """What a table says of a figure, by the names of its columns."""
+    value = number(figure["median"])
     if "share_of_limit" in figure:
-        told[""] = number(figure["median"])
-        told[f", share of {figure['limit']}"] = in_words(figure["share_of_limit"])
+        share = in_words(figure["share_of_limit"])
+        return {figure["unit"]: value, f"of {figure['limit']}": share}
+    if figure["max"] > figure["min"]:
+        value = ranged(figure)
     if "share_of_run" in figure:
-        told[", share of the run"] = in_words(figure["share_of_run"])
-    return told
+        share = in_words(figure["share_of_run"])
+        return {figure["unit"]: value, "of the run": share}
+    return {figure["unit"]: value}
+
+
+def sized(size: object) -> str:
+    """A size in words."""
+    return f"{size:,}" if isinstance(size, int) else str(size)
 
 
 def lay_out(section: Section, figures: Iterable[Figure]) -> tuple[Cells, list[Cells]]:
-    """The columns of a section's table, and its rows."""
-    rows: dict[tuple, dict[str, str]] = {}
-    heads: list[str] = [""]
-    columns: dict[str, None] = {}
+    """The heads of a section's table, and its rows."""
+    rows: dict[tuple, dict[tuple, str]] = {}
+    heads: dict[tuple, str] = {("name",): ""}
+    columns: dict[tuple, str] = {}
     for figure in figures:
         sizes = dict(figure["sizes"])
         at = sizes.pop(section.across, None)
-        where = "" if at is None else f"{at} {section.across}, "
-        heads += [name for name in sizes if name not in heads]
-        told = {
-            where + figure["unit"] + end: cell for end, cell in cells(figure).items()
-        }
-        columns |= dict.fromkeys(told)
+        where = "" if at is None else f"{section.across} {sized(at)}, "
+        heads |= {("size", name): name for name in sizes}
         identity = (figure["name"], *sizes.items())
-        named = {"": figure["name"]} | {name: str(x) for name, x in sizes.items()}
-        rows.setdefault(identity, named).update(told)
-    order = [*heads, *columns]
-    return order, [[row.get(name, "") for name in order] for row in rows.values()]
+        row = rows.setdefault(identity, {("name",): figure["name"]})
+        row |= {("size", name): sized(size) for name, size in sizes.items()}
+        for place, (column, cell) in enumerate(cells(figure).items()):
+            columns[at, figure["unit"], column] = column if place else where + column
+            row[at, figure["unit"], column] = cell
+    order = heads | columns
+    return list(order.values()), [
+        [row.get(key, "") for key in order] for row in rows.values()
+    ]
 
 
 def of_section(figures: Iterable[Figure], section: str) -> list[Figure]:
@@ -64,12 +72,21 @@ def of_section(figures: Iterable[Figure], section: str) -> list[Figure]:
     return [figure for figure in figures if figure["section"] == section]
 
 
+def numeric(column: str) -> bool:
+    """Whether a column is of numbers."""
+    return (
+        column.endswith(("/s", " s", "ms", "MB", "rows"))
+        or column.startswith("of ")
+        or column == "s"
+    )
+
+
 def show(section: Section, figures: Iterable[Figure]) -> None:
     """Prints a section's table."""
     columns, rows = lay_out(section, figures)
     table = Table(title=section.title)
     for column in columns:
-        table.add_column(column, justify="right" if ", " in column else "left")
+        table.add_column(column, justify="right" if numeric(column) else "left")
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
@@ -78,6 +95,6 @@ def show(section: Section, figures: Iterable[Figure]) -> None:
 def markdown(section: Section, figures: Iterable[Figure]) -> str:
     """A section's table for a Markdown page."""
     columns, rows = lay_out(section, figures)
-    rule = ["---:" if any(mark in c for mark in ",/") else "---" for c in columns]
+    rule = ["---:" if numeric(column) else "---" for column in columns]
     lines = (f"| {' | '.join(line)} |" for line in (columns, rule, *rows))
     return "\n".join([f"{section.title}:", "", *lines, ""])

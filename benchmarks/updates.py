@@ -93,8 +93,8 @@ def cases():
 
 
 SECTION = Section(
-    "updates/s in total: the papers' networks, batches of 256; of 4 tasks x 128 for"
-    " smac offline, 4 x 256 online and for pearl",
+    "updates, all members together: the papers' networks, batches of 256; of 4 tasks x"
+    " 128 rows for smac offline, of 4 x 256 online and for pearl",
     cases,
     across="members",
 )

@@ -182,9 +182,9 @@ def test_a_table_has_a_row_for_a_name_and_columns_for_a_size():
     assert columns == [
         "",
         "physics",
-        "1 members, updates/s",
-        "8 members, updates/s",
-        "8 members, updates/s, share of matrix products",
+        "members 1, updates/s",
+        "members 8, updates/s",
+        "of matrix products",
     ]
     assert rows == [
         ["iql", "c", "1.5 [1, 2]", "8.5 [8, 9]", ""],
@@ -252,7 +252,7 @@ def test_a_section_from_the_command_to_the_tables(tmp_path, monkeypatch, capsys)
     assert "of another commit" in capsys.readouterr().err
 
     assert bench.main([f"--markdown={path}"]) == 0
-    assert "| windows | 1000 |" in capsys.readouterr().out
+    assert "| windows | 1,000 |" in capsys.readouterr().out
 
 
 def test_parts_of_a_run_add_up_to_it(monkeypatch):
