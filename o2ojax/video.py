@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 from ml_collections import ConfigDict
@@ -24,17 +25,36 @@ from PIL import Image
 from o2ojax import agents, envs, loop, population, statistics, training
 from o2ojax import config as settings
 from o2ojax.checkpoint import Checkpoints
-from o2ojax.envs import locomotion, manipulation
+from o2ojax.envs import families, locomotion, manipulation
 from o2ojax.errors import UserError
 from o2ojax.files import write_whole
 from o2ojax.job import Job, describe_member, prepare
 from o2ojax.report import Result
-from o2ojax.types import Buffer, Env, EnvState, Key, Policy, Run, Transition
+from o2ojax.types import (
+    Buffer,
+    Env,
+    EnvSpec,
+    EnvState,
+    Key,
+    Policy,
+    Run,
+    Transition,
+)
 
 WIDTH, HEIGHT = 320, 240  # pixels
 MAX_FRAMES = 500
 SHORTEST = 0.02  # s; a frame that lasts less is shown for longer than it should be
 GOAL_COLOUR = (0.1, 0.7, 0.2, 0.4)
+
+# Families of tasks: whose body moves (masses aside), and those in which none does.
+BODIES = {
+    "cheetah-vel": families.CHEETAH,
+    "ant-dir": locomotion.TASKS["ant"],
+    "humanoid-dir": families.HUMANOID,
+    "hopper-params": locomotion.TASKS["hopper"],
+    "walker-params": locomotion.TASKS["walker2d"],
+}
+POINTS = ("point-robot", "point-robot-sparse")
 
 BACKENDS = ("egl", "osmesa")  # modules of mujoco's, in the order in which to try them
 NO_BACKEND = (
@@ -68,30 +88,61 @@ class Episode(NamedTuple):
 def film(result: Result, path: Path, member: int | None = None) -> str:
     """Writes a GIF of one fresh episode of a finished run's agent.
 
+    Of a family of tasks, it is the one that counts: a trial's last, in the first of the
+    tasks that agents are judged on.
+
     Args:
         member: which of the run's; None for the one with the best final score.
     Returns:
         what it shows, in words.
     Raises:
-        UserError: the run cannot be restored, or nothing here can draw.
+        UserError: the run cannot be restored, there is nothing to draw, or nothing
+            here can draw.
         OSError: the file cannot be written.
     """
     member = choose(result, member)
-    backend = find_backend()
     config, directory = config_of(result.config), Path(result.name)
+    model, decision_time = stage(config.env, envs.Simulator(**config.simulator))
+    backend = find_backend()
     job = prepare(config, directory, on=jax.devices()[:1])
     if job.fingerprint != result.config.get("data_fingerprint"):
         raise UserError(f"{config.dataset} is not what {directory} has learned from")
     episode, earned = episode_of(job, *restore(job, directory), member)
-    model, decision_time = stage(config.env, envs.Simulator(**config.simulator))
     num_decisions = len(episode.qpos)
     every, durations = timing(num_decisions, decision_time)
     shown = Episode(*(x[::every] for x in episode))
     write(path, draw(model, shown, backend), durations)
     return (
-        f"member {member} ({describe_member(job, member)}), {num_decisions} decisions"
-        f" in {num_decisions * decision_time:.1f} s, return {earned:.1f}"
+        f"member {member} ({describe_member(job, member)}){describe_task(job)},"
+        f" {num_decisions} decisions in {num_decisions * decision_time:.1f} s,"
+        f" return {earned:.1f}"
     )
+
+
+def describe_task(job: Job) -> str:
+    """Which task of a family is played, and which episode of a trial; "" of one task.
+
+    What sets the task apart is told where it is a few numbers.
+    """
+    config, spec = job.config, job.spec
+    if config.env not in families.FAMILIES:
+        return ""
+    task, trial = task_of(spec), trial_of(job)
+    numbers = families.split(config.env, spec.num_train, spec.num_test)[task]
+    told = f" ({', '.join(f'{x:.2f}' for x in numbers)})" if len(numbers) < 4 else ""
+    which = f", the last of a trial's {trial} episodes" if trial > 1 else ""
+    return f", task {task} of {config.env}{told}{which}"
+
+
+def task_of(spec: EnvSpec) -> int:
+    """The first of the tasks that `loop.evaluate` plays."""
+    return spec.num_train if spec.num_test else 0
+
+
+def trial_of(job: Job) -> int:
+    """Episodes of a trial, the last of which counts."""
+    algorithm = agents.find(job.config.algorithm)
+    return algorithm.trial(settings.agent_config(job.config)) or 1
 
 
 def find_backend() -> str:
@@ -161,45 +212,48 @@ def restore(job: Job, directory: Path) -> tuple[Run, str]:
 
 
 def episode_of(job: Job, run: Run, phase: str, member: int) -> tuple[Episode, float]:
-    """One fresh episode of a member's judged policy, and what it earned."""
-    simulator = envs.Simulator(**job.config.simulator)
-    env = envs.make(job.config.env, job.config.physics, simulator)
-    algorithm = agents.find(job.config.algorithm)
+    """The last episode of a fresh trial of a member's judged policy, and its return."""
+    config, trial = job.config, trial_of(job)
+    simulator, tasks = envs.Simulator(**config.simulator), config.tasks
+    env = envs.make(config.env, config.physics, simulator, tasks.train, tasks.test)
+    algorithm = agents.find(config.algorithm)
     recipe_of = population.recipes(algorithm, env.spec, job.sizes)
 
     def one(run, who, dataset):
         recipe = recipe_of(who, dataset)
         agent, buffer = getattr(recipe, phase), getattr(recipe, f"{phase}_buffer")
         key = jax.random.fold_in(who.keys, population.FILM)
-        return play(env, agent.exploit, buffer, run, key)
+        return play(env, agent.exploit, buffer, run, key, trial)
 
     run, who = jax.tree.map(lambda leaf: leaf[member], (run, job.members))
     played = jax.device_get(jax.jit(one)(run, who, job.dataset))
-    length = int(played[1].last.argmax()) + 1
-    states, transitions = jax.tree.map(lambda leaf: leaf[:length], played)
+    ends = np.flatnonzero(played[1].last)[:trial] + 1
+    first, end = [0, *ends][-2:]
+    states, transitions = jax.tree.map(lambda leaf: leaf[first:end], played)
     return seen(states), float(transitions.reward.sum())
 
 
 def play(
-    env: Env, policy: Policy, buffer: Buffer, run: Run, key: Key
+    env: Env, policy: Policy, buffer: Buffer, run: Run, key: Key, trial: int = 1
 ) -> tuple[EnvState, Transition]:
-    """A fresh episode as `loop.evaluate` plays it, [horizon].
+    """A fresh trial as `loop.evaluate` plays its first one, [trial * horizon].
 
-    What follows the first `last` is of another episode.
+    What follows the `last` of its last episode is of another.
 
     Returns:
         the states before each decision, and what came of it.
     """
     key_start, key_step = jax.random.split(key)
+    tasks = jnp.full(1, task_of(env.spec))
     workers = loop.start_workers(
-        env, policy, buffer, run.agent, run.replay, key_start, 1
+        env, policy, buffer, run.agent, run.replay, key_start, 1, tasks
     )
 
     def step(workers, key):
         after, transition = loop.collect(env, policy, run.agent, workers, key[None])
         return after, (workers.env, loop.flat(transition))
 
-    keys = loop.keys_from(key_step, 0, env.spec.horizon)
+    keys = loop.keys_from(key_step, 0, trial * env.spec.horizon)
     _, played = jax.lax.scan(step, workers, keys)
     return jax.tree.map(lambda leaf: leaf[:, 0], played)
 
@@ -215,9 +269,15 @@ def seen(states: EnvState) -> Episode:
 
 
 def stage(name: str, simulator: envs.Simulator) -> tuple[mujoco.MjModel, float]:
-    """An environment's model (the first, where it has variants), and s per decision."""
-    if name in locomotion.TASKS:
-        task = locomotion.TASKS[name]
+    """An environment's model (the first, where it has variants), and s per decision.
+
+    Raises:
+        UserError: it has none.
+    """
+    if name in POINTS:
+        raise UserError(f"there is no video of {name}: a point has no model to draw")
+    task = (locomotion.TASKS | BODIES).get(name)
+    if task:
         model, skipped = (
             locomotion.load_models(task.file, simulator)[0],
             task.frame_skip,

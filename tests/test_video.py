@@ -134,6 +134,36 @@ def test_a_member_plays_with_what_it_has_learned_online(tmp_path):
     assert_the_second_plays(train(tmp_path / "run", 20), "online", 20)
 
 
+def test_of_a_family_the_episode_that_counts_is_filmed(tmp_path):
+    """The last of a trial, in a task to be judged on."""
+    given = settings.load(f"{ROOT}/experiments/configs/smac.py:cheetah-vel-pearl")
+    narrow = {"widths": (8,), "encoder_widths": (8,), "decoder_widths": (8,)}
+    given.agent.update(narrow | {"prior_exploit": 1, "trial": 2})
+    given.update({"seeds": 1, "physics": "mujoco"})
+    given.tasks.test = given.eval.episodes = 3
+    job = prepare(given, tmp_path)
+    run = job.programs.begin(job.members, job.dataset)
+    env = envs.make("cheetah-vel", "mujoco", num_train=20, num_test=3)
+    recipe_of = population.recipes(agents.find("smac"), env.spec, job.sizes)
+
+    def evaluate(run, who, dataset):
+        recipe = recipe_of(who, dataset)
+        key = jax.random.fold_in(who.keys, population.FILM)
+        judged, store = recipe.offline.exploit, recipe.offline_buffer
+        return loop.evaluate(env, judged, store, run, key, 1, trial=2)
+
+    one = jax.tree.map(lambda leaf: leaf[0], (run, job.members))
+    expected = jax.jit(evaluate)(*one, job.dataset)
+    episode, earned = video.episode_of(job, run, "offline", 0)
+    assert abs(expected.returns[0] - expected.before[0, 0]) > 1e-2
+    np.testing.assert_allclose(earned, expected.returns[0], rtol=1e-3)
+    assert len(episode.qpos) == 200
+    [speed] = envs.families.split("cheetah-vel", 20, 3)[20]
+    assert video.describe_task(job) == (
+        f", task 20 of cheetah-vel ({speed:.2f}), the last of a trial's 2 episodes"
+    )
+
+
 def test_a_run_without_a_checkpoint_is_refused(finished, tmp_path):
     job = prepare(video.config_of(report.read(finished).config), finished)
     with pytest.raises(UserError, match="no checkpoint"):
@@ -212,10 +242,24 @@ def test_a_film_takes_as_long_as_its_episode(
 
 
 def test_the_time_of_a_decision_is_the_tasks():
-    times = {name: video.stage(name, envs.Simulator())[1] for name in envs.ENVS}
+    drawn = [name for name in envs.ENVS if name not in video.POINTS]
+    times = {name: video.stage(name, envs.Simulator())[1] for name in drawn}
     assert times["halfcheetah"] == times["ant"] == pytest.approx(0.05)
+    assert times["cheetah-vel"] == times["push-goal"] == pytest.approx(0.05)
     assert times["hopper"] == times["walker2d"] == pytest.approx(0.008)
     assert times["reach"] == times["push_sparse"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("name", envs.families.FAMILIES)
+def test_a_family_is_drawn_by_the_model_that_moves_in_it(name):
+    if name in video.POINTS:
+        with pytest.raises(UserError, match=f"no video of {name}: a point has no"):
+            video.stage(name, envs.Simulator())
+        return
+    model, _ = video.stage(name, envs.Simulator())
+    env = envs.make(name, "mujoco", num_train=1, num_test=1)
+    shown = video.seen(jax.jit(jax.vmap(env.reset))(KEY[None], np.zeros(1, np.int32)))
+    assert (shown.qpos.shape, shown.qvel.shape) == ((1, model.nq), (1, model.nv))
 
 
 # What the pictures show
