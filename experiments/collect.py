@@ -11,7 +11,7 @@ medium-expert  medium, then as many rows of expert
 Of a family of tasks there is one kind, a meta-dataset, made by a PEARL run that plays
 all its training tasks:
 
-pearl          the last rows of each task, as many as --last
+pearl          the last trials of each task, of as many rows as --last
 
 These runs are ordinary ones: they resume, and a second call makes other kinds from
 the same runs. With several seeds, the member that scores highest is taken.
@@ -64,6 +64,7 @@ PEARL = "pearl"  # the kind of a family of tasks, and who gathers it
 START = {"reach": 2.0, "push": 1.0, "lift": 1.0}
 MEDIUM = {"reach": 1.5, "push": 0.7, "lift": 0.5}
 
+ROWS = 1_000_000  # of a kind, unless told
 NUM_ENVS = 20  # side by side, where a fixed policy gathers
 CHUNK = 250  # steps of each between two looks at the clock
 
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for stage in reversed(stages)  # medium is the shorter
         }
         for kind in kinds:
-            rows = options.last if kind == PEARL else options.rows
+            rows = options.last if kind == PEARL else options.rows or ROWS
             transitions = make(kind, config, learners, rows, progress)
             if options.subsample:
                 transitions = data.subsample(transitions, options.subsample)
@@ -139,18 +140,17 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--rows",
         type=int,
-        default=1_000_000,
-        help="of random, medium and expert; medium-expert has so many of each;"
-        " scripted policies play on until all their episodes have stopped, and"
-        " medium-replay has so many too",
+        help=f"of random, medium and expert (default: {ROWS}); medium-expert has so"
+        " many of each; scripted policies play on until all their episodes have"
+        " stopped, and medium-replay has so many too",
     )
     result.add_argument(
         "--last",
         type=int,
         default=1_200,
         metavar="ROWS",
-        help="of each task of a family, the newest (default: 1200, two trials of three"
-        " episodes)",
+        help="of each task of a family, the newest, whole trials (default: 1200, two of"
+        " three episodes)",
     )
     result.add_argument(
         "--subsample",
@@ -180,14 +180,32 @@ def check(
         )
     for name, least in (("rows", 1), ("last", 1), ("subsample", 0)):
         value = getattr(options, name)
-        if value < least:
+        if value is not None and value < least:
             raise UserError(f"--{name}={value}; it must be at least {least}")
+    if of_tasks:
+        check_last(config, options)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             f"--out={options.out} cannot be written: {error.strerror}"
         ) from error
+
+
+def check_last(config: settings.ConfigDict, options: argparse.Namespace) -> None:
+    """Refuses what would leave parts of trials, or not as many of each task."""
+    for name in ("rows", "subsample"):
+        if getattr(options, name):
+            raise UserError(
+                f"--{name}={getattr(options, name)} is for one task; of a family, as"
+                " many rows of each task are kept as --last says"
+            )
+    trial, _ = settings.round_shape(config)
+    if options.last % trial:
+        raise UserError(
+            f"--last={options.last} would cut trials; it must be a multiple of {trial},"
+            " the steps of one (config.online.round over config.online.envs)"
+        )
 
 
 def learn(
@@ -302,7 +320,10 @@ def gathered_while_learning(learner: Learner) -> Transition:
 
 
 def last_of_each_task(learner: Learner, num_rows: int) -> Transition:
-    """The newest `num_rows` rows of each task, task by task, each in order of time."""
+    """The newest `num_rows` rows of each task, task by task, each in order of time.
+
+    They are whole trials: every round of the run began with a new one.
+    """
     job, run, _, member = learner
     ring = jax.tree.map(lambda leaf: np.asarray(leaf[member]), run.replay)
     num_tasks, capacity = ring.rows.reward.shape
@@ -320,8 +341,8 @@ def last_of_each_task(learner: Learner, num_rows: int) -> Transition:
     order = (ring.count[:, None] + np.arange(-num_rows, 0)) % capacity  # oldest first
     tasks = np.arange(num_tasks)[:, None]
     rows = jax.tree.map(lambda leaf: leaf[tasks, order], ring.rows)
-    last = rows.last.copy()
-    last[:, -1] = True
+    last, trial = rows.last.copy(), job.sizes.steps_per_round
+    last[:, trial - 1 :: trial] = True  # where episodes end early, the next one is cut
     return jax.tree.map(
         lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows._replace(last=last)
     )

@@ -518,6 +518,11 @@ def check_trials(config: ConfigDict, spec: EnvSpec) -> None:
             f"{config.algorithm} learns families of tasks, and {spec.name} is one task;"
             f" choose one of {', '.join(envs.families.FAMILIES)}"
         )
+    if spec.num_train < 2:
+        raise UserError(
+            f"config.tasks.train is {config.tasks.train}; {config.algorithm} learns to"
+            " tell tasks apart, so give at least 2"
+        )
     num_envs, round_ = config.online.envs, config.online.round
     episode = num_envs * spec.horizon
     if config.online.steps and (not round_ or round_ % episode):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from experiments.configs import smac_study
 from o2ojax import config as settings
 from o2ojax import data, envs, job
 from o2ojax.errors import UserError
+from o2ojax.replay.ring import Ring
+from o2ojax.types import Transition
 
 ROOT = Path(__file__).parents[1]
 SMAC = "experiments/configs/smac.py:point-robot-pearl"
@@ -118,6 +121,7 @@ def test_smac_runs_offline_and_online_and_says_how_it_adapts(collected, tmp_path
         (SMAC, {"online.round": 2500, "log.every": 2500}, "a multiple of 1000"),
         (SMAC, {"online.round": 3000, "log.every": 3000}, "give at least 4000"),
         (SMAC, {"tasks.train": 19}, "set config.tasks.train=20"),
+        (SMAC, {"tasks.train": 1}, "learns to tell tasks apart, so give at least 2"),
         (SMAC, {"tasks.train": 81}, "point-robot has 80 such tasks"),
         (SMAC, {"agent.context": 2000}, "fewer than the 2000 that a context has"),
         (SMAC, {"agent.labels": "mine"}, "decoder or true"),
@@ -165,6 +169,35 @@ def test_collecting_a_family_asks_for_pearl(capsys, tmp_path):
     arguments = [f"--config={PEARL}", "--kinds=medium", f"--out={tmp_path}"]
     assert collect.main(arguments) == 2
     assert "pearl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        ("--last=1000", "it must be a multiple of 600, the steps of one"),
+        ("--rows=1000", "--rows=1000 is for one task"),
+        ("--subsample=10", "--subsample=10 is for one task"),
+    ],
+)
+def test_of_a_family_whole_trials_are_kept(option, words, capsys, tmp_path):
+    arguments = [f"--config={PEARL}", f"--out={tmp_path}", option]
+    assert collect.main([*arguments, f"--workdir={tmp_path / 'runs'}"]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_trial_ends_where_the_next_begins():
+    """Two tasks, trials of four rows; the ring of eight has been written around."""
+    rows = Transition(*[np.zeros((1, 2, 8), bool)] * len(Transition._fields))
+    number = np.float32([[8, 9, 10, 11, 4, 5, 6, 7], [8, 9, 10, 11, 4, 5, 6, 7]])[None]
+    ring = Ring(rows._replace(reward=number), np.full((1, 2), 12))
+    sizes = SimpleNamespace(num_envs=2, steps_per_round=4)
+    learner = collect.Learner(
+        SimpleNamespace(sizes=sizes), SimpleNamespace(replay=ring), None, 0
+    )
+    found = collect.last_of_each_task(learner, 8)
+    np.testing.assert_array_equal(found.reward, [*range(4, 12)] * 2)
+    np.testing.assert_array_equal(np.flatnonzero(found.last), [3, 7, 11, 15])
 
 
 @pytest.mark.parametrize("dataset", smac_study.DATASETS)

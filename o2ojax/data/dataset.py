@@ -89,16 +89,17 @@ def from_arrays(
         terminals: [N] or [N, 1], 0 or 1: the task ended, there is no future.
         timeouts: [N] or [N, 1], 0 or 1: the episode was cut, the task goes on.
         next_observations: [N, O], before any restart.
-        tasks: [N] or [N, 1], which task of a family, counted from 0; 0 by default.
+        tasks: [N] or [N, 1], which task of a family, counted from 0, none left out;
+            0 by default. An agent that infers tasks wants as many rows of each.
         name: what errors call the data.
         clip_actions: accept actions beyond [-1, 1], and clip them.
     Returns:
-        Leaves [N', ...], N' <= N: float32, `last` bool, `task` int32 zeros. They may
-        share memory with the arguments.
+        Leaves [N', ...], N' <= N: float32, `last` bool, `task` int32. They may share
+        memory with the arguments.
     Raises:
         DataError: for arrays that are empty, ragged, not numbers, not finite in
             float32, of the wrong rank or of different lengths; for actions out of
-            range; where no next observation is known.
+            range; for a task without rows; where no next observation is known.
     """
     columns = {
         "observations": observations,
@@ -213,7 +214,9 @@ def hold_tasks(
     if known is None:
         raise DataError(
             f"{name} does not say what its tasks are (task_parameters): it is no"
-            f" meta-dataset of {spec.name}; python -m experiments.collect makes some"
+            f" meta-dataset of {spec.name}. Give them when it is written:"
+            " data.write(path, transitions, parameters); or have python -m"
+            " experiments.collect make one"
         )
     if len(known) != spec.num_train:
         raise DataError(
@@ -225,25 +228,39 @@ def hold_tasks(
             f"{name} has tasks that are not the first {len(known)} of {spec.name}: it"
             " was recorded in another family, or another version of it"
         )
-    counts = np.bincount(rows.task, minlength=len(known))
-    if len(counts) > len(known):
+    each = rows_of_each(name, rows.task, len(known))
+    if each < context:
         raise DataError(
-            f"{name} has rows of task {rows.task.max()}, but says what its tasks are"
-            f" (task_parameters) up to {len(known) - 1}; tasks are counted from 0"
+            f"{name} has {each} rows of each task, fewer than the {context} that a"
+            " context has; set config.agent.context lower, or record more"
+        )
+    order = np.argsort(rows.task, kind="stable")
+    return jax.tree.map(lambda leaf: leaf[order], rows)
+
+
+def rows_of_each(name: str, task: np.ndarray, num_tasks: int) -> int:
+    """How many rows each task has: of all, the same number.
+
+    Args:
+        name: what errors call the data.
+        task: [N], counted from 0.
+        num_tasks: of which the parameters are known.
+    Raises:
+        DataError: there are rows of other tasks, or of one fewer than of another.
+    """
+    counts = np.bincount(task, minlength=num_tasks)
+    if len(counts) > num_tasks:
+        raise DataError(
+            f"{name} has rows of task {task.max()}, but says what its tasks are"
+            f" (task_parameters) up to {num_tasks - 1}; tasks are counted from 0"
         )
     if (counts != counts[0]).any():
         odd = int((counts != counts[0]).argmax())
         raise DataError(
             f"{name} has {counts[0]} rows of task 0 and {counts[odd]} of task {odd};"
-            f" give as many of each of its {len(known)} tasks"
+            f" give as many of each of its {num_tasks} tasks (task_parameters)"
         )
-    if counts[0] < context:
-        raise DataError(
-            f"{name} has {counts[0]} rows of each task, fewer than the {context} that a"
-            " context has; set config.agent.context lower, or record more"
-        )
-    order = np.argsort(rows.task, kind="stable")
-    return jax.tree.map(lambda leaf: leaf[order], rows)
+    return int(counts[0])
 
 
 def fingerprint(transitions: Transition) -> str:
@@ -338,12 +355,19 @@ def flags(where: str, values: ArrayLike) -> np.ndarray:
 
 
 def _whole(where: str, values: ArrayLike) -> np.ndarray:
-    """Numbers of tasks, int32 [N]."""
+    """Numbers of tasks, int32 [N]: all from 0 to the largest."""
     values = _vector(where, values)
     odd = np.flatnonzero((values < 0) | (values != np.floor(values)))
     if odd.size:
         raise DataError(
             f"{where}: row {odd[0]} is {values[odd[0]]}; tasks are counted from 0"
+        )
+    numbers = np.unique(values)
+    absent = np.flatnonzero(numbers != np.arange(len(numbers)))
+    if absent.size:
+        raise DataError(
+            f"{where}: no row is of task {absent[0]}, but some of task"
+            f" {numbers[-1]:.0f}; tasks are counted from 0, and none is left out"
         )
     return values.astype(np.int32)
 

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from o2ojax.data import compact, minari
-from o2ojax.data.dataset import PARAMETERS, DataError
+from o2ojax.data.dataset import PARAMETERS, DataError, matrix, rows_of_each
 from o2ojax.files import write_whole
 from o2ojax.types import Transition
 
@@ -29,12 +29,13 @@ def write(
             next_observations [N, O], actions [N, A], rewards [N], bool terminals [N]
             and timeouts [N]; or `minari:ID`, for a new dataset in Minari's store.
         transitions: leaves [N, ...], in the order of time.
-        parameters: [T, P] of a family's tasks, if it is a meta-dataset; not to Minari.
+        parameters: [T, P] of a family's tasks, if it is a meta-dataset, which has as
+            many rows of each; not to Minari.
     Raises:
         DataError: for a target of another kind, a dataset of Minari's that is already
             there, a place that cannot be written, and transitions that cannot be held:
             discounts other than 0 and 1, an observation that is not the next one of the
-            row before.
+            row before, tasks that are not those of the parameters.
     """
     name = os.fspath(target)
     if name.startswith(minari.PREFIX):
@@ -53,7 +54,8 @@ def write(
         )
     columns = compact.pack(str(path), transitions)
     if parameters is not None:
-        columns[PARAMETERS] = np.float32(parameters)
+        columns[PARAMETERS] = matrix(f"{path}: parameters", parameters)
+        rows_of_each(str(path), np.asarray(transitions.task), len(parameters))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, partial(fill, columns))

@@ -65,6 +65,32 @@ def test_tasks_are_counted_from_0(wrong, words):
         )
 
 
+@pytest.mark.parametrize("tasks, absent", [([1, 2, 3], 0), ([0, 1, 3], 2)])
+def test_no_task_is_left_out(tasks, absent):
+    given, tasks = rows(), np.repeat(tasks, 4)
+    with pytest.raises(DataError, match=f"no row is of task {absent}, but some of ta"):
+        data.from_arrays(
+            given.obs, given.action, given.reward, 1 - given.discount, tasks=tasks
+        )
+
+
+@pytest.mark.parametrize(
+    "given, parameters, words",
+    [
+        (rows(), PARAMETERS[:2], "rows of task 2, but .* up to 1; tasks are counted"),
+        (rows((4, 4)), PARAMETERS, "0 of task 2; give as many of each of its 3 tasks"),
+        (rows((4, 5, 4)), PARAMETERS, "4 rows of task 0 and 5 of task 1"),
+        (rows(), PARAMETERS[:, 0], "parameters has shape"),
+    ],
+)
+def test_what_would_not_be_a_meta_dataset_is_not_written(
+    tmp_path, given, parameters, words
+):
+    with pytest.raises(DataError, match=words):
+        data.write(tmp_path / "meta.npz", given, parameters)
+    assert not list(tmp_path.iterdir())
+
+
 def test_rows_are_put_task_by_task_in_their_order():
     mixed = np.random.default_rng(0).permutation(12)
     given = jax.tree.map(lambda x: x[mixed], rows())
@@ -80,7 +106,7 @@ def test_rows_are_put_task_by_task_in_their_order():
 @pytest.mark.parametrize(
     "given, context, words",
     [
-        (dataset(parameters=None), 4, "does not say what its tasks are"),
+        (dataset(parameters=None), 4, r"data.write\(path, transitions, parameters\)"),
         (dataset(parameters=PARAMETERS[:2]), 4, "set config.tasks.train=2"),
         (dataset(parameters=PARAMETERS + 1), 4, "tasks that are not the first 3"),
         (dataset((4, 4, 3)), 3, "4 rows of task 0 and 3 of task 2"),
