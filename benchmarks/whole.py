@@ -4,9 +4,10 @@
 evaluates, logs and saves, and when it is inside a phase's compiled program. What is
 inside such a program cannot be told there: acting, physics, replay and updates are
 compiled apart, as many rounds of each are timed, and the seconds inside are divided as
-theirs are. Physics is what a step takes beyond the choice of its action. To start is to
-read the data and make the first agents, what compiles for that included; so is what the
-hand-over compiles. A longer run has more updates for the same compilation.
+theirs are. Physics is what a step takes beyond the choice of its action. `read` is to
+check the config and read the data, `begin` the first agents: nearly all of it, and of
+the hand-over, is to compile them. A longer run has more updates for the same
+compilation.
 """
 
 import functools
@@ -35,11 +36,11 @@ REPEATS = 3  # runs, at the most
 UPDATES = STEPS = 6_000
 ROUNDS = 200  # in a compiled call, of what is timed apart
 REST = "rest"
-PARTS = ("start", "compile", "update", "replay", "act", "physics", "hand-over")
+PARTS = ("read", "begin", "compile", "update", "replay", "act", "physics", "hand-over")
 PARTS += ("evaluation", "logging", "checkpoint", "summary", REST)
 STAGES = {  # functions of `training`, by the part that they are
-    "prepare": "start",
-    "begin": "start",
+    "prepare": "read",
+    "begin": "begin",
     "hand_over": "hand-over",
     "finish": "summary",
 }
