@@ -47,8 +47,8 @@ class Layout(NamedTuple):
             told += f" in {num_processes} processes"
         copies = self.num_places - self.num_members
         if copies:
-            told += f" ({self.num_places // self.mesh.size} on each, {copies} of them"
-            told += f" cop{'ies' if copies > 1 else 'y'} to fill up)"
+            told += f" ({self.num_places // self.mesh.size} on each, {copies} of the"
+            told += f" {self.num_places} only to fill up)"
         return told
 
 
