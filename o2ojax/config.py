@@ -463,8 +463,15 @@ def _check_windows(horizon: int, config: ConfigDict) -> None:
 
 
 def _check_tasks(algorithm: base.Algorithm, config: ConfigDict) -> None:
-    """An agent that infers its task needs a store of tasks, and rewards as they are."""
+    """An agent that infers its task needs a family, a store of tasks, and rewards as
+    they are.
+    """
     draws = algorithm.draws(agent_config(config))
+    if draws and config.env not in envs.families.FAMILIES:
+        raise UserError(
+            f"{config.algorithm} learns families of tasks, and {config.env} is one"
+            f" task; choose one of {', '.join(envs.families.FAMILIES)}"
+        )
     of_tasks = config.replay.name == "tasks"
     if of_tasks != (draws is not None):
         raise UserError(
@@ -513,11 +520,6 @@ def check_trials(config: ConfigDict, spec: EnvSpec) -> None:
         )
     if not algorithm.draws(agent):
         return
-    if spec.name not in envs.families.FAMILIES:
-        raise UserError(
-            f"{config.algorithm} learns families of tasks, and {spec.name} is one task;"
-            f" choose one of {', '.join(envs.families.FAMILIES)}"
-        )
     if spec.num_train < 2:
         raise UserError(
             f"config.tasks.train is {config.tasks.train}; {config.algorithm} learns to"
@@ -556,34 +558,55 @@ def check_trials(config: ConfigDict, spec: EnvSpec) -> None:
 
 def _check_explored(config: ConfigDict, spec: EnvSpec) -> None:
     """Where contexts are of exploration alone, trials must be where they are sought."""
-    agent, online = config.agent, config.online
-    trial, explored = agent.trial_rows, agent.prior_explore * spec.horizon
+    agent, trial = config.agent, config.agent.trial_rows
+    usual = agents.find(config.algorithm).config().explored_rows
+    if not trial and agent.explored_rows not in (0, usual):
+        raise UserError(
+            f"config.agent.explored_rows is {agent.explored_rows}, which is of no use"
+            " without config.agent.trial_rows, the rows of a whole trial: set that, or"
+            " leave explored_rows out"
+        )
     if not trial:
         return
-    expected = {
-        "agent.trial_rows": online.round // online.envs,
-        "agent.explored_rows": explored,
-    }
-    for name, right in expected.items():
-        if online.steps and _get(config, name) != right:
-            raise UserError(
-                f"config.{name} is {_get(config, name)}, but a trial has"
-                f" {online.round // online.envs} steps (config.online.round over"
-                f" config.online.envs), the first {explored} of exploration"
-                f" (config.agent.prior_explore): give {right}, or trial_rows=0 for"
-                " contexts of all rows"
-            )
-    for name in ("online.warmup", "replay.capacity", "agent.recent"):
-        per = online.round if name == "online.warmup" else trial
-        if _get(config, name) % per:
-            raise UserError(
-                f"config.{name} is {_get(config, name)}; it must be a multiple of {per},"
-                f" whole trials of config.agent.trial_rows={trial}"
-            )
-    if online.warmup > online.round:
+    if config.online.steps:
+        _check_explored_online(config, spec)
+    if trial % spec.horizon:
         raise UserError(
-            f"config.online.warmup is {online.warmup}, a single trial; it may be one"
-            f" round, {online.round}, or 0"
+            f"config.agent.trial_rows is {trial}; trials are whole episodes: give a"
+            f" multiple of {spec.horizon}"
+        )
+    if not 1 <= agent.explored_rows <= trial:
+        raise UserError(
+            f"config.agent.explored_rows is {agent.explored_rows}; contexts are drawn"
+            " from so many rows of a trial (config.agent.trial_rows): give 1 to"
+            f" {trial}"
+        )
+    for name in ("replay.capacity", "agent.recent"):
+        if _get(config, name) % trial:
+            raise UserError(
+                f"config.{name} is {_get(config, name)}; it must be a multiple of"
+                f" {trial}, whole trials of config.agent.trial_rows={trial}"
+            )
+
+
+def _check_explored_online(config: ConfigDict, spec: EnvSpec) -> None:
+    """A round is one trial in each environment, and so is the warm-up."""
+    online, explored = config.online, config.agent.prior_explore * spec.horizon
+    steps = online.round // online.envs
+    for name, right in {"trial_rows": steps, "explored_rows": explored}.items():
+        if config.agent[name] != right:
+            raise UserError(
+                f"config.agent.{name} is {config.agent[name]}, but a trial has {steps}"
+                " steps (config.online.round over config.online.envs), the first"
+                f" {explored} of exploration (config.agent.prior_explore): give"
+                f" {right}; or change config.online.round or config.agent.prior_explore"
+                " to suit; or give trial_rows=0 for contexts of all rows"
+            )
+    if online.warmup not in (0, online.round):
+        raise UserError(
+            f"config.online.warmup is {online.warmup}, which is"
+            f" {online.warmup / online.round:g} rounds of {online.round}, but it is one"
+            f" trial in each environment: give one round, {online.round}, or 0"
         )
     if online.envs > spec.num_train:
         raise UserError(
@@ -591,6 +614,19 @@ def _check_explored(config: ConfigDict, spec: EnvSpec) -> None:
             " training tasks: two trials of a task would be mixed; give fewer, or"
             " config.agent.trial_rows=0"
         )
+
+
+def caveats(config: ConfigDict) -> list[str]:
+    """What someone should know before a run begins."""
+    found = envs.caveats(envs.choose_physics(config.physics))
+    infers = agents.find(config.algorithm).draws(agent_config(config))
+    if config.env in envs.families.FAMILIES and not infers:
+        found.append(
+            f"{config.algorithm} is blind to the tasks of {config.env}: it cannot see"
+            " or infer which one it plays, and acts alike in all; smac and pearl infer"
+            " it"
+        )
+    return found
 
 
 def agent_config(config: ConfigDict) -> Any:

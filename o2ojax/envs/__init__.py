@@ -1,5 +1,7 @@
 """Environments by name. A task is written once; its physics is a choice."""
 
+import difflib
+
 import jax
 
 from o2ojax.envs import families, locomotion, manipulation
@@ -65,10 +67,30 @@ SLOW_ON_CPU = {"mjx": 50, "mjx-warp": 30}
 
 
 def split(task: str) -> tuple[str, str]:
-    """An environment's name, and what follows it: `ENV-KIND` as ENV and KIND."""
+    """An environment's name, and what follows it: `ENV-KIND` as ENV and KIND.
+
+    Names of families have hyphens, too: what is nearly one of them is left whole, so
+    that it is answered with the right one.
+    """
     known = [name for name in ENVS if task == name or task.startswith(f"{name}-")]
     name = max(known, key=len, default=task.partition("-")[0])
+    if name not in families.FAMILIES:
+        parts = task.split("-")
+        starts = ["-".join(parts[:num]) for num in range(2, len(parts) + 1)]
+        nearest = max(starts, key=_likeness, default="")
+        name = nearest if _likeness(nearest) > ALIKE else name
     return name, task[len(name) + 1 :]
+
+
+def _likeness(name: str) -> float:
+    """How near a name comes to one of a family, from 0 to 1."""
+    return max(
+        difflib.SequenceMatcher(None, name, known).ratio()
+        for known in families.FAMILIES
+    )
+
+
+ALIKE = 0.8  # `hopper-random` is not yet `hopper-params`
 
 
 def make(

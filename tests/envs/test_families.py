@@ -284,6 +284,16 @@ def test_variants_of_a_family():
         ("hopper-medium-replay", ("hopper", "medium-replay")),
         ("lift_sparse-medium", ("lift_sparse", "medium")),
         ("nowhere-medium", ("nowhere", "medium")),
+        ("cheetah-vell", ("cheetah-vell", "")),
+        ("chetah-vel-pearl", ("chetah-vel", "pearl")),
+        ("ant-dirr", ("ant-dirr", "")),
+        ("walker2d-params-pearl", ("walker2d-params", "pearl")),
+        ("point-robt-sparse-pearl", ("point-robt-sparse", "pearl")),
+        *(
+            (f"{env}-{kind}", (env, kind))
+            for env in envs.BUILDERS
+            for kind in ("random", "medium", "medium-replay", "medium-expert", "expert")
+        ),
     ],
 )
 def test_a_name_and_what_follows(task, expected):
