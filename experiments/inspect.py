@@ -95,7 +95,21 @@ def facts(seen: data.Inspection) -> list[tuple[str, str]]:
         "rows that repeat observation and action": f"{seen.duplicates:.1%}",
     }
     cells.pop("scores ()", None)  # no reference is known
-    return list(cells.items())
+    return list((cells | _tasks(seen)).items())
+
+
+def _tasks(seen: data.Inspection) -> dict[str, str]:
+    """What is told of a meta-dataset's tasks; nothing of other datasets."""
+    known = seen.parameters
+    if known is None:
+        return {}
+    counts = np.bincount(seen.transitions.task, minlength=len(known))
+    return {
+        "tasks": f"{len(known)}",
+        "rows of each task": _spread(counts),
+        "parameters of tasks": f"{known.shape[1]} numbers; from {known.min():g} to"
+        f" {known.max():g}",
+    }
 
 
 def _spread(values: np.ndarray) -> str:

@@ -67,7 +67,8 @@ class Record:
     phase:   "offline" or "online".
     step:    updates offline, transitions per member online.
     points:  evaluations so far: {"phase", "step", "returns" [M][episodes]}, and
-             "success" likewise where the task can be done.
+             "success" likewise where the task can be done, "adaptation", lists [M] by
+             name, where agents infer tasks.
     dead:    member -> where its weights stopped being finite.
     log_size: bytes of metrics.jsonl.
     seconds: spent in each phase's chunks, compilation aside.

@@ -389,6 +389,9 @@ def _draw_series(
     estimates = [statistics.interval(members) for members in score]
     iqm = np.array([estimate["iqm"] for estimate in estimates])
     bounds = np.array([estimate["ci95"] for estimate in estimates]).reshape(-1, 2)
-    axes.plot(step, score, color=colour, linewidth=0.7, alpha=0.3)
+    alone = dict(marker="o", clip_on=False) if len(step) == 1 else {}  # else unseen
+    axes.plot(step, score, color=colour, linewidth=0.7, alpha=0.3, **alone)
     axes.fill_between(step, *bounds.T, color=colour, alpha=0.2, linewidth=0)
-    axes.plot(step, iqm, color=colour, linewidth=2.4, linestyle=dash, label=label)
+    axes.plot(
+        step, iqm, color=colour, linewidth=2.4, linestyle=dash, label=label, **alone
+    )

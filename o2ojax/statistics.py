@@ -8,9 +8,11 @@ arxiv.org/abs/2108.13264. In shape comments P counts evaluation points, M member
 import itertools
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from o2ojax.data import reference
@@ -133,7 +135,10 @@ def groups(config: Mapping, num_members: int) -> list[tuple[dict[str, Any], slic
 
 
 def summarise(
-    config: Mapping, curves: Curves, speeds: Mapping[str, Mapping[str, float]]
+    config: Mapping,
+    curves: Curves,
+    speeds: Mapping[str, Mapping[str, float]],
+    adaptation: Mapping[str, ArrayLike] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The content of a run's `summary.json`; NaN is None, so that JSON can hold it.
 
@@ -144,11 +149,13 @@ def summarise(
         speeds: {"offline": {"updates", "updates_per_second"},
             "online": {"steps", "updates", "steps_per_second"}}; "online" is only read
             where a point is online.
+        adaptation: what `adaptation.measure` told last, by name, [M].
     Returns:
         "env", "physics", "simulator", "dataset", "agent", "members", "offline",
         "online" (where a point is online) and, where there is a population, "groups":
         the same figures for each hyper-parameter setting. Where scores are shares of
-        success, the mean "return" is there, too.
+        success, the mean "return" is there, too; where agents infer tasks,
+        "adaptation", means over the members that have not died.
     Raises:
         UserError: the members are not seeds x settings.
     """
@@ -175,6 +182,12 @@ def summarise(
             {"settings": chosen} | _intervals(achieved, members)
             for chosen, members in settings
         ]
+    if adaptation:
+        alive = ~np.isnan(curves.returns[-1]).any(axis=1)
+        summary["adaptation"] = {
+            name: float(np.mean(values, where=alive)) if alive.any() else math.nan
+            for name, values in adaptation.items()
+        }
     return _without_nan(summary)
 
 

@@ -17,7 +17,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from o2ojax import devices, envs, processes, replay, report, statistics, workdir
+from o2ojax import config as settings
+from o2ojax import devices, processes, replay, report, statistics, workdir
 from o2ojax.checkpoint import Checkpoints
 from o2ojax.errors import UserError
 from o2ojax.files import write_json
@@ -59,7 +60,7 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
         if checkpoints.numbers():  # else nothing is lost by another config
             workdir.refuse_another_config(job.description(), job.workdir)
         progress.headline(headline(job))
-        for caveat in envs.caveats(envs.choose_physics(job.config.physics)):
+        for caveat in settings.caveats(job.config):
             progress.warn(caveat)
         run, record = restore(job, checkpoints) or begin(job, progress)
         logs = NoLogs()
@@ -217,6 +218,9 @@ class Session:
         for values in told.values():
             values[[int(member) for member in record.dead]] = np.nan
         point = {name: values.tolist() for name, values in told.items()}
+        adapted = {name: x.tolist() for name, x in dict(played.adaptation).items()}
+        if adapted:
+            point["adaptation"] = adapted
         record.points.append({"phase": record.phase, "step": record.step} | point)
         if processes.leads():
             workdir.save_returns(job.workdir, curves(record))
@@ -324,7 +328,8 @@ def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
         },
     }
     described = job.description()
-    summary = statistics.summarise(described, curves(record), speeds)
+    adapted = record.points[-1].get("adaptation", {})
+    summary = statistics.summarise(described, curves(record), speeds, adapted)
     if not processes.leads():
         return summary
     workdir.save_returns(job.workdir, curves(record))

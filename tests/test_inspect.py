@@ -59,6 +59,19 @@ def test_a_table_and_a_picture_are_made(tmp_path, capsys):
     assert is_png(picture)
 
 
+def test_the_tasks_of_a_meta_dataset_are_told(tmp_path, capsys):
+    given = columns(tasks=np.repeat([0, 1], [4, 8]))
+    given["task_parameters"] = np.float32([[-0.5, 2], [3, 1]])
+    np.savez(tmp_path / "meta.npz", **given)
+    assert main([str(tmp_path / "meta.npz"), f"--out={tmp_path / 'a.png'}"]) == 0
+    told = cells(capsys.readouterr().out)
+    assert ("tasks", "2") in told
+    assert ("rows of each task", "min 4, mean 6, max 8") in told
+    assert ("parameters of tasks", "2 numbers; from -0.5 to 3") in told
+    assert main([str(stored(tmp_path)), f"--out={tmp_path / 'a.png'}"]) == 0
+    assert "tasks" not in capsys.readouterr().out
+
+
 def cells(printed):
     """The rows of a printed table."""
     lines = [line.split("│")[1:-1] for line in printed.splitlines() if "│" in line]

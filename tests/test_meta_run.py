@@ -31,6 +31,11 @@ TINY = (
 
 
 TRIALS = {"trial": "400", "explored": "200"}
+TRIALS_OFFLINE = {
+    "online.steps": 0,
+    "agent.trial_rows": 600,
+    "agent.explored_rows": 400,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +114,10 @@ def test_smac_runs_offline_and_online_and_says_how_it_adapts(collected, tmp_path
         for name in ("episode_1", "episode_2", "explored", "told", "z_shift", "score"):
             assert len(line[name]) == 2 and np.isfinite(line[name]).all()
         assert np.shape(line["returns"]) == (2, 2)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary["adaptation"]) == ["explored", "told", "z_shift"]
+    for name, mean in summary["adaptation"].items():
+        np.testing.assert_allclose(mean, np.mean(told[-1][name]), rtol=1e-5)
     assert command.main(arguments) == 0  # it says that it is finished
 
 
@@ -125,15 +134,20 @@ def test_smac_runs_offline_and_online_and_says_how_it_adapts(collected, tmp_path
         (SMAC, {"tasks.train": 81}, "point-robot has 80 such tasks"),
         (SMAC, {"agent.context": 2000}, "fewer than the 2000 that a context has"),
         (SMAC, {"agent.labels": "mine"}, "decoder or true"),
-        (SMAC, {"agent.trial_rows": 600}, "give 1000, or trial_rows=0"),
+        (SMAC, {"agent.trial_rows": 600}, "give 1000; or change .*round or .*explore"),
+        (SMAC, {"agent.explored_rows": 400}, "of no use without config.agent.trial_ro"),
+        (SMAC, TRIALS_OFFLINE | {"agent.trial_rows": 300}, "give a multiple of 200"),
+        (SMAC, TRIALS_OFFLINE | {"agent.explored_rows": 0}, "give 1 to 600"),
+        (SMAC, TRIALS_OFFLINE | {"agent.explored_rows": 601}, "give 1 to 600"),
         (PEARL, {"agent.explored_rows": 200}, "explored_rows is 200.*give 400"),
         (PEARL, {"agent.recent": 700}, "recent is 700; it must be a multiple of 600"),
-        (PEARL, {"online.warmup": 24000}, "it may be one round, 12000"),
+        (PEARL, {"online.warmup": 24000}, "2 rounds of 12000, .* one round, 12000"),
         (PEARL, {"tasks.train": 10}, "two trials of a task would be mixed"),
         (PEARL, {"agent.trial": 2}, "give at least 3"),
         (SMAC, {"dataset": "", "offline.updates": 0}, "learns from a dataset's reward"),
         (SMAC, {"dataset": "cheetah-vel-pearl"}, "observations of size 20"),
-        (SMAC, {"dataset": "hopper-random", "env": "hopper"}, "config.tasks asks for"),
+        (SMAC, {"dataset": "hopper-random", "env": "hopper"}, "smac learns families"),
+        (SMAC, {"env": "cheetah-vell"}, "did you mean 'cheetah-vel'"),
         (PEARL, {"online.envs": 5}, "every one of the 20 training tasks"),
         (PEARL, {"online.warmup": 0}, "config.online.warmup above 0"),
     ],
@@ -153,6 +167,29 @@ def test_single_tasks_are_no_families(tmp_path):
     found.tasks.train = found.tasks.test = 0
     with pytest.raises(UserError, match="learns families of tasks"):
         job.prepare(found, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config, changes",
+    [
+        (SMAC, TRIALS_OFFLINE),
+        (PEARL, {"agent.trial_rows": 0, "agent.recent": 0}),  # explored_rows stays 400
+    ],
+)
+def test_what_can_work_is_not_refused(config, changes, tmp_path):
+    found = settings.load(config)
+    settings.override(found, [f"--config.{k}={v}" for k, v in changes.items()])
+    assert job.prepare(found, tmp_path).spec.num_train == 20
+
+
+def test_who_is_blind_to_tasks_is_told_so():
+    blind = settings.caveats(
+        settings.load("experiments/configs/iql.py:point-robot-pearl")
+    )
+    assert len(blind) == 1
+    assert "iql is blind to the tasks of point-robot" in blind[0]
+    for seeing in (SMAC, PEARL, "experiments/configs/iql.py:hopper-medium-replay"):
+        assert not settings.caveats(settings.load(seeing))
 
 
 def test_a_store_of_tasks_is_for_those_that_infer_them(tmp_path):

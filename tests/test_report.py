@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.report import main
@@ -166,6 +167,13 @@ def test_groups_follow_the_settings_with_seeds_innermost():
     assert list(summary["groups"][0]["offline"]) == ["score"]
 
 
+def test_how_members_adapt_is_a_mean_over_those_that_live():
+    shown = curves([[1, 2, math.nan]])
+    told = {"explored": [-1.0, -3.0, 50.0], "z_shift": [math.nan] * 3}
+    summary = statistics.summarise(config(seeds=3), shown, SPEEDS, told)
+    assert summary["adaptation"] == {"explored": -2, "z_shift": None}
+
+
 def test_members_that_are_not_seeds_times_settings_are_refused():
     with pytest.raises(UserError, match="2 members.*3 seeds x 1 settings"):
         statistics.summarise(config(seeds=3), CURVES, SPEEDS)
@@ -250,6 +258,16 @@ def test_runs_of_every_kind_are_drawn(shown, tmp_path):
     run = write_run(tmp_path / "run", config(), shown)
     report.draw([report.read(run)] * 2, tmp_path / "curves.png")
     assert is_png(tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize("num_points", [1, 2])
+def test_a_point_alone_is_marked(num_points):
+    axes = Figure().subplots()
+    step, score = np.arange(num_points), np.ones((num_points, 2))
+    report._draw_series(axes, step, score, "black", "solid", "some")
+    assert len(axes.lines) == 3  # two members, and the IQM
+    marks = {line.get_marker() for line in axes.lines}
+    assert marks == ({"o"} if num_points == 1 else {"None"})
 
 
 def test_the_command_line_draws_a_figure_for_each_environment(tmp_path, capsys):

@@ -43,6 +43,7 @@ class Inspection(NamedTuple):
     beyond:      share of the rows whose action leaves [-1, 1].
     duplicates:  share of the transitions whose observation and action came before.
     findings:    what looks wrong, a sentence each.
+    parameters:  [T, P] of a family's tasks, or None.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Inspection(NamedTuple):
     beyond: float
     duplicates: float
     findings: tuple[str, ...]
+    parameters: np.ndarray | None = None
 
 
 def inspect(log: Log, clip_actions: bool = False) -> Inspection:
@@ -93,6 +95,7 @@ def inspect(log: Log, clip_actions: bool = False) -> Inspection:
         beyond=np.mean(np.abs(actions).max(axis=1) > 1 + ACTION_SLACK).item(),
         duplicates=_duplicates(rows),
         findings=(),
+        parameters=log.parameters,
     )
     return seen._replace(findings=tuple(_findings(log, seen)))
 
