@@ -1,5 +1,6 @@
 """What is timed: data of a shape, a run's sizes, and members that learn."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
-from o2ojax import agents, envs, loop, population
+from o2ojax import agents, devices, envs, loop, population
 from o2ojax.types import Env, EnvSpec, Run, Transition
 
 BATCH = 256
@@ -95,8 +96,15 @@ def chunk(flop: float) -> int:
     return max(1, round((2e12 if on_accelerator() else 5e10) / flop))
 
 
-def learner(case: Case, num_members: int) -> timing.Work:
-    """All members' updates, in the phase's own store, as a run compiles them."""
+def learner(
+    case: Case, num_members: int, layout: devices.Layout | None = None
+) -> timing.Work:
+    """All members' updates, in the phase's own store, as a run compiles them.
+
+    Args:
+        layout: of the members on devices; by default, all are on the first.
+    """
+    layout = layout or devices.lay_out(num_members, jax.devices()[:1])
     algorithm = agents.find(case.algorithm)
     spec = environment(case).spec
     given = sizes(batch=case.batch, **case.sizes)
@@ -123,9 +131,11 @@ def learner(case: Case, num_members: int) -> timing.Work:
         return Run(state, replay, ()), metrics
 
     members = population.members(chosen(case), range(num_members), {})
-    dataset = random_data(spec, case.rows)
-    run = population.over_members(begin, (0, None))(members, dataset)
-    learn = population.over_members(learn, (0, 0, None), donate=True)
+    members = devices.place(layout, members)
+    dataset = devices.share(layout, random_data(spec, case.rows))
+    over = functools.partial(population.over_members, mesh=layout.mesh)
+    run = over(begin, (0, None))(members, dataset)
+    learn = over(learn, (0, 0, None), donate=True)
 
     def call():
         nonlocal run

@@ -38,6 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="the run directory (default: runs/ALGORITHM/TASK)",
     )
+    parser.add_argument(
+        "--cpu-devices",
+        type=int,
+        metavar="N",
+        help="see the CPU as N devices, and divide the members over them: as many as"
+        " it has cores are the fastest for a population, each with a copy of the data",
+    )
     many = parser.add_argument_group("many processes, each given the same command")
     many.add_argument(
         "--distributed",
@@ -49,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     many.add_argument("--process", type=int, metavar="I", help="which this one is")
     options, overrides = parser.parse_known_args(arguments)
     try:
+        if options.cpu_devices is not None:
+            divide_cpu(options.cpu_devices)
         join(options)
         with processes.together(lambda: how_to_go_on(options.workdir)) as leave:
             status = obey(options, overrides)
@@ -58,6 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def divide_cpu(num_devices: int) -> None:
+    """Makes the CPU several devices; before anything else is asked of jax.
+
+    Raises:
+        UserError: it is no number of devices, or jax has begun.
+    """
+    if num_devices < 1:
+        raise UserError(f"--cpu-devices={num_devices}; it must be at least 1")
+    try:
+        jax.config.update("jax_num_cpu_devices", num_devices)
+    except RuntimeError as error:
+        raise UserError(f"--cpu-devices={num_devices}: {error}") from error
 
 
 def join(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -266,3 +267,18 @@ def test_processes_that_cannot_meet_are_told_how(told, capsys):
     assert command.main([SMALL[0], *told]) == 2
     error = capsys.readouterr().err
     assert "--coordinator=HOST:PORT --processes=N --process=I" in error
+
+
+def test_a_cpu_is_as_many_devices_as_asked_for():
+    code = "from experiments import run; run.divide_cpu(3); import jax"
+    code += "; raise SystemExit(jax.device_count())"
+    hidden = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | hidden)
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize("number, words", [(0, "must be at least 1"), (3, "before")])
+def test_a_cpu_is_divided_before_anything_else(number, words, capsys):
+    jax.devices()  # jax has begun
+    assert command.main([*SMALL, f"--cpu-devices={number}"]) == 2
+    assert words in capsys.readouterr().err
