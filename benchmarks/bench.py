@@ -11,7 +11,7 @@ must be given by `--out`.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import (
@@ -93,9 +93,15 @@ def keep(path: Path, chosen: dict[str, list[str]], new: Results) -> list[Figure]
     return kept
 
 
-def run(chosen: dict[str, list[str]], windows: int) -> list[Figure]:
-    """Measures the chosen cases, and prints a table for each section."""
-    found = []
+def run(
+    chosen: dict[str, list[str]], windows: int, save: Callable[[list[Figure]], None]
+) -> None:
+    """Measures the chosen cases; prints a table for each section, and saves.
+
+    Args:
+        save: is given all figures so far, after each section.
+    """
+    found: list[Figure] = []
     for section, names in chosen.items():
         cases, figures = SECTIONS[section].cases(), []
         for name in names:
@@ -103,7 +109,7 @@ def run(chosen: dict[str, list[str]], windows: int) -> list[Figure]:
             figures += cases[name](windows)
         tables.show(SECTIONS[section], figures)
         found += figures
-    return found
+        save(found)
 
 
 def in_order(figures: Sequence[Figure]) -> list[Figure]:
@@ -156,8 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = keep(path, chosen, results) if options.only else []
         given = sys.argv[1:] if arguments is None else arguments
         results["command"] = " ".join(["python -m benchmarks.bench", *given])
-        results["figures"] = in_order(kept + run(chosen, options.windows))
-        record.write(path, results)
+
+        def save(figures: list[Figure]) -> None:
+            record.write(path, results | {"figures": in_order(kept + figures)})
+
+        run(chosen, options.windows, save)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

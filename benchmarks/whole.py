@@ -152,7 +152,7 @@ def divide(job: Job, phase: str, windows: int) -> dict[str, float]:
         run = job.programs.hand_over(run, members, dataset)
     works = {}
     for name, function in pieces(job, phase).items():
-        mapped = population.over_members(function, (0, 0, None))
+        mapped = population.over_members(function, (0, 0, None), mesh=job.layout.mesh)
         call = functools.partial(mapped, run, members, dataset)
         works[name] = timing.Work(call, ROUNDS)
     rates = timing.rates(works, windows)

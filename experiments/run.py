@@ -93,6 +93,16 @@ def join(options: argparse.Namespace) -> None:
     if options.distributed and told == (None, None, None):
         processes.join()
     elif None not in told and not options.distributed:
+        host, _, port = options.coordinator.rpartition(":")
+        if not host or not port.isdecimal():
+            raise UserError(
+                f"--coordinator={options.coordinator}; it is HOST:PORT of process 0"
+            )
+        if not 0 <= options.process < options.processes:
+            raise UserError(
+                f"--process={options.process}; with --processes={options.processes} it"
+                f" is 0 to {options.processes - 1}"
+            )
         processes.join(*told)
     elif options.distributed or told != (None, None, None):
         raise UserError(
@@ -190,6 +200,11 @@ def default_workdir(config: settings.ConfigDict) -> Path:
 def finished(config: settings.ConfigDict, workdir: Path, progress: Progress) -> bool:
     """Whether the directory holds a finished run of this config; shows it if so."""
     path = workdir / "summary.json"
+    processes.agree(
+        str(path.exists()),
+        f"the run is finished in one and not in the other; {workdir} must be on a file"
+        " system that all processes share",
+    )
     if not path.exists():
         return False
     refuse_another_config(settings.described(config), workdir)

@@ -22,7 +22,8 @@
 # checkpoint. --signal is for the time limit: two minutes before it, the run is told to
 # stop, saves, and exits with status 1. Then it is put back into the queue here, at most ten
 # times: a program that crashes exits with 1, too.
-srun python -m experiments.sweep "$@" --trial="${SLURM_ARRAY_TASK_ID:?sbatch --array=0-N}"
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+  python -m experiments.sweep "$@" --trial="${SLURM_ARRAY_TASK_ID:?sbatch --array=0-N}"
 status=$?
 if [ "$status" -eq 1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; then
   scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"

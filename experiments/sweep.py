@@ -28,7 +28,8 @@ LOOK_EVERY = 1.0  # seconds between two looks at the trials
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 all done, 1 a trial failed, 2 bad input, 130 interrupted.
+    """Exit status: 0 all done or reported, 1 a trial failed, 2 bad input, 130
+    interrupted.
 
     With --trial, that of `experiments.run`.
     """

@@ -72,12 +72,21 @@ def plan(
     for number, (name, setting) in enumerate(zip(names(listed), listed, strict=True)):
         try:
             made = make_config(setting, overrides)
-            asked = {"cpus": 1, "gpus": 0} | file_resources(made) | resources
+            asked = {"cpus": 1, "gpus": 0} | _asked(file_resources, made) | resources
             _check_resources(asked)
         except UserError as error:
             raise UserError(f"trial {number}, {name}: {error}") from None
         trials.append(Trial(name, made, workdir / name, **asked))
     return trials
+
+
+def _asked(file_resources: Callable, made: settings.ConfigDict) -> dict:
+    try:
+        return dict(file_resources(made))
+    except Exception as error:
+        raise UserError(
+            f"get_resources fails with {type(error).__name__}: {error}"
+        ) from error
 
 
 def read(path: Path) -> tuple[list[dict], Callable[[settings.ConfigDict], dict]]:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from o2ojax.errors import UserError
+from o2ojax.errors import UserError, first_line
 
 Tree = Any
 
@@ -86,7 +86,7 @@ class Checkpoints:
         try:
             return self._manager.restore(number, args=args).record
         except (ValueError, KeyError, OSError) as error:
-            raise self._foreign(number, str(error).splitlines()[0]) from error
+            raise self._foreign(number, first_line(error)) from error
 
     def restore(
         self,
@@ -112,7 +112,7 @@ class Checkpoints:
         try:
             arrays = self._manager.restore(number, args=args).arrays
         except (ValueError, KeyError) as error:
-            raise self._foreign(number, str(error).splitlines()[0]) from error
+            raise self._foreign(number, first_line(error)) from error
         for name, leaf in wanted.items():
             if name not in arrays:
                 raise self._foreign(number, f"{name} is not there")
@@ -156,7 +156,7 @@ class Checkpoints:
             if full or "No space left" in str(error):
                 reason = "the disk is full"
             else:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
             newest = max(self.numbers(), default=None)
             kept = (
                 "there is none before it"

@@ -8,6 +8,11 @@ class UserError(ValueError):
     """Bad input. The message names the thing, what is wrong, what would be right."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind, where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among the known ones, with the nearest."""
     known = sorted(known)

@@ -4,6 +4,7 @@ Every process runs the same command and the same programs, on its own devices. T
 one, number 0, is the only one that writes and speaks.
 """
 
+import collections
 import os
 import socket
 import struct
@@ -19,7 +20,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from o2ojax.errors import UserError
+from o2ojax.errors import UserError, first_line
 
 PATIENCE = 60.0  # seconds in which a process must be reached
 GRACE = 2.0  # seconds between failing and leaving: all that fail alike say so first
@@ -78,13 +79,17 @@ def join(
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(coordinator, count, index)
+        by_process = collections.Counter(x.process_index for x in jax.devices())
     except (ValueError, RuntimeError) as error:
         raise UserError(
             "the processes cannot meet"
-            f" ({str(error).splitlines()[0]}): on a cluster that jax knows (SLURM, Open"
+            f" ({first_line(error)}): on a cluster that jax knows (SLURM, Open"
             " MPI, Kubernetes, Cloud TPU) give --distributed; elsewhere give each"
             " process --coordinator=HOST:PORT --processes=N --process=I"
         ) from error
+    if len(set(by_process.values())) > 1:
+        told = ", ".join(f"process {at} has {n}" for at, n in by_process.items())
+        raise UserError(f"all processes need as many devices each, but {told}")
 
 
 @contextmanager

@@ -100,14 +100,19 @@ def surroundings() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit of this package; "" outside a checkout."""
-    command = ["git", "rev-parse", "HEAD"]
-    here = Path(__file__).parent
+    """The commit of this package, "-dirty" if files differ; "" outside a checkout."""
+    here = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
+        return done.stdout.strip()
+
     try:
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True)
+        sources = ("--", "*.py", "setup.py", "requirements.lock")
+        changed = git("status", "--porcelain", "--untracked-files=no", *sources)
+        return git("rev-parse", "HEAD") + "-dirty" * bool(changed)
     except OSError:  # no git
         return ""
-    return done.stdout.strip()
 
 
 def save_returns(workdir: Path, curves: statistics.Curves) -> None:

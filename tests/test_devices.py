@@ -282,3 +282,15 @@ def test_a_cpu_is_divided_before_anything_else(number, words, capsys):
     jax.devices()  # jax has begun
     assert command.main([*SMALL, f"--cpu-devices={number}"]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "told, words",
+    [
+        (("--coordinator=here", "--processes=2", "--process=0"), "it is HOST:PORT"),
+        (("--coordinator=here:1", "--processes=2", "--process=2"), "it is 0 to 1"),
+    ],
+)
+def test_processes_that_cannot_meet_are_refused(told, words, capsys):
+    assert command.main([*SMALL, *told]) == 2
+    assert words in capsys.readouterr().err

@@ -180,6 +180,12 @@ def test_resources_of_another_name_are_refused(write):
         planned(write(GRID, rest))
 
 
+def test_resources_that_cannot_be_told(write):
+    rest = "def get_resources(config):\n    return {}['cpus']\n"
+    with pytest.raises(UserError, match="trial 0, .*get_resources fails with KeyError"):
+        planned(write(GRID, rest))
+
+
 def test_a_dry_run_lists_the_trials_and_leaves_accelerators_alone(write, tmp_path):
     """JAX in the sweep's own process would take memory of a GPU meant for trials."""
     code = (
@@ -393,7 +399,8 @@ def test_a_slurm_task_that_was_stopped_queues_again(
     )
     assert done.returncode == status
     lines = done.stdout.splitlines()
-    assert lines[0] == "srun python -m experiments.sweep --sweep=grid.py --trial=3"
+    python = "python -m experiments.sweep --sweep=grid.py --trial=3"
+    assert lines[0] == f"srun --cpus-per-task=1 {python}"
     assert lines[1:] == ["scontrol requeue 77_3"] * requeued
 
 
