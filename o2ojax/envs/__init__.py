@@ -62,7 +62,7 @@ def caveats(physics: str) -> list[str]:
     return found
 
 
-# 40 to 75 and 25 to 35, by task: benchmarks/results/envs-cpu.json
+# 41 to 68 and 27 to 44, by task, 64 environments: benchmarks/results/bench-cpu.json
 SLOW_ON_CPU = {"mjx": 50, "mjx-warp": 30}
 
 
