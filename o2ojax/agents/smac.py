@@ -72,9 +72,7 @@ class SMACConfig:
     recent: int = static(0)
     trial_rows: int = static(0)
     explored_rows: int = static(0)
-    num_labels: int = static(
-        5
-    )  # latents that label rewards, an episode's each, in turn
+    num_labels: int = static(5)  # latents that label rewards, in turn by episodes
     # episodes of a trial in which z is from the prior: the first so many
     prior_explore: int = static(3)  # online, where the authors' trials have five
     prior_exploit: int = static(2)  # when it is judged
