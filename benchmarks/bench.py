@@ -26,14 +26,8 @@ from benchmarks import (
     updates,
     whole,
 )
-from benchmarks.record import RESULTS, Figure, Results, Section
-from benchmarks.steps import raw_rollout
-from benchmarks.tables import in_words
-from benchmarks.workloads import random_data, sizes
+from benchmarks.record import Figure, Results, Section
 from o2ojax.errors import UserError, unknown
-
-# what other benchmarks take from here
-__all__ = ["RESULTS", "in_words", "main", "random_data", "raw_rollout", "sizes"]
 
 SECTIONS: dict[str, Section] = {
     "updates": updates.SECTION,

@@ -35,17 +35,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bench, timing
+from benchmarks import steps, tables, timing, workloads
 from benchmarks.peers_protocol import ROOT, PeerError, Process, running
-from o2ojax import agents, envs, loop, policies, population
+from o2ojax import agents, envs, loop, population
 from o2ojax.errors import UserError, unknown
 from o2ojax.files import write_json
-from o2ojax.replay import uniform
 from o2ojax.types import EnvSpec, Transition
 
 RESULT = Path(__file__).parent / "results" / "peers-cpu.json"
@@ -149,7 +147,7 @@ def compare(works: dict[str, Work], windows: int) -> dict[str, Any]:
 def episodes(spec: EnvSpec) -> Transition:
     """Noise [NUM_EPISODES, EPISODE + 1], each row followed by the next."""
     shape = NUM_EPISODES, EPISODE + 1
-    rows = bench.random_data(spec, shape[0] * shape[1])
+    rows = workloads.random_data(spec, shape[0] * shape[1])
     return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), rows)
 
 
@@ -186,7 +184,9 @@ def sized(algorithm: str) -> Any:
 def our_learner(config: Any, algorithm: str, dataset: Transition) -> Work:
     """The offline phase of one member."""
     programs = population.programs(
-        agents.find(algorithm), envs.make(TASKS[0], "mujoco"), bench.sizes(batch=BATCH)
+        agents.find(algorithm),
+        envs.make(TASKS[0], "mujoco"),
+        workloads.sizes(batch=BATCH),
     )
     members = population.members(config, range(1), {})
     run = programs.begin(members, dataset)
@@ -238,28 +238,9 @@ def decisions(num_envs: int) -> int:
 
 def our_stepper(task: str, num_envs: int) -> tuple[Work, Callable[[], Any]]:
     """Random play in a compiled loop. Returns also what gives its present state."""
-    env = envs.make(task, "mujoco")
-    policy, store = policies.uniform(env.spec.action_dim), uniform.nothing()
     num_steps = decisions(num_envs)
-
-    def start(key):
-        return loop.start_workers(env, policy, store, (), (), key, num_envs)
-
-    def play(workers, key):
-        key, key_play = jax.random.split(key)
-        keys = loop.keys_from(key_play, jnp.int32(0), num_steps)
-        return *loop.collect(env, policy, (), workers, keys), key
-
-    play = jax.jit(play, donate_argnums=0)
-    key = jax.random.key(0)
-    workers = jax.jit(start)(key)
-
-    def call():
-        nonlocal workers, key
-        workers, played, key = play(workers, key)
-        return workers, played
-
-    return repeated(call, num_steps * num_envs), lambda: workers.env
+    call, state = steps.playing(envs.make(task, "mujoco"), num_envs, num_steps)
+    return repeated(call, num_steps * num_envs), state
 
 
 def bench_stepper(task: str, num_envs: int, windows: int) -> dict[str, Any]:
@@ -267,7 +248,7 @@ def bench_stepper(task: str, num_envs: int, windows: int) -> dict[str, Any]:
     ours, state = our_stepper(task, num_envs)
     ours.go(1)  # to the middle of an episode
     num_steps = decisions(num_envs)
-    physics = bench.raw_rollout(task, jax.tree.map(np.asarray, state()), num_steps)
+    physics = steps.raw_rollout(task, jax.tree.map(np.asarray, state()), num_steps)
     with contextlib.ExitStack() as stack:
         processes = {
             name: stack.enter_context(start(task, num_envs))
@@ -315,7 +296,7 @@ def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
         for peer, ratio in row["ratio"].items():
             medians = (rates[name]["median"] for name in (OURS, peer))
             rounded = [f"{x:,.0f}" if x > 100 else f"{x:.1f}" for x in medians]
-            table.add_row(row["what"], peer, *rounded, bench.in_words(ratio))
+            table.add_row(row["what"], peer, *rounded, tables.in_words(ratio))
     return table
 
 

@@ -64,6 +64,12 @@ def decisions(physics: str, num_envs: int) -> int:
 
 def player(env: Env, num_envs: int, num_steps: int) -> timing.Work:
     """Random play of environments side by side."""
+    call, _ = playing(env, num_envs, num_steps)
+    return timing.Work(call, num_steps * num_envs)
+
+
+def playing(env: Env, num_envs: int, num_steps: int) -> tuple[Callable, Callable]:
+    """A compiled call of random play, and what gives the present state of all."""
     policy, nothing = policies.uniform(env.spec.action_dim), uniform.nothing()
 
     def start(key):
@@ -83,7 +89,7 @@ def player(env: Env, num_envs: int, num_steps: int) -> timing.Work:
         workers, played, key = play(workers, key)
         return workers, played
 
-    return timing.Work(call, num_steps * num_envs)
+    return call, lambda: workers.env
 
 
 def measure(name: str, windows: int) -> list[Figure]:
