@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
-from o2ojax import agents, devices, envs, loop, population
+from o2ojax import agents, devices, envs, learning, loop, population
 from o2ojax.types import Env, EnvSpec, Run, Transition
 
 BATCH = 256
@@ -109,7 +109,7 @@ def learner(
     spec = environment(case).spec
     given = sizes(batch=case.batch, **case.sizes)
     recipe_of = population.recipes(algorithm, spec, given)
-    each = chunk(num_members * flop(case))
+    each = chunk(flop(case) * (num_members if on_accelerator() else 1))
 
     def begin(member, dataset):
         recipe = recipe_of(member, dataset)
@@ -135,7 +135,7 @@ def learner(
     dataset = devices.share(layout, random_data(spec, case.rows))
     over = functools.partial(population.over_members, mesh=layout.mesh)
     run = over(begin, (0, None))(members, dataset)
-    learn = over(learn, (0, 0, None), donate=True)
+    learn = over(learn, (0, 0, None), donate=True, over=learning.each)
 
     def call():
         nonlocal run

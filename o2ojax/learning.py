@@ -77,15 +77,27 @@ def slices_for(batch: int, rows_each: int) -> int:
     return next((n for n in fitting if batch // n * rows_each <= SLICE), batch)
 
 
-def each(function: Callable[..., Any], *inputs: Any) -> Any:
-    """Maps a function over the first axis of its inputs: agents that share nothing.
+def each(function: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable:
+    """Maps a function of what shares nothing: agents, or members. As `jax.vmap`.
 
     All at once; but on a CPU one after another, as its cache holds the layers of one
-    agent and not those of all.
+    and not those of all.
+
+    Args:
+        in_axes: of each argument: 0 to map over its first axis, None to share it.
     """
     if jax.default_backend() != "cpu":
-        return jax.vmap(function)(*inputs)
-    return jax.lax.map(lambda inputs: function(*inputs), inputs)
+        return jax.vmap(function, in_axes)
+
+    def one_after_another(*inputs):
+        def one(own):
+            pairs = zip(own, inputs, in_axes, strict=True)
+            return function(*(x if axis == 0 else all_ for x, all_, axis in pairs))
+
+        mapped = zip(inputs, in_axes, strict=True)
+        return jax.lax.map(one, tuple(x if axis == 0 else () for x, axis in mapped))
+
+    return one_after_another
 
 
 def in_turn(function: Callable[..., Any], numbers: int) -> Callable[..., Any]:

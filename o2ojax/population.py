@@ -165,12 +165,13 @@ def recipes(
 def programs(
     algorithm: base.Algorithm, env: Env, sizes: Sizes, mesh: Mesh | None = None
 ) -> Programs:
-    """Builds, jits and vmaps the phases of a run.
+    """Builds and jits the phases of a run, over all members.
 
     Args:
         mesh: the devices that the members are divided over; None for one.
     """
     mapped = functools.partial(over_members, mesh=mesh)
+    learnt = functools.partial(mapped, donate=True, over=learning.each)
     recipe_of = recipes(algorithm, env.spec, sizes)
 
     def begin(member, dataset):
@@ -255,10 +256,10 @@ def programs(
 
     return Programs(
         begin=mapped(begin, (0, None)),
-        offline=mapped(offline, (0, 0, None, None), donate=True, sized=True),
+        offline=learnt(offline, (0, 0, None, None), sized=True),
         hand_over=mapped(hand_over, (0, 0, None), donate=True),
-        online=mapped(online, (0, 0, None, None), donate=True, sized=True),
-        first_round=mapped(first_round, (0, 0, None, None), donate=True),
+        online=learnt(online, (0, 0, None, None), sized=True),
+        first_round=learnt(first_round, (0, 0, None, None)),
         evaluate_offline=mapped(evaluate_offline, (0, 0, None, None)),
         evaluate_online=mapped(evaluate_online, (0, 0, None, None)),
         healthy=mapped(lambda run: learning.finite(run.agent), (0,)),
@@ -290,18 +291,21 @@ def over_members(
     donate: bool = False,
     sized: bool = False,
     mesh: Mesh | None = None,
+    over: Callable[[Callable, tuple], Callable] = jax.vmap,
 ) -> Callable:
-    """Jits and vmaps one member's function; the first argument may be donated.
+    """Jits one member's function for all members; the first argument may be donated.
 
     Args:
         in_axes: 0 for what each member has, None for what all share.
         sized: whether the last argument, beyond `in_axes`, is a compiled-in number.
         mesh: the devices that the members are divided over; None for one.
+        over: how it is mapped over the members of a device: all at once, or, where
+            large arrays of each would fill a cache, by `learning.each`.
     """
 
     def many(*args):
         args, size = (args[:-1], args[-1:]) if sized else (args, ())
-        mapped = jax.vmap(lambda *args: one(*args, *size), in_axes)
+        mapped = over(lambda *args: one(*args, *size), in_axes)
         return devices.over_places(mesh, mapped, in_axes)(*args)
 
     return jax.jit(

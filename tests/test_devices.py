@@ -134,8 +134,8 @@ def test_four_devices_give_what_one_gives(on_four, whole):
 def test_every_device_has_its_own_members_and_makes_its_own_calls(on_four):
     _, _, seen = on_four
     assert seen["shardings"] == [["P('members',)", 2, 2, 2, 2]]
-    # 2 members of 2 environments each online, of 3 episodes in an evaluation
-    assert seen["rows"] == [4, 6]
+    # 2 environments online, of members in turn; 3 episodes of both in an evaluation
+    assert seen["rows"] == [2, 6]
     assert seen["donated"] == [True]
 
 
