@@ -1,6 +1,5 @@
 """The function approximators. An ensemble is one network with stacked weights."""
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -56,37 +55,49 @@ def small_uniform(bound: float) -> Init:
     return init
 
 
-def product(x: Array, kernel: Array) -> Array:
-    """x [..., I] times a kernel [I, O]: [..., O].
-
-    Its gradient by the kernel is one product, x^T dy, of rows. The automatic one is its
-    transpose, turned round, and XLA on a CPU turns it anew wherever an optimiser reads
-    it, which took a tenth of the time of IQL, CQL and FOWM.
-    """
-    return _product(jnp.asarray(x), jnp.asarray(kernel))
-
-
 @jax.custom_vjp
-def _product(x, kernel):
-    return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+def affine(x: Array, kernel: Array, bias: Array) -> Array:
+    """x [..., I] times a kernel [I, O], plus a bias [O]: [..., O].
+
+    Its gradients are products of rows, for XLA's sake, on a CPU. By the kernel it is
+    x^T dy: the automatic one is its transpose, turned anew wherever an optimiser reads
+    it, which took a tenth of the time of IQL, CQL and FOWM. By the bias it is 1^T dy:
+    a sum over as many rows took an eighth of CQL's.
+    """
+    y = jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+    return y + jnp.broadcast_to(bias, y.shape)
 
 
-def _forward(x, kernel):
-    return _product(x, kernel), (x, kernel)
-
-
-def _backward(kept, slope):
+def _affine_gradients(kept, slope):
     x, kernel = kept
     by_x = jax.lax.dot_general(slope, kernel, (((x.ndim - 1,), (1,)), ((), ())))
     x, slope = (rows.reshape(-1, rows.shape[-1]) for rows in (x, slope))
-    return by_x, jax.lax.dot_general(x, slope, (((0,), (0,)), ((), ())))
+    # Of an ensemble, each has ones of its own: ones for all would turn all the slopes.
+    ones = 1.0 + 0.0 * slope[:, :1]
+    by_kernel, by_bias = (
+        jax.lax.dot_general(left, slope, (((0,), (0,)), ((), ()))) for left in (x, ones)
+    )
+    return by_x, by_kernel, by_bias.squeeze(0)
 
 
-_product.defvjp(_forward, _backward)
-
-Dense = functools.partial(
-    nn.Dense, dot_general=lambda x, kernel, dims, precision: product(x, kernel)
+affine.defvjp(
+    lambda x, kernel, bias: (affine(x, kernel, bias), (x, kernel)), _affine_gradients
 )
+
+
+class Dense(nn.Module):
+    """A linear layer, `affine`: [..., I] -> [..., features]. Names are flax's."""
+
+    features: int
+    kernel_init: Init = nn.initializers.lecun_normal()
+    bias_init: Init = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", self.bias_init, (self.features,))
+        return affine(x, kernel, bias)
 
 
 class MLP(nn.Module):
@@ -149,7 +160,7 @@ class Ensemble(NamedTuple):
 
     def apply(self, params: Params, *inputs: Array) -> Array:
         """The outputs [E, ...] of all networks for the same inputs."""
-        params = jax.tree.map(jnp.asarray, params)  # `product` takes no NumPy weights
+        params = jax.tree.map(jnp.asarray, params)  # `affine` takes no NumPy weights
         repeated = [jnp.broadcast_to(x, (self.size, *x.shape)) for x in inputs]
         return jax.vmap(self.network.apply)(params, *repeated)
 

@@ -262,19 +262,25 @@ def test_values_lose_the_last_axis():
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
-def test_a_product_and_its_gradient_are_those_of_jax(lead):
+def test_a_linear_layer_and_its_gradients_are_those_of_jax(lead):
     x, kernel = jax.random.normal(KEY, (*lead, 4)), jax.random.normal(KEY, (4, 3))
+    bias = jnp.array([0.3, -1.0, 2.0])
 
-    def loss(multiply):
-        return lambda x, kernel: jnp.sin(multiply(x, kernel)).sum()
+    def loss(layer):
+        return lambda *given: jnp.sin(layer(*given)).sum()
 
     for given, mapped in (
-        ((x, kernel), False),
-        ((jnp.stack([x, 2 * x]), jnp.stack([kernel, -kernel])), True),
+        ((x, kernel, bias), False),
+        (tuple(jnp.stack([a, -2 * a]) for a in (x, kernel, bias)), True),
     ):
         gradients = [
-            jax.value_and_grad(loss(multiply), (0, 1))
-            for multiply in (networks.product, jnp.matmul)
+            jax.value_and_grad(loss(layer), (0, 1, 2))
+            for layer in (
+                networks.affine,
+                lambda x, kernel, bias: (
+                    x @ kernel + jnp.broadcast_to(bias, (*x.shape[:-1], 3))
+                ),
+            )
         ]
         ours, theirs = (
             (jax.vmap(gradient) if mapped else gradient)(*given)
