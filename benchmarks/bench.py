@@ -65,7 +65,7 @@ def choose(only: str) -> dict[str, list[str]]:
 
 
 def keep(path: Path, chosen: dict[str, list[str]], new: Results) -> list[Figure]:
-    """The figures of a file that are not to be measured now.
+    """The figures of a file that are not to be measured now, with their commit.
 
     Raises:
         UserError: there are some, and they come from elsewhere.
@@ -74,11 +74,11 @@ def keep(path: Path, chosen: dict[str, list[str]], new: Results) -> list[Figure]
         return []
     old = record.read(path)
     kept = [
-        figure
+        {"commit": old["commit"]} | figure
         for figure in old["figures"]
         if figure["name"] not in chosen.get(figure["section"], ())
     ]
-    for name in ("machine", "versions", "commit"):
+    for name in ("machine", "versions"):
         if kept and old[name] != new[name]:
             raise UserError(
                 f"{path} has other figures, of another {name} ({old[name]}; this is"
@@ -127,6 +127,11 @@ def markdown(results: Results) -> str:
         f"{machine['cores']} cores, {machine['processor']}, {machine['device']}; jax"
         f" {results['versions']['jax']}; commit {results['commit'][:10]}\n"
     ]
+    others = sorted(
+        {told["commit"][:10] for told in results["figures"] if "commit" in told}
+    )
+    if others:
+        parts.append(f"Some figures are of another commit: {', '.join(others)}\n")
     for name, section in SECTIONS.items():
         figures = tables.of_section(results["figures"], name)
         if figures:

@@ -11,6 +11,7 @@ A figure is a dict, told from all others by the first four of its fields:
     share_of_limit {median, min, max}, limit   what the speed is of a limit that was
              measured beside it, window by window, and which: "matrix products" or
              "mujoco.rollout"; where there is one
+    commit         that it was measured at, where it was kept from an earlier run
     share_of_run   {median, min, max}, of a whole that the figure is a part of
 """
 

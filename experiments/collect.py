@@ -41,7 +41,7 @@ from o2ojax import agents, data, envs, loop, policies, replay, training
 from o2ojax import config as settings
 from o2ojax.envs import families, manipulation
 from o2ojax.envs.scripted import SCRIPTED
-from o2ojax.errors import UserError, unknown
+from o2ojax.errors import GO_ON, UserError, unknown
 from o2ojax.files import write_json
 from o2ojax.job import Job, Record, prepare
 from o2ojax.progress import Progress
@@ -79,7 +79,7 @@ class Learner(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 interrupted and saved, 2 bad input."""
+    """Exit status: 0 done, 2 bad input, GO_ON interrupted and saved."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     options, overrides = parser().parse_known_args(given)
     use_compilation_cache()
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except training.Interrupted:
         print("interrupted; saved. The same command goes on from here", file=sys.stderr)
-        return 1
+        return GO_ON
     return 0
 
 

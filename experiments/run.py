@@ -17,14 +17,14 @@ from rich.console import Console
 from o2ojax import config as settings
 from o2ojax import processes, report
 from o2ojax.data.minari import PREFIX as MINARI
-from o2ojax.errors import UserError
+from o2ojax.errors import GO_ON, UserError
 from o2ojax.progress import Progress
 from o2ojax.training import Interrupted, train
 from o2ojax.workdir import refuse_another_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 interrupted and saved, 2 bad input."""
+    """Exit status: 0 done, 2 bad input, GO_ON interrupted and saved."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.run",
         description="Trains agents offline, then fine-tunes them online.",
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         join(options)
         with processes.together(lambda: how_to_go_on(options.workdir)) as leave:
             status = obey(options, overrides)
-            if status > 1:
+            if status not in (0, GO_ON):
                 leave(status)
             return status
     except UserError as error:
@@ -162,7 +162,7 @@ def execute(config: settings.ConfigDict, workdir: Path) -> int:
         return 130
     except Interrupted:
         print("interrupted; saved. The same command goes on from here", file=sys.stderr)
-        return 1
+        return GO_ON
     if processes.leads():
         print(f"everything is in {workdir}")
     return 0

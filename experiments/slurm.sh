@@ -20,12 +20,12 @@
 
 # --requeue is for nodes that fail and for preemption: the trial goes on from its last
 # checkpoint. --signal is for the time limit: two minutes before it, the run is told to
-# stop, saves, and exits with status 1. Then it is put back into the queue here, at most ten
-# times: a program that crashes exits with 1, too.
+# stop, saves, and exits with status 75. Then it is put back into the queue here, at most
+# ten times. A program that crashes exits with another, and is not.
 srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
   python -m experiments.sweep "$@" --trial="${SLURM_ARRAY_TASK_ID:?sbatch --array=0-N}"
 status=$?
-if [ "$status" -eq 1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; then
+if [ "$status" -eq 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; then
   scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 fi
 exit "$status"

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+GO_ON = 75  # exit status (sysexits.h's EX_TEMPFAIL): the same command goes on
+
 
 class UserError(ValueError):
     """Bad input. The message names the thing, what is wrong, what would be right."""

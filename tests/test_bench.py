@@ -246,13 +246,19 @@ def test_a_section_from_the_command_to_the_tables(tmp_path, monkeypatch, capsys)
     record.write(path, more)
     assert bench.main(ask) == 0
     kept = record.read(path)["figures"]
-    assert kept[0] == other and len(kept) == len(units) + 1
+    assert kept[0] == other | {"commit": found["commit"]}
+    assert len(kept) == len(units) + 1
     record.write(path, more | {"commit": "another"})
-    assert bench.main(ask) == 2
-    assert "of another commit" in capsys.readouterr().err
+    assert bench.main(ask) == 0
+    assert record.read(path)["figures"][0]["commit"] == "another"
+    assert record.read(path)["commit"] == found["commit"]
 
     assert bench.main([f"--markdown={path}"]) == 0
-    assert "| windows | 1,000 |" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "| windows | 1,000 |" in told and "of another commit: another" in told
+    record.write(path, more | {"machine": {"cores": 7}})
+    assert bench.main(ask) == 2
+    assert "of another machine" in capsys.readouterr().err
 
 
 def test_parts_of_a_run_add_up_to_it(monkeypatch):

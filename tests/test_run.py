@@ -16,6 +16,7 @@ from experiments import run as command
 from o2ojax import config as settings
 from o2ojax import job, training
 from o2ojax.checkpoint import Checkpoints
+from o2ojax.errors import GO_ON
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -197,7 +198,7 @@ def test_a_terminated_run_saves_and_resumes_to_the_same_end(whole, tmp_path):
     process = start(tmp_path)
     wait_for(tmp_path, "offline", 30, process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 1
+    assert process.wait(timeout=120) == GO_ON
     assert "saved" in process.stderr.read()
     saved_at = last_run(tmp_path)[1].step
     assert saved_at >= 30 or last_run(tmp_path)[1].phase == "online"

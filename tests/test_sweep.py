@@ -378,7 +378,8 @@ def test_trials_on_one_machine_share_no_core(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "status, restarts, requeued", [(0, 0, 0), (1, 0, 1), (2, 0, 0), (1, 10, 0)]
+    "status, restarts, requeued",
+    [(0, 0, 0), (75, 0, 1), (1, 0, 0), (2, 0, 0), (75, 10, 0)],
 )
 def test_a_slurm_task_that_was_stopped_queues_again(
     tmp_path, status, restarts, requeued

@@ -1,0 +1,191 @@
+"""Before, after, why: what each of our optimisations gains, by itself.
+
+`python -m benchmarks.gains` puts what one would write at first in the place of what is
+there, one thing at a time, and times an agent's updates with it and without it, in
+turn in one process. It writes `benchmarks/results/gains-DEVICE.json`.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import record, tables, timing, updates, workloads
+from benchmarks.record import Figure, Results, figure
+from o2ojax import learning, networks, population
+from o2ojax.errors import UserError, unknown
+from o2ojax.replay import sums
+from o2ojax.types import Array, Key
+
+
+class Gain(NamedTuple):
+    """One optimisation.
+
+    why:   it is faster, in words.
+    place: what holds it, and under which name.
+    plain: what stands there before it.
+    cases: names of `updates.CASES` -> members.
+    """
+
+    why: str
+    place: tuple[Any, str]
+    plain: Callable
+    cases: Mapping[str, int]
+
+
+def plain_layer(x: Array, kernel: Array, bias: Array) -> Array:
+    """A linear layer whose gradients are left to jax."""
+    return x @ kernel + bias
+
+
+def plain_ensemble(
+    ensemble: networks.Ensemble, params: networks.Params, *inputs: Array
+) -> Array:
+    """All networks of an ensemble, their inputs shared."""
+    shared = [None] * len(inputs)
+    return jax.vmap(ensemble.network.apply, (0, *shared))(params, *inputs)
+
+
+def plain_mish(x: Array) -> Array:
+    """Mish, as it is defined."""
+    return x * jnp.tanh(jax.nn.softplus(x))
+
+
+def plain_draw(levels: sums.Sums, key: Key, num: int) -> Array:
+    """Rows by their priorities, by the cumulative sum of all."""
+    upto = jnp.cumsum(levels[0].reshape(-1))
+    offsets = jax.random.uniform(key, (num,))
+    left = (jnp.arange(num) + offsets) / num * upto[-1]
+    return jnp.searchsorted(upto, left, side="right")
+
+
+GAINS = {
+    "many updates in one compiled call": Gain(
+        "a call costs the host some 0.1 ms, and a `scan` next to nothing",
+        (workloads, "chunk"),
+        lambda flop: 1,
+        {"bc": 1, "iql": 1},
+    ),
+    "members one after another": Gain(
+        "the layers of one fit a CPU's cache, those of eight do not",
+        (learning, "each"),
+        jax.vmap,
+        {"cql": 8, "bcq": 8, "off2on online": 8, "fowm": 8, "iql": 8},
+    ),
+    "a batch in slices": Gain(
+        "layers of 256 x 31 rows leave the cache, and every ReLU waits for memory",
+        (learning, "slices_for"),
+        lambda batch, rows_each: 1,
+        {"cql": 1},
+    ),
+    "gradients of layers as products of rows": Gain(
+        "XLA turns the other form anew for every reader, and sums rows slowly",
+        (networks, "affine"),
+        plain_layer,
+        {"iql": 1, "cql": 1, "fowm": 1},
+    ),
+    "an ensemble's inputs repeated": Gain(
+        "all products are batched alike, so no large result is transposed",
+        (networks.Ensemble, "apply"),
+        plain_ensemble,
+        {"cql": 1, "iql": 1},
+    ),
+    "Mish by one exponential": Gain(
+        "it is rational in e^x: no logarithm, no tanh",
+        (networks, "mish"),
+        plain_mish,
+        {"fowm": 1},
+    ),
+    "products alone to XLA's library": Gain(
+        "its sums over features, as in LayerNorm, are slower than XLA's own",
+        (population, "compiler_options"),
+        dict,
+        {"fowm": 1, "cql": 1},
+    ),
+    "priorities in a tree of sums": Gain(
+        "a draw reads 4 x 32 cells, not a million",
+        (sums, "draw"),
+        plain_draw,
+        {"off2on online balanced": 1},
+    ),
+}
+
+
+def measure(name: str, case: str, windows: int) -> list[Figure]:
+    """Updates per second without and with an optimisation, and their ratio."""
+    gain = GAINS[name]
+    num_members = gain.cases[case]
+
+    def learner() -> timing.Work:
+        work = workloads.learner(updates.CASES[case], num_members)
+        jax.block_until_ready(work.call())  # compiled while the plain one is in place
+        return work
+
+    works = {"after": learner()}
+    with mock.patch.object(*gain.place, gain.plain):
+        works["before"] = learner()
+    rates = timing.rates(works, windows)
+    sizes = {"agent": case, "members": num_members}
+    ratio = rates["after"] / rates["before"]
+    found = [
+        figure("gains", name, sizes | {"version": at}, "updates/s", rates[at])
+        for at in ("before", "after")
+    ]
+    return [*found, figure("gains", name, sizes, "times as fast", ratio)]
+
+
+def markdown(results: Results) -> str:
+    """The table, for a terminal or for a Markdown page."""
+    heads = ("", "agent", "members", "before", "after", "times as fast", "why")
+    rows: dict[tuple, list[str]] = {}
+    for told in results["figures"]:
+        name, sizes = told["name"], told["sizes"]
+        first = [name, sizes["agent"], str(sizes["members"])]
+        row = rows.setdefault(tuple(first), first)
+        share = told["unit"] == "times as fast"
+        row.append(tables.in_words(told) if share else tables.number(told["median"]))
+    lines = [[*row, GAINS[row[0]].why] for row in rows.values()]
+    rule = ["---", "---", "---:", "---:", "---:", "---:", "---"]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *lines))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input. Some ten minutes on two cores."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gains")
+    parser.add_argument("--windows", type=int, default=5, help="timed, in turn")
+    parser.add_argument("--only", default="", metavar="AGENT,AGENT")
+    parser.add_argument("--out", type=Path, help="a JSON file")
+    options = parser.parse_args(arguments)
+    try:
+        if options.windows < 1:
+            raise UserError(f"--windows is {options.windows}; it must be at least 1")
+        known = sorted({case for gain in GAINS.values() for case in gain.cases})
+        only = options.only.split(",") if options.only else known
+        for case in only:
+            if case not in known:
+                raise unknown("agent", case, known)
+        path = options.out or (record.default_path("gains") if only == known else None)
+        results, figures = record.surroundings(), []
+        given = sys.argv[1:] if arguments is None else arguments
+        results["command"] = " ".join(["python -m benchmarks.gains", *given])
+        for name, gain in GAINS.items():
+            for case in (case for case in gain.cases if case in only):
+                figures += measure(name, case, options.windows)
+                print(f"{name}, {case}: {tables.in_words(figures[-1])}", flush=True)
+        results["figures"] = figures
+        if path:
+            record.write(path, results)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(markdown(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

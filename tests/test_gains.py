@@ -1,0 +1,75 @@
+"""Before, after, why: what stood there before must do the same, and the table tell it.
+
+Nothing that is timed is asserted.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import gains
+from benchmarks.record import figure
+from o2ojax import learning, networks
+from o2ojax.replay import sums
+
+KEY = jax.random.key(0)
+
+
+def test_plain_networks_compute_the_same():
+    ensemble = networks.Ensemble(networks.Critic((8, 8)), 3)
+    obs, action = jax.random.normal(KEY, (5, 4)), jnp.ones((5, 2))
+    params = ensemble.init(KEY, obs[0], action[0])
+    ours = ensemble.apply(params, obs, action)
+    plain = gains.plain_ensemble(ensemble, params, obs, action)
+    np.testing.assert_allclose(plain, ours, rtol=1e-5)
+    x = jnp.linspace(-30.0, 30.0, 61)
+    np.testing.assert_allclose(gains.plain_mish(x), networks.mish(x), atol=1e-5)
+
+
+def test_plain_draws_are_of_the_same_rows():
+    priorities = jax.random.randint(KEY, (3000,), 0, 5).astype(jnp.float32)
+    levels = sums.build(priorities)
+    ours = sums.draw(levels, KEY, 256)
+    np.testing.assert_array_equal(gains.plain_draw(levels, KEY, 256), ours)
+
+
+@pytest.mark.parametrize("name", gains.GAINS)
+def test_what_is_replaced_is_there(name):
+    holder, attribute = gains.GAINS[name].place
+    assert getattr(holder, attribute) is not gains.GAINS[name].plain
+    assert set(gains.GAINS[name].cases) <= set(gains.updates.CASES)
+
+
+def test_what_stood_before_is_timed_with_it_and_then_gone(monkeypatch):
+    seen = []
+
+    def learner(case, num_members):
+        seen.append((learning.slices_for(256, 31), num_members))
+        return gains.timing.Work(lambda: jnp.zeros(()), 1)
+
+    monkeypatch.setattr(gains.workloads, "learner", learner)
+    ours = learning.slices_for(256, 31)
+    before, after, ratio = gains.measure("a batch in slices", "cql", 2)
+    assert seen == [(ours, 1), (1, 1)]
+    assert learning.slices_for(256, 31) == ours
+    assert before["sizes"]["version"] == "before"
+    assert after["sizes"]["version"] == "after"
+    assert ratio["windows"] == 2
+
+
+def test_the_table_says_before_after_and_why():
+    name, sizes = "Mish by one exponential", {"agent": "fowm", "members": 1}
+    figures = [
+        figure("gains", name, sizes | {"version": "before"}, "updates/s", 4.0),
+        figure("gains", name, sizes | {"version": "after"}, "updates/s", 5.0),
+        figure("gains", name, sizes, "times as fast", [1.2, 1.25, 1.3]),
+    ]
+    last = gains.markdown({"figures": figures}).splitlines()[-1]
+    why = gains.GAINS[name].why
+    assert last == f"| {name} | fowm | 1 | 4 | 5 | 1.25 [1.20, 1.30] | {why} |"
+
+
+def test_agents_without_a_gain_are_refused(capsys):
+    assert gains.main(["--only=sarsa"]) == 2
+    assert "sarsa" in capsys.readouterr().err
