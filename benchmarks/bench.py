@@ -127,9 +127,8 @@ def markdown(results: Results) -> str:
         f"{machine['cores']} cores, {machine['processor']}, {machine['device']}; jax"
         f" {results['versions']['jax']}; commit {results['commit'][:10]}\n"
     ]
-    others = sorted(
-        {told["commit"][:10] for told in results["figures"] if "commit" in told}
-    )
+    commits = {told.get("commit", results["commit"]) for told in results["figures"]}
+    others = sorted(commit[:10] for commit in commits - {results["commit"]})
     if others:
         parts.append(f"Some figures are of another commit: {', '.join(others)}\n")
     for name, section in SECTIONS.items():

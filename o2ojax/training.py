@@ -6,6 +6,7 @@ it needs to go on is in the newest checkpoint: the `Run`, and the `Record`.
 """
 
 import dataclasses
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -55,6 +56,7 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
     with ExitStack() as opened:
         if leads:
             opened.enter_context(workdir.sole_owner(job.workdir))
+        asked_to_stop = opened.enter_context(stop_on_signal())  # to the last file's end
         checkpoints = open_checkpoints(job)
         opened.callback(checkpoints.close)
         if checkpoints.numbers():  # else nothing is lost by another config
@@ -71,7 +73,7 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
             )
         opened.callback(logs.close)
         session = Session(job, checkpoints, logs, progress, record)
-        session.asked_to_stop = opened.enter_context(stop_on_signal())
+        session.asked_to_stop = asked_to_stop
         run = session.phase(run)
         session.save(run)
         if job.sizes.online_steps and record.phase == "offline":
@@ -355,6 +357,8 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         del frame
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not received and processes.leads():  # not by a console: it may be in use
+            os.write(2, b"stops and saves as soon as it can; Ctrl-C again: at once\n")
         received.append(number)
 
     before = {
