@@ -11,6 +11,7 @@ import functools
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -82,7 +83,19 @@ def train(num_members: int, num_rows: int) -> int:
     on_device = jax.devices()[0].memory_stats()
     if on_device:
         return on_device["peak_bytes_in_use"]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resident()
+
+
+def resident() -> int:
+    """Peak resident bytes of this process.
+
+    On Linux, `ru_maxrss` begins as that of the process which started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def measure(name: str, windows: int) -> list[Figure]:

@@ -69,6 +69,10 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
         eval=dict(every=10_000, episodes=10),
         seeds=4,  # how many, counted from 0; or a tuple of them
         population={},  # agent field -> values; members are seeds x their product
+        devices=dict(  # beside those that members are divided over
+            per_batch=1,  # that share each batch; each has the same members
+            cut_dataset=False,  # each of those has its part of the dataset alone
+        ),
         checkpoint=dict(every=50_000),
         log=dict(every=1_000),
         wandb="",  # a Weights & Biases project, if one is wanted
@@ -239,6 +243,7 @@ def check(config: ConfigDict) -> None:
     _check_agent(algorithm.config, config)
     _check_windows(algorithm.horizon(agent_config(config)), config)
     _check_tasks(algorithm, config)
+    _check_devices(algorithm, config)
     draws_data = config.replay.name not in ("online", "tasks")
     if not config.dataset and draws_data and config.online.steps:
         raise UserError(
@@ -264,6 +269,7 @@ def check(config: ConfigDict) -> None:
 def _check_numbers(config: ConfigDict) -> None:
     at_least = {
         "batch": 1,
+        "devices.per_batch": 1,
         "tasks.train": 0,
         "tasks.test": 0,
         "simulator.iterations": 0,
@@ -496,6 +502,30 @@ def _check_tasks(algorithm: base.Algorithm, config: ConfigDict) -> None:
         raise UserError(
             "config.agent.labels is 'decoder', which learns from a dataset's rewards,"
             " and config.dataset names none; name one, or set config.agent.labels=true"
+        )
+
+
+def _check_devices(algorithm: base.Algorithm, config: ConfigDict) -> None:
+    sharing, cut = config.devices.per_batch, config.devices.cut_dataset
+    if sharing > 1 and algorithm.whole_batch:
+        raise UserError(
+            f"config.devices.per_batch is {sharing}, but a batch of {config.algorithm}"
+            f" cannot be divided: {algorithm.whole_batch}; set it to 1"
+        )
+    if config.batch % sharing:
+        raise UserError(
+            f"config.batch is {config.batch}, which config.devices.per_batch={sharing}"
+            " does not divide"
+        )
+    if cut and sharing == 1:
+        raise UserError(
+            "config.devices.cut_dataset divides the dataset over the devices that share"
+            " a batch, and config.devices.per_batch is 1"
+        )
+    if cut and config.online.steps:
+        raise UserError(
+            "config.devices.cut_dataset is for runs that stay offline: online, a batch"
+            " is of all the data and a member's own; set config.online.steps=0"
         )
 
 

@@ -4,6 +4,10 @@ Members share nothing but the dataset, so each device runs the same program on i
 members, and no device waits for another: `shard_map`, without collectives. Under plain
 `jit`, a callback to the host would gather the population onto one device, and its
 sharding would be lost without a word.
+
+Where batches are large, several devices can have the same members: each computes the
+gradients of its part of every batch, and all take the step of their mean. Whatever else
+a member does, each of them does alike.
 """
 
 import math
@@ -19,14 +23,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from o2ojax.errors import UserError
 from o2ojax.types import Array
 
-MEMBERS = "members"
+# Axes of a mesh. Along the second, devices have the same members and share each batch:
+# along `batch`, all draw the same one, and each takes its part; along `rows`, each has
+# a part of the dataset only, and draws its part of a batch from that.
+MEMBERS, BATCH, ROWS = "members", "batch", "rows"
 OF_MEMBERS, SHARED = PartitionSpec(MEMBERS), PartitionSpec()
 
 
 class Layout(NamedTuple):
     """Which device has which members, in their order.
 
-    mesh:        of the devices in use, over the axis `members`; None where it is one.
+    mesh:        of the devices in use, over the axis `members`, and over `batch` or
+        `rows` where devices share batches; None where it is one device.
     num_members: of the population.
     num_places:  members and, so that every device has as many, copies of the last one.
         What a copy learns is dropped wherever members are seen, saved or counted.
@@ -45,25 +53,41 @@ class Layout(NamedTuple):
         told = f", on {self.mesh.size} of {jax.device_count()} devices"
         if num_processes > 1:
             told += f" in {num_processes} processes"
+        groups = self.mesh.shape[MEMBERS]
+        if groups < self.mesh.size:
+            told += f", {self.mesh.size // groups} to a batch"
         copies = self.num_places - self.num_members
         if copies:
-            told += f" ({self.num_places // self.mesh.size} on each, {copies} of the"
+            told += f" ({self.num_places // groups} on each, {copies} of the"
             told += f" {self.num_places} only to fill up)"
         return told
 
 
-def lay_out(num_members: int, devices: Sequence[jax.Device] | None = None) -> Layout:
+def lay_out(
+    num_members: int,
+    devices: Sequence[jax.Device] | None = None,
+    per_batch: int = 1,
+    cut_dataset: bool = False,
+) -> Layout:
     """Divides members over devices: of these, the fewest that are as fast as all.
 
     Args:
         devices: all that there are, unless told; as many of each process are used.
+        per_batch: how many share each batch; all of one process.
+        cut_dataset: whether each of those has a part of the dataset only.
     Raises:
-        UserError: there are more processes than members.
+        UserError: there are more processes than members, or too few devices.
     """
     by_process: dict[int, list] = {}
     for device in jax.devices() if devices is None else devices:
         by_process.setdefault(device.process_index, []).append(device)
-    num_processes, each = len(by_process), min(map(len, by_process.values()))
+    num_processes, fewest = len(by_process), min(map(len, by_process.values()))
+    each = fewest // per_batch
+    if not each:
+        raise UserError(
+            f"config.devices.per_batch={per_batch}, and there are {fewest} device(s)"
+            " here; a CPU is seen as several by --cpu-devices=N"
+        )
     if num_members < num_processes:
         raise UserError(
             f"{num_members} member(s) cannot be divided over {num_processes} processes:"
@@ -71,11 +95,15 @@ def lay_out(num_members: int, devices: Sequence[jax.Device] | None = None) -> La
         )
     on_each = math.ceil(num_members / (num_processes * each))
     each = math.ceil(num_members / (num_processes * on_each))
-    chosen = [device for one in by_process.values() for device in one[:each]]
+    chosen = [d for one in by_process.values() for d in one[: each * per_batch]]
     if len(chosen) == 1:
         return Layout(None, num_members, num_members)
-    mesh = Mesh(np.array(chosen), (MEMBERS,))
-    return Layout(mesh, num_members, on_each * len(chosen))
+    if per_batch == 1:
+        mesh = Mesh(np.array(chosen), (MEMBERS,))
+    else:
+        axes = MEMBERS, ROWS if cut_dataset else BATCH
+        mesh = Mesh(np.array(chosen).reshape(-1, per_batch), axes)
+    return Layout(mesh, num_members, on_each * mesh.shape[MEMBERS])
 
 
 def over_places(mesh: Mesh | None, function: Callable, in_axes: tuple) -> Callable:
@@ -86,10 +114,59 @@ def over_places(mesh: Mesh | None, function: Callable, in_axes: tuple) -> Callab
     """
     if mesh is None:
         return function
-    specs = tuple(SHARED if axis is None else OF_MEMBERS for axis in in_axes)
-    return jax.shard_map(
-        function, mesh=mesh, in_specs=specs, out_specs=OF_MEMBERS, check_vma=False
-    )
+
+    def on_all(*args):
+        specs = tuple(
+            OF_MEMBERS if axis == 0 else jax.tree.map(lambda x: _shared(mesh, x), arg)
+            for arg, axis in zip(args, in_axes, strict=True)
+        )
+        return jax.shard_map(
+            function, mesh=mesh, in_specs=specs, out_specs=OF_MEMBERS, check_vma=False
+        )(*args)
+
+    return on_all
+
+
+def _shared(mesh: Mesh, leaf: Any) -> PartitionSpec:
+    """Where what all members share stands: the rows of a dataset, or a number."""
+    return PartitionSpec(ROWS) if ROWS in mesh.axis_names and leaf.ndim else SHARED
+
+
+def _sharing() -> str:
+    """Inside a program: the axis along which devices share batches; "" for none."""
+    axes = jax.sharding.get_abstract_mesh().axis_names
+    return next((axis for axis in axes if axis in (BATCH, ROWS)), "")
+
+
+def own_number(num_rows: int) -> int:
+    """How many rows of a batch this device draws."""
+    return num_rows // jax.lax.axis_size(ROWS) if _sharing() == ROWS else num_rows
+
+
+def own_part(tree: Any) -> Any:
+    """Of a batch that all have drawn, [B, ...], the rows that are this device's."""
+    if _sharing() != BATCH:
+        return tree
+
+    def part(x):
+        num = len(x) // jax.lax.axis_size(BATCH)
+        return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(BATCH) * num, num)
+
+    return jax.tree.map(part, tree)
+
+
+def own_key(key: Array, axes: tuple[str, ...] = (BATCH, ROWS)) -> Array:
+    """A key that differs between the devices that share a batch along these axes."""
+    axis = _sharing()
+    if axis not in axes:
+        return key
+    return jax.random.fold_in(key, jax.lax.axis_index(axis))
+
+
+def average(tree: Any) -> Any:
+    """The mean over the devices that share a batch."""
+    axis = _sharing()
+    return jax.lax.pmean(tree, axis) if axis else tree
 
 
 def place(layout: Layout, tree: Any) -> Any:
@@ -101,10 +178,19 @@ def place(layout: Layout, tree: Any) -> Any:
 
 
 def share(layout: Layout, tree: Any) -> Any:
-    """Puts what all members share on every device."""
+    """Puts what all members share, leaves [N, ...], on every device, or its part.
+
+    Of parts, up to so many rows less one are left out at the end, to be equal.
+    """
     if layout.mesh is None:
         return jax.device_put(tree)
-    return jax.tree.map(lambda x: _put(layout.mesh, SHARED, x), tree)
+    parts = layout.mesh.shape.get(ROWS, 1)
+    return jax.tree.map(
+        lambda x: _put(
+            layout.mesh, _shared(layout.mesh, x), x, slice(len(x) // parts * parts)
+        ),
+        tree,
+    )
 
 
 def _put(mesh: Mesh, spec: PartitionSpec, leaf: Any, rows: Any = ...) -> Array:

@@ -150,7 +150,7 @@ def prepare(
         settings.seeds(config),
         settings.grid(config.population),
     )
-    layout = devices.lay_out(len(members.keys), on)
+    layout = devices.lay_out(len(members.keys), on, **config.devices)
     job = Job(
         config=config,
         spec=env.spec,

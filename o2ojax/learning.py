@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from o2ojax import devices
 from o2ojax.types import Array, Metrics, Params
 
 
@@ -44,6 +45,7 @@ def descend(
     else:
         cut = jax.tree.map(lambda x: x.reshape(num_slices, -1, *x.shape[1:]), rows)
         grads, metrics = mean_over(lambda rows: gradient(*rows), cut)
+    grads, metrics = devices.average((grads, metrics))
     updates, opt_state = optimiser.update(grads, learned.opt_state, learned.params)
     return Learned(optax.apply_updates(learned.params, updates), opt_state), metrics
 
@@ -78,10 +80,10 @@ def slices_for(batch: int, rows_each: int) -> int:
 
 
 def each(function: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable:
-    """Maps a function of what shares nothing: agents, or members. As `jax.vmap`.
+    """Maps (state, *inputs) -> (state, told) over what shares nothing: agents, members.
 
-    All at once; but on a CPU one after another, as its cache holds the layers of one
-    and not those of all.
+    As `jax.vmap`, all at once; but on a CPU one after another, as its cache holds the
+    layers of one and not those of all. Each new state is written over the old one.
 
     Args:
         in_axes: of each argument: 0 to map over its first axis, None to share it.
@@ -89,13 +91,18 @@ def each(function: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Calla
     if jax.default_backend() != "cpu":
         return jax.vmap(function, in_axes)
 
-    def one_after_another(*inputs):
-        def one(own):
-            pairs = zip(own, inputs, in_axes, strict=True)
-            return function(*(x if axis == 0 else all_ for x, all_, axis in pairs))
+    def one_after_another(states, *inputs):
+        def one(states, turn):
+            at, own = turn
+            pairs = zip(own, inputs, in_axes[1:], strict=True)
+            given = (x if axis == 0 else all_ for x, all_, axis in pairs)
+            state, told = function(jax.tree.map(lambda x: x[at], states), *given)
+            return jax.tree.map(lambda x, new: x.at[at].set(new), states, state), told
 
-        mapped = zip(inputs, in_axes, strict=True)
-        return jax.lax.map(one, tuple(x if axis == 0 else () for x, axis in mapped))
+        mapped = zip(inputs, in_axes[1:], strict=True)
+        own = tuple(x if axis == 0 else () for x, axis in mapped)
+        turns = jnp.arange(len(jax.tree.leaves(states)[0]))
+        return jax.lax.scan(one, states, (turns, own))
 
     return one_after_another
 

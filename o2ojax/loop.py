@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from o2ojax import devices
 from o2ojax.types import (
     Agent,
     AgentState,
@@ -41,8 +42,8 @@ def learn(
         state, replay = carry
         key_sample, key_update = jax.random.split(key)
         replay, batch = buffer.sample(replay, key_sample)
-        state, info = agent.update(state, batch, key_update)
-        told = info.metrics | dict(batch.metrics)
+        state, info = agent.update(state, batch, devices.own_key(key_update))
+        told = devices.average(info.metrics | dict(batch.metrics))
         return (state, buffer.reweigh(replay, batch, info)), told
 
     (state, replay), metrics = jax.lax.scan(one, (state, replay), keys)

@@ -133,7 +133,7 @@ def recipes(
         draws = algorithm.draws(member.configs)
         known, offline_buffer = plan, replay.uniform.nothing()
         if dataset is not None:
-            rows = sizes.batch * algorithm.batches(member.configs)
+            rows = devices.own_number(sizes.batch) * algorithm.batches(member.configs)
             offline_buffer = replay.offline(
                 dataset, rows, horizon, sizes.windows, draws, spec.num_train
             )
@@ -154,7 +154,9 @@ def recipes(
             spec.num_train,
         )
         stores = (
-            replay.rewarded(store, sizes.reward_scale, sizes.reward_shift)
+            replay.rewarded(
+                replay.divided(store), sizes.reward_scale, sizes.reward_shift
+            )
             for store in (offline_buffer, online_buffer)
         )
         return algorithm.recipe(spec, member.configs, known, *stores)

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from experiments import run as command
-from o2ojax import devices
+from o2ojax import agents, devices
+from o2ojax import config as settings
 from o2ojax.envs import physics
 from o2ojax.envs.locomotion import load_model
 from o2ojax.errors import GO_ON, UserError
@@ -54,7 +55,7 @@ def started(*arguments, num_devices=1, **options):
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | cache | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
+        stdout=options.pop("stdout", subprocess.DEVNULL),
         stderr=subprocess.PIPE,
         text=True,
         **options,
@@ -196,7 +197,7 @@ def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
     wait_for_offline_phase(tmp_path / "run", both)
     both[1].send_signal(signal.SIGTERM)
     said = [ended(process) for process in both]
-    assert [process.returncode for process in both] == [1, 1], said
+    assert [process.returncode for process in both] == [GO_ON] * 2, said
     assert all("interrupted; saved" in one for one in said)
 
 
@@ -239,6 +240,118 @@ def test_one_device_needs_no_mesh():
     layout = devices.lay_out(3, [Device(0)])
     assert layout == devices.Layout(None, 3, 3)
     assert devices.lay_out(1, [Device(0), Device(1)]).mesh is None
+
+
+@pytest.mark.parametrize(
+    "num_members, by_process, per_batch, shape, places",
+    [
+        (1, [2], 2, (1, 2), 1),
+        (3, [8], 2, (3, 2), 3),  # the seventh and eighth would change nothing
+        (3, [4], 2, (2, 2), 4),
+        (4, [5, 4], 2, (4, 2), 4),  # never from two processes to one batch
+    ],
+)
+def test_devices_that_share_a_batch_stand_together(
+    num_members, by_process, per_batch, shape, places
+):
+    all_devices = [
+        Device(number, index)
+        for index, count in enumerate(by_process)
+        for number in range(count)
+    ]
+    layout = devices.lay_out(num_members, all_devices, per_batch)
+    assert layout.mesh.devices.shape == shape and layout.num_places == places
+    assert layout.mesh.axis_names == ("members", "batch")
+    for together in layout.mesh.devices:
+        assert len({device.process_index for device in together}) == 1
+    cut = devices.lay_out(num_members, all_devices, per_batch, cut_dataset=True)
+    assert cut.mesh.axis_names == ("members", "rows")
+
+
+def test_too_few_devices_to_share_a_batch_are_refused():
+    with pytest.raises(UserError, match="per_batch=4, and there are 2 device"):
+        devices.lay_out(1, [Device(0), Device(1)], 4)
+
+
+def test_two_devices_to_a_batch_give_what_one_gives(whole, tmp_path):
+    """IQL's updates draw nothing, and so are the same but for rounding."""
+    run = ("-m", "experiments.run", *SMALL, "--config.devices.per_batch=2")
+    process = started(*run, f"--workdir={tmp_path}", num_devices=4)
+    said = ended(process)
+    assert process.returncode == 0, said
+    assert_same_results(tmp_path, whole)
+
+
+DRAWS = """
+import json, jax, jax.numpy as jnp, numpy as np
+from o2ojax import devices, replay
+from o2ojax.types import Transition
+
+rows = Transition(*[np.arange(11.0)] * len(Transition._fields))
+told = {}
+for cut in (False, True):
+    layout = devices.lay_out(1, per_batch=2, cut_dataset=cut)
+    dataset = devices.share(layout, rows)
+
+    def draw(key, dataset):
+        store = replay.offline(dataset, devices.own_number(64))
+        _, batch = replay.divided(store).sample((), key[0])
+        axis = devices.ROWS if cut else devices.BATCH
+        parts = jax.lax.all_gather(batch.data.reward, axis)
+        mean = devices.average(batch.data.reward.mean())
+        own = jax.random.uniform(devices.own_key(key[0]))
+        return parts[None], mean[None], jax.lax.all_gather(own, axis)[None]
+
+    draw = devices.over_places(layout.mesh, draw, (0, None))
+    key = devices.place(layout, jax.random.key(0)[None])
+    told[str(cut)] = [np.asarray(x)[0].tolist() for x in jax.jit(draw)(key, dataset)]
+print(json.dumps(told))
+"""
+
+
+def test_devices_draw_a_batch_together_from_the_same_rows_or_from_their_own():
+    process = started("-c", DRAWS, num_devices=2, stdout=subprocess.PIPE)
+    said, error = process.communicate(timeout=240)
+    assert process.returncode == 0, error
+    told = json.loads(said)
+    for cut in ("False", "True"):
+        parts, mean, own = map(np.array, told[cut])
+        assert parts.shape == (2, 32)
+        np.testing.assert_allclose(mean, parts.mean(), rtol=1e-6)
+        assert own[0] != own[1]
+    same, cut = np.array(told["False"][0]), np.array(told["True"][0])
+    index = jax.random.randint(jax.random.key(0), (64,), 0, 11)
+    np.testing.assert_array_equal(same.reshape(-1), index)
+    assert set(cut[0]) == {0, 1, 2, 3, 4} and set(cut[1]) == {5, 6, 7, 8, 9}
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (["--config.devices.per_batch=0"], "it must be at least 1"),
+        (["--config.devices.per_batch=3"], "batch is 32, which config.devices.per_b"),
+        (["--config.devices.cut_dataset=True"], "per_batch is 1"),
+        (
+            ["--config.devices.per_batch=2", "--config.devices.cut_dataset=True"],
+            "set config.online.steps=0",
+        ),
+        (["--config.devices.per_batch=2"], "and there are 1 device"),
+    ],
+)
+def test_batches_that_cannot_be_shared_are_refused(overrides, words, capsys, tmp_path):
+    assert command.main([*SMALL, *overrides, f"--workdir={tmp_path}"]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("algorithm", ["awac", "td3_bc", "o2ac", "fowm", "smac"])
+def test_agents_whose_batches_are_whole_say_why(algorithm):
+    task = {"fowm": "lift", "smac": "cheetah-vel"}.get(algorithm, "hopper")
+    config = settings.defaults(algorithm, task)
+    config.devices.per_batch = 2
+    why = agents.find(algorithm).whole_batch
+    with pytest.raises(UserError, match="cannot be divided"):
+        settings._check_devices(agents.find(algorithm), config)
+    assert why
 
 
 def test_a_process_without_a_member_is_refused():

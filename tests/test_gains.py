@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import gains
+from benchmarks import bounds, gains
 from benchmarks.record import figure
 from o2ojax import learning, networks
 from o2ojax.replay import sums
@@ -73,3 +73,21 @@ def test_the_table_says_before_after_and_why():
 def test_agents_without_a_gain_are_refused(capsys):
     assert gains.main(["--only=sarsa"]) == 2
     assert "sarsa" in capsys.readouterr().err
+
+
+def test_time_is_divided_by_what_counts_first():
+    events = [
+        bounds.Event("ynn_fusion.3", 0.0, 4.0),
+        bounds.Event("wrapped_reduce", 3.0, 6.0),
+        bounds.Event("dot_general.2", 5.0, 7.0),
+        bounds.Event("copy.1", 1.0, 8.0),
+        bounds.Event("multiply_add_fusion", 9.0, 10.0),
+    ]
+    taken = bounds.divide(events)
+    assert taken == {
+        "products": 6.0,
+        "sums": 1.0,
+        "copies": 1.0,
+        "nothing": 1.0,
+        "other fusions": 1.0,
+    }

@@ -122,4 +122,6 @@ def recipe(
     return base.keep_learning(awac(spec, config), offline_buffer, online_buffer)
 
 
-ALGORITHM = base.Algorithm(AWACConfig, recipe)
+ALGORITHM = base.Algorithm(
+    AWACConfig, recipe, whole_batch="its weights are a softmax over all rows"
+)

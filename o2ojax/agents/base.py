@@ -134,6 +134,8 @@ class Algorithm(NamedTuple):
         agent that knows nothing of tasks.
     trial: (config) -> of how many episodes a trial is by which it is judged. Above 0,
         every round of the online phase begins new trials, of other tasks.
+    whole_batch: why devices cannot share its batches; "" where all its losses are means
+        over rows, so that the mean of the parts' gradients is that of the whole.
     takes: whose offline agents it can go on from, besides its own, by their algorithm:
         (their agent state, config) -> its own agent state.
     """
@@ -145,6 +147,7 @@ class Algorithm(NamedTuple):
     horizon: Callable[[Any], int] = lambda config: 0
     draws: Callable[[Any], Draws | None] = lambda config: None
     trial: Callable[[Any], int] = lambda config: 0
+    whole_batch: str = ""
     takes: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType({})
 
 

@@ -420,4 +420,9 @@ def recipe(
     return Recipe(agent, offline_buffer, hand_over, agent, online_buffer)
 
 
-ALGORITHM = base.Algorithm(FOWMConfig, recipe, horizon=lambda config: config.horizon)
+ALGORITHM = base.Algorithm(
+    FOWMConfig,
+    recipe,
+    horizon=lambda config: config.horizon,
+    whole_batch="the errors of all its windows become their priorities",
+)

@@ -60,4 +60,8 @@ def recipe(
     )
 
 
-ALGORITHM = base.Algorithm(O2ACConfig, recipe)
+ALGORITHM = base.Algorithm(
+    O2ACConfig,
+    recipe,
+    whole_batch="its actor's loss is divided by the mean size of all rows' values",
+)

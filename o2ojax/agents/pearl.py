@@ -208,5 +208,9 @@ def draws(config: PEARLConfig) -> Draws:
 
 
 ALGORITHM = base.Algorithm(
-    PEARLConfig, recipe, draws=draws, trial=lambda config: config.trial
+    PEARLConfig,
+    recipe,
+    draws=draws,
+    trial=lambda config: config.trial,
+    whole_batch="it is of tasks, each beside the context that tells it",
 )

@@ -286,5 +286,9 @@ def draws(config: SMACConfig) -> Draws:
 
 
 ALGORITHM = base.Algorithm(
-    SMACConfig, recipe, draws=draws, trial=lambda config: config.trial
+    SMACConfig,
+    recipe,
+    draws=draws,
+    trial=lambda config: config.trial,
+    whole_batch="it is of tasks, each beside the context that tells it",
 )

@@ -170,4 +170,8 @@ def recipe(
     )
 
 
-ALGORITHM = base.Algorithm(TD3BCConfig, recipe)
+ALGORITHM = base.Algorithm(
+    TD3BCConfig,
+    recipe,
+    whole_batch="its actor's loss is divided by the mean size of all rows' values",
+)

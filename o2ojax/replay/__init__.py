@@ -1,5 +1,6 @@
 """Stores of experience, by name."""
 
+from o2ojax import devices
 from o2ojax.errors import UserError, unknown
 from o2ojax.replay import balanced, tasks, uniform, windows
 from o2ojax.types import Array, Buffer, Transition
@@ -18,6 +19,7 @@ __all__ = [
     "OF_WINDOWS",
     "WARNINGS",
     "balanced",
+    "divided",
     "make",
     "offline",
     "rewarded",
@@ -106,6 +108,17 @@ def make(
         return make_store(dataset, capacity, batch, horizon, num_envs, of_windows)
     from_data = {"uniform": uniform.union, "symmetric": uniform.symmetric}
     return from_data[name](dataset, capacity, batch)
+
+
+def divided(buffer: Buffer) -> Buffer:
+    """The same store, of whose batches a device has its part, where devices share."""
+
+    def sample(replay, key):
+        replay, batch = buffer.sample(replay, devices.own_key(key, (devices.ROWS,)))
+        data, weight, index = devices.own_part((batch.data, batch.weight, batch.index))
+        return replay, batch._replace(data=data, weight=weight, index=index)
+
+    return buffer._replace(sample=sample)
 
 
 def rewarded(buffer: Buffer, scale: Array, shift: Array) -> Buffer:
