@@ -108,7 +108,7 @@ GAINS = {
         {"fowm": 1, "cql": 1},
     ),
     "priorities in a tree of sums": Gain(
-        "a draw reads 4 x 32 cells, not a million",
+        "a draw reads 4 x 32 cells, not a million; both keep the tree",
         (sums, "draw"),
         plain_draw,
         {"off2on online balanced": 1},
@@ -169,6 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for case in only:
             if case not in known:
                 raise unknown("agent", case, known)
+        if workloads.on_accelerator():
+            raise UserError("these are a CPU's gains; run it with JAX_PLATFORMS=cpu")
         path = options.out or (record.default_path("gains") if only == known else None)
         results, figures = record.surroundings(), []
         given = sys.argv[1:] if arguments is None else arguments
