@@ -4,9 +4,9 @@ Prints a table for every section and writes `benchmarks/results/bench-DEVICE.jso
 figures as `record` describes them. `--markdown=FILE` prints the tables of such a file;
 `python -m benchmarks.compare OLD NEW` holds two against each other.
 
-`--only=SECTION,SECTION/NAME` measures less. What else is in the file stays, if it was
-measured on the same machine, at the same commit and versions; otherwise another file
-must be given by `--out`.
+`--only=SECTION,SECTION/NAME` measures less. What else is in the file stays, with its
+commit, if it was measured on the same machine and versions; otherwise another file must
+be given by `--out`.
 """
 
 import argparse
@@ -120,15 +120,20 @@ def in_order(figures: Sequence[Figure]) -> list[Figure]:
     )
 
 
+def short(commit: str) -> str:
+    """Ten characters, and whether files differed from it."""
+    return commit[:10] + "-dirty" * commit.endswith("-dirty")
+
+
 def markdown(results: Results) -> str:
     """All tables for a Markdown page."""
     machine = results["machine"]
     parts = [
         f"{machine['cores']} cores, {machine['processor']}, {machine['device']}; jax"
-        f" {results['versions']['jax']}; commit {results['commit'][:10]}\n"
+        f" {results['versions']['jax']}; commit {short(results['commit'])}\n"
     ]
     commits = {told.get("commit", results["commit"]) for told in results["figures"]}
-    others = sorted(commit[:10] for commit in commits - {results["commit"]})
+    others = sorted(map(short, commits - {results["commit"]}))
     if others:
         parts.append(f"Some figures are of another commit: {', '.join(others)}\n")
     for name, section in SECTIONS.items():

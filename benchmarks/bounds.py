@@ -37,11 +37,13 @@ class Event(NamedTuple):
 
 def kind(op: str) -> str:
     """One of KINDS, by XLA's name of an operation."""
-    if op.startswith(("ynn", "dot", "custom-call")) or "dot_general" in op:
+    if op.startswith(("ynn", "dot")) or "dot_general" in op:
         return "products"
     if "reduce" in op:
         return "sums"
-    return "copies" if op.startswith(("copy", "bitcast.", "slice")) else "other fusions"
+    moves = ("copy", "slice", "transpose")
+    moved = op.startswith(moves) or op.startswith(tuple(f"wrapped_{x}" for x in moves))
+    return "copies" if moved else "other fusions"
 
 
 def traced(work: timing.Work) -> list[Event]:

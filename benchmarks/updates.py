@@ -12,7 +12,7 @@ from benchmarks.workloads import Case
 from o2ojax.agents import smac
 
 META = dict(env="cheetah-vel", rows=120_000)  # 100 tasks of as many rows
-OF_TASKS = dict(replay="tasks")
+OF_TASKS = dict(replay="tasks", capacity=1_200)  # rows of each task's ring
 ENSEMBLE = dict(phase="online", rows=1_000_000)
 ONLINE_BATCH = smac.SMACConfig().online_batch
 

@@ -145,7 +145,10 @@ def watch(config: ConfigDict) -> tuple[dict[str, float], Job]:
 
 
 def divide(job: Job, phase: str, windows: int) -> dict[str, float]:
-    """How a phase's compiled program divides its time, by rounds timed apart."""
+    """How a phase's compiled program divides its time, by rounds timed apart.
+
+    Those are of all members at once, also on a CPU, where a phase takes them in turn.
+    """
     members, dataset = job.members, job.dataset
     run = job.programs.begin(members, dataset)
     if phase == "online":

@@ -110,6 +110,8 @@ def learner(
     given = sizes(batch=case.batch, **case.sizes)
     recipe_of = population.recipes(algorithm, spec, given)
     each = chunk(flop(case) * (num_members if on_accelerator() else 1))
+    if case.phase == "online":
+        each = max(each, 100)  # as in a run: rings are carried in and out once a call
 
     def begin(member, dataset):
         recipe = recipe_of(member, dataset)

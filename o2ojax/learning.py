@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -96,7 +97,9 @@ def each(function: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Calla
             at, own = turn
             pairs = zip(own, inputs, in_axes[1:], strict=True)
             given = (x if axis == 0 else all_ for x, all_, axis in pairs)
-            state, told = function(jax.tree.map(lambda x: x[at], states), *given)
+            old = jax.tree.map(lambda x: x[at], states)
+            state, told = function(old, *given)
+            chex.assert_trees_all_equal_shapes_and_dtypes(state, old)
             return jax.tree.map(lambda x, new: x.at[at].set(new), states, state), told
 
         mapped = zip(inputs, in_axes[1:], strict=True)

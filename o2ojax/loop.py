@@ -43,11 +43,11 @@ def learn(
         key_sample, key_update = jax.random.split(key)
         replay, batch = buffer.sample(replay, key_sample)
         state, info = agent.update(state, batch, devices.own_key(key_update))
-        told = devices.average(info.metrics | dict(batch.metrics))
+        told = info.metrics | dict(batch.metrics)
         return (state, buffer.reweigh(replay, batch, info)), told
 
     (state, replay), metrics = jax.lax.scan(one, (state, replay), keys)
-    return state, replay, jax.tree.map(jnp.mean, metrics)
+    return state, replay, devices.average(jax.tree.map(jnp.mean, metrics))
 
 
 def offline(

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from o2ojax.errors import GO_ON, UserError, first_line
+from o2ojax.errors import UserError, first_line
 
 PATIENCE = 60.0  # seconds in which a process must be reached
 GRACE = 2.0  # seconds between failing and leaving: all that fail alike say so first
@@ -182,7 +182,7 @@ class Lifelines:
                 f" {self._advice()}",
                 file=sys.stderr,
             )
-            _leave_at_once(GO_ON)
+            _leave_at_once(1)
 
     def _tell(self, number: int) -> None:
         for line in self._lines.values():

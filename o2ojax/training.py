@@ -65,6 +65,8 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
         for caveat in settings.caveats(job.config):
             progress.warn(caveat)
         run, record = restore(job, checkpoints) or begin(job, progress)
+        if processes.any_of(asked_to_stop()):
+            raise KeyboardInterrupt  # there is nothing new to save
         logs = NoLogs()
         if leads:
             workdir.describe(job.workdir, job.description())

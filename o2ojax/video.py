@@ -102,6 +102,7 @@ def film(result: Result, path: Path, member: int | None = None) -> str:
     """
     member = choose(result, member)
     config, directory = config_of(result.config), Path(result.name)
+    config.devices = {"per_batch": 1, "cut_dataset": False}  # one device is enough
     model, decision_time = stage(config.env, envs.Simulator(**config.simulator))
     backend = find_backend()
     job = prepare(config, directory, on=jax.devices()[:1])

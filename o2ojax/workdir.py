@@ -19,6 +19,8 @@ from o2ojax.files import write_json, write_whole
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "distrax", "mujoco", "gymnasium")
 FREE_TO_CHANGE = ("wandb",)  # fields that a resumed run may give anew
+# What runs did before there was a field that said so.
+ONCE_UNSAID = {"devices": {"per_batch": 1, "cut_dataset": False}}
 
 
 @contextmanager
@@ -64,7 +66,7 @@ def refuse_another_config(described: dict[str, Any], workdir: Path) -> None:
         return
     compared = [name for name in described if name not in FREE_TO_CHANGE]
     changed = settings.differences(
-        {name: before.get(name) for name in compared},
+        {name: before.get(name, ONCE_UNSAID.get(name)) for name in compared},
         {name: described[name] for name in compared},
     )
     if changed:

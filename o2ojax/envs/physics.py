@@ -133,8 +133,8 @@ _STATE = int(_STATE)
 def c_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Advance:
     """MuJoCo's C library, in double precision, behind `jax.pure_callback`.
 
-    Under `vmap` all members and environments arrive in one call, and the machine's
-    cores share them.
+    Under `vmap` all environments arrive in one call, also those of members that are
+    mapped together, and the machine's cores share them.
 
     Args:
         models: the variants of a task's model.
