@@ -37,7 +37,10 @@ FOWM = fowm.FOWMConfig(
 
 
 def operations(jaxpr) -> int:
-    """Of all matrix products that count, those in a loop as often as it turns."""
+    """Of all matrix products that count, those in a loop as often as it turns.
+
+    A product of one column, 1^T dy, is a bias's gradient, a sum, and does not count.
+    """
     used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     return counted(used)
 
@@ -47,7 +50,10 @@ def counted(jaxpr) -> int:
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             [left, _], dims = equation.invars, equation.params["dimension_numbers"]
-            inner = math.prod(left.aval.shape[i] for i in dims[0][0])
+            shape, contracted = left.aval.shape, dims[0][0]
+            if shape[-1] == 1 and len(shape) - 1 not in contracted:
+                continue
+            inner = math.prod(shape[i] for i in contracted)
             total += 2 * inner * equation.outvars[0].aval.size
         times = equation.params.get("length", 1)
         for value in equation.params.values():
