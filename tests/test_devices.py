@@ -353,7 +353,7 @@ for leaf in jax.tree.leaves(run):
 @pytest.mark.parametrize(
     "algorithm, overrides",
     [
-        ("off2on", ["--config.agent.num_agents=2", "--config.online.round=0"]),
+        ("off2on", ["--config.agent.num_agents=2"]),
         pytest.param("cql", ["--config.agent.lagrange=True"], marks=pytest.mark.slow),
         pytest.param("bcq", ["--config.agent.vae_widths=8"], marks=pytest.mark.slow),
         pytest.param("bc", ["--config.online.steps=0"], marks=pytest.mark.slow),
@@ -363,6 +363,7 @@ def test_devices_that_share_a_batch_never_differ(algorithm, overrides):
     """Each draws noise of its own, and yet all learn the same."""
     small = (*SMALL[1:3], "--config.seeds=1", "--config.devices.per_batch=2")
     small += ("--config.online.steps=40", "--config.online.warmup=0")
+    small += ("--config.online.round=0", "--config.online.first_round=1")
     process = started("-c", LEARN, algorithm, *small, *overrides, num_devices=2)
     said = ended(process)
     assert process.returncode == 0, said
