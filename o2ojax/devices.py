@@ -1,9 +1,9 @@
 """Where members stand: the population's axis, divided over all devices.
 
 Members share nothing but the dataset, so each device runs the same program on its own
-members, and no device waits for another: `shard_map`. Under plain
-`jit`, a callback to the host would gather the population onto one device, and its
-sharding would be lost without a word.
+members, and no device waits for another: `shard_map`. Under plain `jit`, a callback to
+the host would gather the population onto one device, and its sharding would be lost
+without a word.
 
 Where batches are large, several devices can have the same members: each computes the
 gradients of its part of every batch, and all take the step of their mean. Whatever else
