@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from benchmarks import record, tables, timing, updates, workloads
 from benchmarks.record import Figure, Results, figure
-from o2ojax import learning, networks, population
+from o2ojax import compiled, learning, networks
 from o2ojax.errors import UserError, unknown
 from o2ojax.replay import sums
 from o2ojax.types import Array, Key
@@ -73,8 +73,8 @@ GAINS = {
     ),
     "members one after another": Gain(
         "the layers of one fit a CPU's cache, those of eight do not",
-        (learning, "each"),
-        jax.vmap,
+        (compiled, "takes_turns"),
+        lambda: False,
         {"cql": 8, "bcq": 8, "off2on online": 8, "fowm": 8, "iql": 8},
     ),
     "a batch in slices": Gain(
@@ -103,7 +103,7 @@ GAINS = {
     ),
     "products alone to XLA's library": Gain(
         "its sums over features, as in LayerNorm, are slower than XLA's own",
-        (population, "compiler_options"),
+        (compiled, "compiler_options"),
         dict,
         {"fowm": 1, "cql": 1},
     ),

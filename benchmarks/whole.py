@@ -26,7 +26,7 @@ from rich.console import Console
 from benchmarks import timing
 from benchmarks.record import Figure, Section, figure
 from experiments.configs import demo, smac_study
-from o2ojax import agents, envs, loop, population, training
+from o2ojax import agents, compiled, envs, loop, population, training
 from o2ojax.config import ConfigDict
 from o2ojax.job import Job
 from o2ojax.progress import Progress
@@ -155,7 +155,7 @@ def divide(job: Job, phase: str, windows: int) -> dict[str, float]:
         run = job.programs.hand_over(run, members, dataset)
     works = {}
     for name, function in pieces(job, phase).items():
-        mapped = population.over_members(function, (0, 0, None), mesh=job.layout.mesh)
+        mapped = compiled.over_members(function, (0, 0, None), mesh=job.layout.mesh)
         call = functools.partial(mapped, run, members, dataset)
         works[name] = timing.Work(call, ROUNDS)
     rates = timing.rates(works, windows)

@@ -1,6 +1,5 @@
 """What is timed: data of a shape, a run's sizes, and members that learn."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
-from o2ojax import agents, devices, envs, learning, loop, population
+from o2ojax import agents, compiled, devices, envs, loop, population
 from o2ojax.types import Env, EnvSpec, Run, Transition
 
 BATCH = 256
@@ -135,9 +134,8 @@ def learner(
     members = population.members(chosen(case), range(num_members), {})
     members = devices.place(layout, members)
     dataset = devices.share(layout, random_data(spec, case.rows))
-    over = functools.partial(population.over_members, mesh=layout.mesh)
-    run = over(begin, (0, None))(members, dataset)
-    learn = over(learn, (0, 0, None), donate=True, over=learning.each)
+    run = compiled.over_members(begin, (0, None), mesh=layout.mesh)(members, dataset)
+    learn = compiled.learning(learn, (0, 0, None), mesh=layout.mesh)
 
     def call():
         nonlocal run

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from o2ojax import adaptation, devices, learning, loop, replay
+from o2ojax import adaptation, compiled, devices, learning, loop, replay
 from o2ojax.agents import base
 from o2ojax.types import Env, EnvSpec, Key, Played, Recipe, Run, Transition
 
@@ -172,8 +172,8 @@ def programs(
     Args:
         mesh: the devices that the members are divided over; None for one.
     """
-    mapped = functools.partial(over_members, mesh=mesh)
-    learnt = functools.partial(mapped, donate=True, over=learning.each)
+    mapped = functools.partial(compiled.over_members, mesh=mesh)
+    learnt = functools.partial(compiled.learning, mesh=mesh)
     recipe_of = recipes(algorithm, env.spec, sizes)
 
     def begin(member, dataset):
@@ -265,54 +265,4 @@ def programs(
         evaluate_offline=mapped(evaluate_offline, (0, 0, None, None)),
         evaluate_online=mapped(evaluate_online, (0, 0, None, None)),
         healthy=mapped(lambda run: learning.finite(run.agent), (0,)),
-    )
-
-
-@functools.cache
-def compiler_options() -> dict[str, str]:
-    """What makes XLA's code faster here; {} where it does not know these options.
-
-    On a CPU, its library for products may have the products, and nothing else: sums
-    over features, as in LayerNorm, are slow there.
-    """
-    options = {
-        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-    }
-    if jax.default_backend() != "cpu":
-        return {}
-    try:
-        jax.jit(jnp.negative, compiler_options=options).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return options
-
-
-def over_members(
-    one: Callable,
-    in_axes: tuple,
-    donate: bool = False,
-    sized: bool = False,
-    mesh: Mesh | None = None,
-    over: Callable[[Callable, tuple], Callable] = jax.vmap,
-) -> Callable:
-    """Jits one member's function for all members; the first argument may be donated.
-
-    Args:
-        in_axes: 0 for what each member has, None for what all share.
-        sized: whether the last argument, beyond `in_axes`, is a compiled-in number.
-        mesh: the devices that the members are divided over; None for one.
-        over: how it is mapped over the members of a device: all at once, or, where
-            large arrays of each would fill a cache, by `learning.each`.
-    """
-
-    def many(*args):
-        args, size = (args[:-1], args[-1:]) if sized else (args, ())
-        mapped = over(lambda *args: one(*args, *size), in_axes)
-        return devices.over_places(mesh, mapped, in_axes)(*args)
-
-    return jax.jit(
-        many,
-        donate_argnums=(0,) if donate else (),
-        compiler_options=compiler_options(),
-        static_argnums=(len(in_axes),) if sized else (),
     )

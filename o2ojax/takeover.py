@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2ojax import agents, devices, population, replay
+from o2ojax import agents, compiled, devices, replay
 from o2ojax import config as settings
 from o2ojax.checkpoint import Checkpoints
 from o2ojax.errors import UserError
@@ -53,7 +53,7 @@ def take_over(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
         put=lambda leaf: devices.place(job.layout, leaf[index]),
     )
     checkpoints.close()
-    adopt = population.over_members(adopt, (0, 0), mesh=job.layout.mesh)
+    adopt = compiled.over_members(adopt, (0, 0), mesh=job.layout.mesh)
     state = adopt(taken.agent, job.members.configs)
     _check_shape(job, state, source)
     state = jax.tree.map(jnp.copy, state)  # a donated run holds no array twice
