@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from benchmarks import flop, timing, workloads
 from benchmarks.record import MATRIX, Figure, Section, figure
-from o2ojax import envs, population
+from o2ojax import compiled, envs
 from o2ojax.agents import fowm
 
 
@@ -21,7 +21,7 @@ def planner(config: fowm.FOWMConfig, num_envs: int) -> timing.Work:
     memory = jnp.zeros((num_envs, config.horizon, spec.action_dim))
     act = jax.jit(
         jax.vmap(agent.exploit.act, (None, 0, 0, 0)),
-        compiler_options=population.compiler_options(),
+        compiler_options=compiled.compiler_options(),
     )
 
     def call():

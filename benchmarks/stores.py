@@ -13,7 +13,7 @@ import jax
 
 from benchmarks import timing, workloads
 from benchmarks.record import Figure, Section, figure
-from o2ojax import envs, population
+from o2ojax import compiled, envs
 from o2ojax.agents import fowm, smac
 from o2ojax.replay import balanced, tasks, uniform, windows
 from o2ojax.types import Buffer, Info, Transition
@@ -88,7 +88,7 @@ def reweigh(store: Buffer, held: Any, fresh: Transition, keys: Any) -> Any:
 def worker(store: Store, what: Callable, dataset: Transition) -> timing.Work:
     """TIMES times one of the above, in a compiled call."""
     fresh = jax.tree.map(lambda leaf: leaf[:1], dataset)
-    options = population.compiler_options()
+    options = compiled.compiler_options()
 
     @functools.partial(jax.jit, compiler_options=options)
     def begin(dataset):
