@@ -37,7 +37,7 @@ import jax
 import numpy as np
 
 from experiments.run import use_compilation_cache
-from o2ojax import agents, data, envs, loop, policies, replay, training
+from o2ojax import agents, data, envs, loop, policies, refusals, replay, training
 from o2ojax import config as settings
 from o2ojax.envs import families, manipulation
 from o2ojax.envs.scripted import SCRIPTED
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = settings.load(options.config)
         settings.override(config, overrides)
-        settings.check(config)
+        refusals.check(config)
         of_tasks = config.env in families.FAMILIES
         kinds = options.kinds or (PEARL if of_tasks else "random,medium-replay,medium")
         kinds = kinds.split(",")

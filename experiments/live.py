@@ -87,12 +87,6 @@ def note(directory: Path) -> dict[str, Any]:
         return {}
 
 
-def checkpoint(directory: Path) -> int | None:
-    """The newest checkpoint's number, if there is one."""
-    names = [path.name for path in (directory / "checkpoints").glob("*")]
-    return max((int(name) for name in names if name.isdigit()), default=None)
-
-
 def last_words(directory: Path) -> str:
     """The last line of a trial's log: why it failed, if it did."""
     try:

@@ -15,12 +15,12 @@ import jax
 from rich.console import Console
 
 from o2ojax import config as settings
-from o2ojax import processes, report
+from o2ojax import processes, refusals, report
 from o2ojax.data.minari import PREFIX as MINARI
 from o2ojax.errors import GO_ON, UserError
 from o2ojax.progress import Progress
 from o2ojax.training import Interrupted, train
-from o2ojax.workdir import refuse_another_config
+from o2ojax.workdir import newest_checkpoint, refuse_another_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,12 +114,10 @@ def join(options: argparse.Namespace) -> None:
 def how_to_go_on(workdir: Path | None) -> str:
     """What to do after the loss of a process, in words."""
     again = "run the same command in all processes to"
-    folder = Path(workdir or "") / "checkpoints"
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    numbers = [int(name) for name in names if name.isdecimal()]
-    if not workdir or not numbers:
+    newest = newest_checkpoint(workdir) if workdir else None
+    if newest is None:
         return f"there is no checkpoint yet; {again} start again"
-    return f"{again} resume from checkpoint {max(numbers)} in {folder}"
+    return f"{again} resume from checkpoint {newest} in {workdir / 'checkpoints'}"
 
 
 def obey(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -127,7 +125,7 @@ def obey(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     try:
         config = settings.load(options.config)
         settings.override(config, overrides)
-        settings.check(config)
+        refusals.check(config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

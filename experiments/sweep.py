@@ -22,7 +22,7 @@ from experiments.trials import Trial
 from o2ojax import report
 from o2ojax.errors import UserError
 from o2ojax.files import write_whole
-from o2ojax.workdir import sole_owner
+from o2ojax.workdir import newest_checkpoint, sole_owner
 
 LOOK_EVERY = 1.0  # seconds between two looks at the trials
 
@@ -109,7 +109,7 @@ def show_plan(listed: Sequence[Trial]) -> None:
     table = Table("number", "trial", "cpus", "gpus", "", box=None, pad_edge=False)
     for number, trial in enumerate(listed):
         state = "done" if trials.is_done(trial) else ""
-        if not state and live.checkpoint(trial.directory) is not None:
+        if not state and newest_checkpoint(trial.directory) is not None:
             state = "begun"
         cells = (str(number), trial.name, str(trial.cpus), f"{trial.gpus:g}", state)
         table.add_row(*map(Text, cells))

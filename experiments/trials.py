@@ -24,8 +24,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from o2ojax import config as settings
+from o2ojax import refusals
 from o2ojax.errors import UserError, unknown
-from o2ojax.workdir import read_description, refuse_another_config
+from o2ojax.workdir import (
+    newest_checkpoint,
+    read_description,
+    refuse_another_config,
+)
 
 CONFIG = "config"  # the field of a grid that names config files and tasks
 Setting = dict[str, Any]  # a value for each field of a grid
@@ -218,7 +223,7 @@ def make_config(setting: Setting, overrides: Sequence[str]) -> settings.ConfigDi
                     f"config.{field} holds a tuple, so its values are tuples, as"
                     f" ((64, 64), (256, 256)); one of them is {value!r}"
                 )
-    settings.check(on_physics(config, "mujoco"))
+    refusals.check(on_physics(config, "mujoco"))
     return config
 
 
@@ -255,7 +260,7 @@ def is_done(trial: Trial) -> bool:
         UserError: the directory holds a run, finished or not, of another config.
     """
     done = (trial.directory / "summary.json").is_file()
-    if done or any((trial.directory / "checkpoints").glob("[0-9]*")):
+    if done or newest_checkpoint(trial.directory) is not None:
         before = read_description(trial.directory) or {}
         config = on_physics(trial.config, before.get("physics", "mujoco"))
         refuse_another_config(settings.described(config), trial.directory)

@@ -82,8 +82,9 @@ def introduce(folder: Path, attempt: str) -> None:
     """Writes `worker.json`: who runs a trial, and how often it was taken up again."""
     from experiments import live
     from o2ojax.files import write_json
+    from o2ojax.workdir import newest_checkpoint
 
-    resumed, checkpoint = live.note(folder).get("resumed", 0), live.checkpoint(folder)
+    resumed, checkpoint = live.note(folder).get("resumed", 0), newest_checkpoint(folder)
     if checkpoint is not None:
         resumed += 1
         print(f"resumes from checkpoint {checkpoint}")

@@ -18,6 +18,7 @@ from o2ojax import (
     envs,
     population,
     processes,
+    refusals,
     replay,
     statistics,
 )
@@ -99,12 +100,12 @@ def prepare(
         UserError: the config, the dataset, or the two together cannot work; or the
             processes of a run were given different ones.
     """
-    settings.check(config)
+    refusals.check(config)
     simulator = envs.Simulator(**config.simulator)
     env = envs.make(config.env, config.physics, simulator, **_tasks(config))
     agent = settings.agent_config(config)
     draws = agents.find(config.algorithm).draws(agent)
-    settings.check_trials(config, env.spec)
+    refusals.check_trials(config, env.spec)
     dataset, fingerprint = None, ""
     scale = config.reward.scale
     if config.dataset:

@@ -91,6 +91,12 @@ def read_description(directory: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} is not JSON: {error}") from error
 
 
+def newest_checkpoint(directory: Path) -> int | None:
+    """Number of a run's newest checkpoint, if there is one, by its folder's name."""
+    names = [path.name for path in (directory / "checkpoints").glob("*")]
+    return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
 def surroundings() -> dict[str, Any]:
     """Versions, commit and device."""
     device = jax.devices()[0]

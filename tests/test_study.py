@@ -6,7 +6,7 @@ from test_report import config, curves, is_png, write_run
 from experiments import run as command
 from experiments import study
 from experiments.configs import fowm_study, off2on_study
-from o2ojax import config as settings
+from o2ojax import refusals
 
 
 @pytest.mark.parametrize("method", off2on_study.NAMES)
@@ -14,7 +14,7 @@ def test_every_method_has_a_config_that_stands(method):
     found = off2on_study.get_config(f"{method}/hopper-random")
     if method in off2on_study.STARTS_FROM:
         found.offline["from"] = "runs/some"
-    settings.check(found)
+    refusals.check(found)
     goes_online = method not in off2on_study.OFFLINE
     assert found.online.steps == (10_000 if goes_online else 0)
     learns_offline = method not in (*off2on_study.STARTS_FROM, "sac")
@@ -116,7 +116,7 @@ def test_every_method_of_fowms_study_has_a_config_that_stands(method, dataset):
     found = fowm_study.get_config(f"{method}/{dataset}")
     if method in fowm_study.STARTS_FROM:
         found.offline["from"] = "runs/some"
-    settings.check(found)
+    refusals.check(found)
     assert found.offline.updates == (0 if method in fowm_study.STARTS_FROM else 5_000)
     assert found.online.steps == (0 if method == "fowm-offline" else 2_500)
     assert (found.batch, found.seeds) == (128, 4)

@@ -17,6 +17,7 @@ from test_report import curves, is_png, write_run
 
 from experiments import live, on_ray, sweep, trials, worker
 from o2ojax.errors import UserError
+from o2ojax.workdir import newest_checkpoint
 
 ROOT = Path(__file__).parents[1]
 BC = "experiments/configs/bc.py:hopper-random"
@@ -408,7 +409,7 @@ def test_a_slurm_task_that_was_stopped_queues_again(
 def kill_once_saved(directory, killed):
     """Kills the worker of a trial as soon as it has a checkpoint."""
     while not killed:
-        saved = live.checkpoint(directory)
+        saved = newest_checkpoint(directory)
         if saved is not None:
             os.kill(live.note(directory)["pid"], signal.SIGKILL)
             killed.append(saved)

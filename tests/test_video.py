@@ -10,7 +10,17 @@ from PIL import Image
 
 from experiments import run as command
 from experiments.report import main
-from o2ojax import agents, envs, loop, policies, population, replay, report, video
+from o2ojax import (
+    agents,
+    envs,
+    loop,
+    policies,
+    population,
+    refusals,
+    replay,
+    report,
+    video,
+)
 from o2ojax import config as settings
 from o2ojax.errors import UserError
 from o2ojax.job import prepare
@@ -98,7 +108,7 @@ def test_a_config_comes_back_from_what_the_run_says_of_it(overrides):
     settings.override(given, overrides)
     described = json.loads(json.dumps(settings.described(given)))
     again = video.config_of(described | {"members": [], "commit": ""})
-    settings.check(again)
+    refusals.check(again)
     assert settings.described(again) == settings.described(given)
     assert settings.agent_config(again) == settings.agent_config(given)
     assert again.online.until == given.online.until
