@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments import live, worker
 from experiments.trials import Trial
-from o2ojax.errors import UserError
+from o2ojax.errors import UserError, first_line
 
 FAILED = 2  # a run's exit status, if it would only fail again
 
@@ -39,10 +39,13 @@ def connected(address: str | None) -> Iterator[Any]:
         ) from error
     try:
         _begin(ray, address)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise UserError(f"Ray does not start here: {first_line(error)}") from error
         raise UserError(
-            f"--address={address}: no Ray cluster answers: {error}. (One that wants a"
-            " token is answered with RAY_AUTH_MODE=token in the environment)"
+            f"--address={address}: no Ray cluster answers: {first_line(error)}. (One"
+            " that wants a token is answered with RAY_AUTH_MODE=token in the"
+            " environment; its Python and Ray must be of the versions here)"
         ) from error
     try:
         yield ray
@@ -164,7 +167,7 @@ class Jobs:
             return "lost", f"has lost its worker ({type(error).__name__})"
         if status == FAILED:
             return "failed", live.last_words(trial.directory)
-        return ("lost", "was told to stop, and saved") if status else ("done", "")
+        return ("lost", "was told to stop") if status else ("done", "")
 
     def stop(self) -> None:
         """Asks all to save and stop, and waits until they have."""

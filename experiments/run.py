@@ -24,7 +24,9 @@ from o2ojax.workdir import newest_checkpoint, refuse_another_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input, GO_ON interrupted and saved."""
+    """Exit status: 0 done, 1 lost another process, 2 bad input, GO_ON interrupted and
+    saved, 130 interrupted before anything was.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m experiments.run",
         description="Trains agents offline, then fine-tunes them online.",
@@ -42,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--cpu-devices",
         type=int,
         metavar="N",
-        help="see the CPU as N devices, and divide the members over them: as many as"
-        " it has cores are the fastest for a population, each with a copy of the data",
+        help="see the CPU as N devices, and divide the members over them, each with a"
+        " copy of the data (where there is a GPU, with JAX_PLATFORMS=cpu)",
     )
     many = parser.add_argument_group("many processes, each given the same command")
     many.add_argument(

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = {"cpus": options.cpus, "gpus": options.gpus}
     resources = {name: value for name, value in asked.items() if value is not None}
     try:
+        _check_options(options, overrides)
         listed = trials.plan(
             options.sweep, options.config, overrides, workdir, resources
         )
@@ -70,13 +71,20 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--sweep", required=True, type=Path, metavar="FILE", help="defines get_sweep()")
+    add(
+        "--sweep",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="has get_sweep(), see README",
+    )
     add("--config", metavar="FILE.py[:TASK]", help="where the sweep names none")
     add(
         "--workdir", type=Path, metavar="DIR", help="(default: runs/sweep/NAME of FILE)"
     )
-    add("--cpus", type=int, metavar="N", help="cores for a trial (default: 1)")
-    add("--gpus", type=float, metavar="N", help="GPUs, or a share (default: 0)")
+    overrule = "for every trial, whatever the file says (default: what that says, or"
+    add("--cpus", type=int, metavar="N", help=f"cores {overrule} 1)")
+    add("--gpus", type=float, metavar="N", help=f"GPUs, or a share, {overrule} 0)")
     add(
         "--retries",
         type=int,
@@ -90,6 +98,17 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
     instead("--report", action="store_true", help="run nothing; show what has ended")
     instead("--trial", type=int, metavar="N", help="run this one here, without Ray")
     return parser.parse_known_args(arguments)
+
+
+def _check_options(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    for text in overrides:
+        if not text.startswith("--config."):
+            raise UserError(
+                f"there is no option {text!r}; --help lists them, and fields of all"
+                " trials' configs are given as --config.FIELD=VALUE"
+            )
+    if options.retries < 0:
+        raise UserError(f"--retries={options.retries}; it must be at least 0")
 
 
 def _numbered(listed: Sequence[Trial], number: int) -> Trial:

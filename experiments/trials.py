@@ -67,7 +67,7 @@ def plan(
         config: `FILE.py:TASK` for all trials, where the grid names none.
         overrides: `--config.FIELD=VALUE` for all trials.
         workdir: where their directories go.
-        resources: "cpus" and "gpus" of every trial, before what the file says.
+        resources: "cpus" and "gpus" of every trial, in place of what the file says.
     Raises:
         UserError: names the file, or the trial and the field, and what is wrong.
     """
@@ -190,8 +190,9 @@ def names(listed: Sequence[Setting]) -> list[str]:
         if name in found:
             raise UserError(
                 f"trials {found.index(name)} and {len(found)} would both be called"
-                f" {name!r}; list every value once. The values of a field that holds a"
-                " tuple are tuples, as ((64, 64), (256, 256))"
+                f" {name!r}; list every value once, and a field in which they differ in"
+                " the grids of both. The values of a field that holds a tuple are"
+                " tuples, as ((64, 64), (256, 256))"
             )
         found.append(name)
     return found
@@ -201,6 +202,8 @@ def written(value: Any) -> str:
     """A value as part of a directory's name: (64, 64) as 64x64."""
     if isinstance(value, (tuple, list)):
         return "x".join(map(written, value))
+    if isinstance(value, (int, float)):
+        return str(value)
     return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
 
 
@@ -217,7 +220,7 @@ def make_config(setting: Setting, overrides: Sequence[str]) -> settings.ConfigDi
             continue
         settings.override(config, [f"--config.{field}={value}"])
         taken = reduce(lambda node, name: node[name], field.split("."), config)
-        if field.startswith("agent.") and isinstance(taken, tuple):
+        if isinstance(taken, tuple) and not field.startswith("population."):
             if not isinstance(value, (tuple, list)):
                 raise UserError(
                     f"config.{field} holds a tuple, so its values are tuples, as"

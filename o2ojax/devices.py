@@ -85,8 +85,10 @@ def lay_out(
     each = fewest // per_batch
     if not each:
         raise UserError(
-            f"config.devices.per_batch={per_batch}, and there are {fewest} device(s)"
-            " here; a CPU is seen as several by --cpu-devices=N"
+            f"config.devices.per_batch={per_batch}, and each process has {fewest}"
+            " device(s): those that share a batch are of one process. A CPU is seen as"
+            " several by --cpu-devices=N; on a cluster, JAX_LOCAL_DEVICE_IDS=0,1 gives"
+            " a process two GPUs"
         )
     if num_members < num_processes:
         raise UserError(

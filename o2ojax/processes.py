@@ -22,7 +22,8 @@ from jax.experimental import multihost_utils
 
 from o2ojax.errors import UserError, first_line
 
-PATIENCE = 60.0  # seconds in which a process must be reached
+MEETING = 300  # seconds in which all processes must have begun
+PATIENCE = 60.0  # seconds in which a process must then be reached
 GRACE = 2.0  # seconds between failing and leaving: all that fail alike say so first
 
 
@@ -73,12 +74,23 @@ def join(
         count: of processes.
         index: of this one.
     Raises:
-        UserError: they cannot be met.
+        UserError: they cannot be met. (Where process 0 waits in vain for the others,
+            jax itself aborts it, after MEETING.)
     """
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if coordinator:
+        print(
+            f"process {index} waits for the other {count - 1} at {coordinator}, at most"
+            f" {MEETING} seconds",
+            file=sys.stderr,
+        )
+        if index:
+            _await_first(coordinator, index)
     try:
-        jax.distributed.initialize(coordinator, count, index)
+        jax.distributed.initialize(
+            coordinator, count, index, initialization_timeout=MEETING
+        )
         by_process = collections.Counter(x.process_index for x in jax.devices())
     except (ValueError, RuntimeError) as error:
         raise UserError(
@@ -90,6 +102,23 @@ def join(
     if len(set(by_process.values())) > 1:
         told = ", ".join(f"process {at} has {n}" for at, n in by_process.items())
         raise UserError(f"all processes need as many devices each, but {told}")
+
+
+def _await_first(coordinator: str, index: int) -> None:
+    """Waits until process 0 listens: jax would not say who is missing, but abort."""
+    host, _, port = coordinator.rpartition(":")
+    until = time.monotonic() + MEETING
+    while True:
+        try:
+            return socket.create_connection((host.strip("[]"), int(port)), 5).close()
+        except OSError as error:
+            if time.monotonic() > until:
+                raise UserError(
+                    f"process {index} cannot reach process 0 at {coordinator}"
+                    f" ({error}): is it running there, and may this host reach that"
+                    " port?"
+                ) from error
+        time.sleep(0.5)
 
 
 @contextmanager
@@ -120,7 +149,7 @@ class Lifelines:
 
     Whoever hears of a loss ends its own process at once: its main thread may be waiting
     for the lost one for ever. What is said on a line is a number: of a process that
-    was lost, or BYE.
+    was lost, BYE, or, below that, FAILED less the number of one that failed.
 
     Args:
         advice: what to do after a loss, in words.
@@ -128,7 +157,7 @@ class Lifelines:
         UserError: a process cannot be reached.
     """
 
-    BYE = -1
+    BYE, FAILED = -1, -2
 
     def __init__(self, advice: Callable[[], str]):
         self._advice, self._leaving = advice, False
@@ -172,16 +201,17 @@ class Lifelines:
         if said != self.BYE:
             self._end(said)
 
-    def _end(self, lost: int) -> None:
+    def _end(self, said: int) -> None:
         with self._lock:  # never let go: one loss is enough
             if self._leaving:
                 return
-            self._tell(lost)
-            print(
-                f"error: process {lost} of {jax.process_count()} was lost;"
-                f" {self._advice()}",
-                file=sys.stderr,
-            )
+            self._tell(said)
+            if said <= self.FAILED:
+                who, what = self.FAILED - said, "failed, and has said why"
+            else:
+                who, what = said, f"was lost; {self._advice()}"
+            count = jax.process_count()
+            print(f"error: process {who} of {count} {what}", file=sys.stderr)
             _leave_at_once(1)
 
     def _tell(self, number: int) -> None:
@@ -202,6 +232,7 @@ class Lifelines:
         with self._lock:
             self._leaving = True
         time.sleep(GRACE)
+        self._tell(self.FAILED - jax.process_index())
         _leave_at_once(status)
 
 

@@ -313,6 +313,12 @@ def _check_devices(algorithm: base.Algorithm, config: ConfigDict) -> None:
             f"config.batch is {config.batch}, which config.devices.per_batch={sharing}"
             " does not divide"
         )
+    if sharing > 1 and config.physics == "mjx-warp" and config.online.steps:
+        raise UserError(
+            f"config.devices.per_batch is {sharing}, and each of those devices steps"
+            " the same environments, which must stay the same: config.physics=mjx-warp"
+            " is not deterministic; take mjx, or set config.devices.per_batch=1"
+        )
     if cut and sharing == 1:
         raise UserError(
             "config.devices.cut_dataset divides the dataset over the devices that share"

@@ -64,9 +64,12 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
         progress.headline(headline(job))
         for caveat in settings.caveats(job.config):
             progress.warn(caveat)
-        run, record = restore(job, checkpoints) or begin(job, progress)
+        restored = restore(job, checkpoints)
+        run, record = restored or begin(job, progress)
+        if restored:
+            progress.headline(f"goes on from {record.phase} {record.step:,}")
         if processes.any_of(asked_to_stop()):
-            raise KeyboardInterrupt  # there is nothing new to save
+            raise Interrupted if restored else KeyboardInterrupt  # nothing new to save
         logs = NoLogs()
         if leads:
             workdir.describe(job.workdir, job.description())

@@ -70,9 +70,12 @@ def refuse_another_config(described: dict[str, Any], workdir: Path) -> None:
         {name: described[name] for name in compared},
     )
     if changed:
+        hint = ""
+        if before.get("physics") != described["physics"]:  # `auto` on another device
+            hint = f", here with --config.physics={before.get('physics')}"
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changed)}); give"
-            " another --workdir, or the same config to go on"
+            f" another --workdir, or the same config to go on{hint}"
         )
 
 

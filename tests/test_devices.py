@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from experiments import run as command
-from o2ojax import agents, devices
+from o2ojax import agents, devices, processes, refusals
 from o2ojax import config as settings
 from o2ojax.envs import physics
 from o2ojax.envs.locomotion import load_model
@@ -62,11 +62,15 @@ def started(*arguments, num_devices=1, **options):
     )
 
 
-def two_started(workdir, *overrides, of_the_second=()):
-    """A run of two processes, each of one device."""
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        coordinator = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
+        return free.getsockname()[1]
+
+
+def two_started(workdir, *overrides, of_the_second=()):
+    """A run of two processes, each of one device."""
+    coordinator = f"--coordinator=127.0.0.1:{free_port()}"
     common = (*SMALL, *overrides, f"--workdir={workdir}", coordinator, "--processes=2")
     return [
         started("-m", "experiments.run", *common, *own, f"--process={index}")
@@ -209,6 +213,12 @@ def test_processes_with_different_commands_are_refused(tmp_path):
     assert all("process 1 of 2 does not agree with process 0" in one for one in said)
 
 
+def test_a_first_process_that_does_not_come_is_named(monkeypatch):
+    monkeypatch.setattr(processes, "MEETING", 0)
+    with pytest.raises(UserError, match="process 1 cannot reach process 0 at 127.0.0"):
+        processes._await_first(f"127.0.0.1:{free_port()}", 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Device:
     number: int
@@ -269,7 +279,7 @@ def test_devices_that_share_a_batch_stand_together(
 
 
 def test_too_few_devices_to_share_a_batch_are_refused():
-    with pytest.raises(UserError, match="per_batch=4, and there are 2 device"):
+    with pytest.raises(UserError, match="per_batch=4, and each process has 2 d"):
         devices.lay_out(1, [Device(0), Device(1)], 4)
 
 
@@ -379,12 +389,20 @@ def test_devices_that_share_a_batch_never_differ(algorithm, overrides):
             ["--config.devices.per_batch=2", "--config.devices.cut_dataset=True"],
             "set config.online.steps=0",
         ),
-        (["--config.devices.per_batch=2"], "and there are 1 device"),
+        (["--config.devices.per_batch=2"], "and each process has 1 device"),
     ],
 )
 def test_batches_that_cannot_be_shared_are_refused(overrides, words, capsys, tmp_path):
     assert command.main([*SMALL, *overrides, f"--workdir={tmp_path}"]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_environments_that_may_differ_are_not_stepped_side_by_side():
+    config = settings.defaults("iql", "hopper")
+    config.devices.per_batch = 2
+    config.physics = "mjx-warp"
+    with pytest.raises(UserError, match="is not deterministic; take mjx"):
+        refusals._check_devices(agents.find("iql"), config)
 
 
 @pytest.mark.parametrize(
@@ -397,7 +415,7 @@ def test_agents_whose_batches_are_whole_say_why(algorithm):
     config = settings.defaults(algorithm, task)
     config.devices.per_batch = 2
     with pytest.raises(UserError, match="cannot be divided: (it|the)"):
-        settings._check_devices(agents.find(algorithm), config)
+        refusals._check_devices(agents.find(algorithm), config)
 
 
 def test_a_process_without_a_member_is_refused():

@@ -327,6 +327,8 @@ def test_a_directory_with_a_run_of_another_config_is_refused(whole, capsys):
     assert run(whole, "--config.agent.expectile=0.8") == 2
     error = capsys.readouterr().err
     assert "agent.expectile: 0.7 -> 0.8" in error
+    assert run(whole, "--config.physics=mjx") == 2
+    assert "go on, here with --config.physics=mujoco" in capsys.readouterr().err
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path, capsys):

@@ -94,6 +94,12 @@ def test_fields_that_end_alike_are_named_in_full(write):
     )
 
 
+def test_a_names_numbers_keep_their_signs(write):
+    shifts = planned(write({"config": (BC,), "reward.shift": (-1.0, 0.0, 1.0)}))
+    ends = [trial.name.rpartition("=")[2] for trial in shifts]
+    assert ends == ["-1.0", "0.0", "1.0"]
+
+
 def test_one_config_and_overrides_serve_all_trials(write):
     listed = planned(write({"batch": (16, 32)}), BC, ["--config.seeds=7"])
     assert [trial.name for trial in listed] == [
@@ -125,6 +131,7 @@ def test_a_trial_may_ask_for_more_than_another(write):
         (GRID | {"seeds": (2, 0)}, "trial 1, iql-hopper-random,batch=16,seeds=0: con"),
         (GRID | {"agent.widths": (16, 32)}, "config.agent.widths holds a tuple, so"),
         (GRID | {"agent.widths": (16, 16)}, "trials 0 and 1 would both be called"),
+        (GRID | {"replay.balanced.widths": (16, 32)}, "balanced.widths holds a tuple"),
         (GRID | {"config": ("nowhere.py",)}, "nowhere.py: there is no such file"),
         ({"batch": (16, 32)}, "there is no config: give --config=FILE.py:TASK"),
         (GRID | {"log.every": (10,)}, "--config.log.every is given, but"),
@@ -148,7 +155,8 @@ def test_bad_grids_are_refused_before_anything_starts(
         (["--trial=4"], "--trial=4: the sweep has trials 0 to 3"),
         (["--cpus=0"], "cpus is 0; it must be a whole number"),
         (["--gpus=1.5"], "gpus is 1.5; it must be a whole number, or a share"),
-        (["--retrys=4"], "overrides look like --config.FIELD=VALUE"),
+        (["--retrys=4"], "there is no option '--retrys=4'"),
+        (["--retries=-1"], "--retries=-1; it must be at least 0"),
         (["--report"], "no trial has ended"),
     ],
 )

@@ -30,4 +30,5 @@ def get_config(task: str = "hopper-medium-replay") -> ConfigDict:
         config.offline.updates = config.online.steps = 500_000
         config.online.round = 1_000
         config.replay.capacity = 200_000
+        config.checkpoint.every = 5_000
     return config

@@ -15,5 +15,5 @@ def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
     config.online.steps = 250_000
     config.online.round = 1_000
     config.online.first_round = 10
-    config.eval.every = 5_000
+    config.eval.every = config.checkpoint.every = 5_000
     return config
