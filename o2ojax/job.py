@@ -103,51 +103,11 @@ def prepare(
     refusals.check(config)
     simulator = envs.Simulator(**config.simulator)
     env = envs.make(config.env, config.physics, simulator, **_tasks(config))
-    agent = settings.agent_config(config)
-    draws = agents.find(config.algorithm).draws(agent)
     refusals.check_trials(config, env.spec)
-    dataset, fingerprint = None, ""
-    scale = config.reward.scale
-    if config.dataset:
-        logged = data.read(config.dataset, config.clip_actions)
-        data.fit(logged, env.spec)
-        horizon = agents.find(config.algorithm).horizon(agent)
-        if horizon:
-            data.hold_windows(logged, env.spec, horizon)
-        if scale == settings.RETURN_RANGE:
-            scale = 1000 / data.return_range(logged.transitions)
-        if draws:
-            parameters = envs.families.split(config.env, **_tasks(config))
-            parameters = parameters[: env.spec.num_train]
-            rows = data.hold_tasks(logged, env.spec, parameters, draws.context)
-            logged = logged._replace(transitions=rows)
-        dataset = logged.transitions
-        fingerprint = data.fingerprint(logged.transitions)
-    elif scale == settings.RETURN_RANGE:
-        raise UserError(
-            "config.reward.scale='return_range' is taken from a dataset, and"
-            " config.dataset names none; give a number"
-        )
-    steps_per_round, updates_per_round = settings.round_shape(config)
-    sizes = Sizes(
-        offline_updates=config.offline.updates,
-        online_steps=config.online.steps,
-        num_envs=config.online.envs,
-        warmup=config.online.warmup,
-        steps_per_round=steps_per_round,
-        updates_per_round=updates_per_round,
-        first_round=config.online.first_round,
-        batch=config.batch,
-        replay=config.replay.name,
-        capacity=_capacity(config, env.spec),
-        eval_episodes=config.eval.episodes,
-        reward_scale=scale,
-        reward_shift=config.reward.shift,
-        balanced=replay.balanced.Options(**config.replay.balanced),
-        windows=replay.windows.Options(**config.replay.windows),
-    )
+    dataset = _read(config, env.spec)
+    sizes = _sizes(config, env.spec, _reward_scale(config, dataset))
     members = population.members(
-        agent,
+        settings.agent_config(config),
         settings.seeds(config),
         settings.grid(config.population),
     )
@@ -163,13 +123,61 @@ def prepare(
             agents.find(config.algorithm), env, sizes, layout.mesh
         ),
         dataset=devices.share(layout, dataset),
-        fingerprint=fingerprint,
+        fingerprint="" if dataset is None else data.fingerprint(dataset),
     )
     processes.agree(
         json.dumps(job.description(), sort_keys=True),
         "its config or its dataset differs; all processes run the same command",
     )
     return job
+
+
+def _read(config: ConfigDict, spec: EnvSpec) -> Transition | None:
+    """The dataset's rows, if there is one: of this environment, as the agent needs."""
+    if not config.dataset:
+        return None
+    algorithm, agent = agents.find(config.algorithm), settings.agent_config(config)
+    logged = data.read(config.dataset, config.clip_actions)
+    data.fit(logged, spec)
+    horizon, draws = algorithm.horizon(agent), algorithm.draws(agent)
+    if horizon:
+        data.hold_windows(logged, spec, horizon)
+    if not draws:
+        return logged.transitions
+    parameters = envs.families.split(config.env, **_tasks(config))
+    return data.hold_tasks(logged, spec, parameters[: spec.num_train], draws.context)
+
+
+def _reward_scale(config: ConfigDict, dataset: Transition | None) -> float:
+    if config.reward.scale != settings.RETURN_RANGE:
+        return config.reward.scale
+    if dataset is None:
+        raise UserError(
+            "config.reward.scale='return_range' is taken from a dataset, and"
+            " config.dataset names none; give a number"
+        )
+    return 1000 / data.return_range(dataset)
+
+
+def _sizes(config: ConfigDict, spec: EnvSpec, reward_scale: float) -> Sizes:
+    steps_per_round, updates_per_round = settings.round_shape(config)
+    return Sizes(
+        offline_updates=config.offline.updates,
+        online_steps=config.online.steps,
+        num_envs=config.online.envs,
+        warmup=config.online.warmup,
+        steps_per_round=steps_per_round,
+        updates_per_round=updates_per_round,
+        first_round=config.online.first_round,
+        batch=config.batch,
+        replay=config.replay.name,
+        capacity=_capacity(config, spec),
+        eval_episodes=config.eval.episodes,
+        reward_scale=reward_scale,
+        reward_shift=config.reward.shift,
+        balanced=replay.balanced.Options(**config.replay.balanced),
+        windows=replay.windows.Options(**config.replay.windows),
+    )
 
 
 def _tasks(config: ConfigDict) -> dict[str, int]:

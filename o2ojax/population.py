@@ -164,90 +164,89 @@ def recipes(
     return recipe_of
 
 
-def programs(
-    algorithm: base.Algorithm, env: Env, sizes: Sizes, mesh: Mesh | None = None
-) -> Programs:
-    """Builds and jits the phases of a run, over all members.
+class Phases(NamedTuple):
+    """What a run does with one member: pure functions, as in `Programs`."""
 
-    Args:
-        mesh: the devices that the members are divided over; None for one.
-    """
-    mapped = functools.partial(compiled.over_members, mesh=mesh)
-    learnt = functools.partial(compiled.learning, mesh=mesh)
-    recipe_of = recipes(algorithm, env.spec, sizes)
+    algorithm: base.Algorithm
+    env: Env
+    sizes: Sizes
+    recipe_of: Callable[[Members, Transition | None], Recipe]
 
-    def begin(member, dataset):
-        recipe = recipe_of(member, dataset)
+    def begin(self, member, dataset):
+        """An untrained agent, and an offline store."""
+        recipe = self.recipe_of(member, dataset)
         agent = recipe.offline.init(jax.random.fold_in(member.keys, INIT))
         return Run(agent, recipe.offline_buffer.init(), ())
 
-    def offline(run, member, dataset, first, num_updates):
-        recipe = recipe_of(member, dataset)
+    def offline(self, run, member, dataset, first, num_updates):
+        """Updates number `first` to `first + num_updates`."""
+        recipe = self.recipe_of(member, dataset)
         key = jax.random.fold_in(member.keys, OFFLINE)
         return loop.offline(
             recipe.offline, recipe.offline_buffer, run, key, first, num_updates
         )
 
-    def hand_over(run, member, dataset):
-        recipe = recipe_of(member, dataset)
+    def hand_over(self, run, member, dataset):
+        """The online agent, store and environments, the warm-up gathered."""
+        recipe, sizes = self.recipe_of(member, dataset), self.sizes
+        policy, buffer = recipe.online.explore, recipe.online_buffer
         key = jax.random.fold_in(member.keys, HAND_OVER)
         key_agent, key_workers, key_warmup = jax.random.split(key, 3)
         agent, store = recipe.hand_over(run.agent, run.replay, key_agent)
         workers = loop.start_workers(
-            env,
-            recipe.online.explore,
-            recipe.online_buffer,
-            agent,
-            store,
-            key_workers,
-            sizes.num_envs,
+            self.env, policy, buffer, agent, store, key_workers, sizes.num_envs
         )
         if sizes.warmup:
             keys = jax.random.split(key_warmup, sizes.warmup // sizes.num_envs)
-            workers, fresh = loop.collect(
-                env, recipe.online.explore, agent, workers, keys
-            )
-            store = recipe.online_buffer.add(store, loop.flat(fresh))
+            workers, fresh = loop.collect(self.env, policy, agent, workers, keys)
+            store = buffer.add(store, loop.flat(fresh))
         return Run(agent, store, workers)
 
-    def online(run, member, dataset, first, num_rounds, times=1):
-        recipe = recipe_of(member, dataset)
+    def online(self, run, member, dataset, first, num_rounds, times=1):
+        """Rounds number `first` to `first + num_rounds`, of `times` the updates."""
+        recipe, sizes = self.recipe_of(member, dataset), self.sizes
         return loop.online(
             recipe.online,
             recipe.online_buffer,
-            env,
+            self.env,
             run,
             jax.random.fold_in(member.keys, ONLINE),
             first,
             num_rounds,
             sizes.steps_per_round,
             times * sizes.updates_per_round,
-            deal if algorithm.trial(member.configs) else None,
+            self.deal if self.algorithm.trial(member.configs) else None,
         )
 
-    def deal(key):
+    def first_round(self, run, member, dataset, first):
+        """The round with which the online phase begins."""
+        return self.online(run, member, dataset, first, 1, self.sizes.first_round)
+
+    def deal(self, key):
         """Tasks to be trained on, different ones as far as there are enough, [W]."""
-        order = jax.random.permutation(key, env.spec.num_train).astype(jnp.int32)
-        return order[jnp.arange(sizes.num_envs) % env.spec.num_train]
+        num_train, num_envs = self.env.spec.num_train, self.sizes.num_envs
+        order = jax.random.permutation(key, num_train).astype(jnp.int32)
+        return order[jnp.arange(num_envs) % num_train]
 
-    def first_round(run, member, dataset, first):
-        return online(run, member, dataset, first, 1, sizes.first_round)
-
-    def evaluate_offline(run, member, dataset, step):
-        recipe = recipe_of(member, dataset)
+    def evaluate_offline(self, run, member, dataset, step):
+        """Plays fresh episodes with the offline agent's judged policy."""
+        recipe = self.recipe_of(member, dataset)
         stream = jax.random.fold_in(member.keys, EVALUATE_OFFLINE)
-        key = jax.random.fold_in(stream, step)
-        store = recipe.offline_buffer
-        return evaluate(recipe.offline, store, run, member, key, dataset is not None)
+        key, buffer = jax.random.fold_in(stream, step), recipe.offline_buffer
+        has_rows = dataset is not None
+        return self.evaluate(recipe.offline, buffer, run, member, key, has_rows)
 
-    def evaluate_online(run, member, dataset, step):
-        recipe = recipe_of(member, dataset)
+    def evaluate_online(self, run, member, dataset, step):
+        """Plays fresh episodes with the online agent's judged policy."""
+        recipe = self.recipe_of(member, dataset)
         stream = jax.random.fold_in(member.keys, EVALUATE_ONLINE)
         key = jax.random.fold_in(stream, step)
-        return evaluate(recipe.online, recipe.online_buffer, run, member, key)
+        return self.evaluate(recipe.online, recipe.online_buffer, run, member, key)
 
-    def evaluate(agent, buffer, run, member, key, has_rows=True) -> Played:
-        trial, num = algorithm.trial(member.configs), sizes.eval_episodes
+    def evaluate(self, agent, buffer, run, member, key, has_rows=True) -> Played:
+        """Plays fresh trials, and where there are rows, sees how well it adapts."""
+        env, num = self.env, self.sizes.eval_episodes
+        trial = self.algorithm.trial(member.configs)
         key, key_adapt = jax.random.split(key)
         played = loop.evaluate(env, agent.exploit, buffer, run, key, num, trial or 1)
         if not trial or not has_rows:
@@ -256,13 +255,25 @@ def programs(
             adaptation=adaptation.measure(env, agent, buffer, run, key_adapt, trial)
         )
 
+
+def programs(
+    algorithm: base.Algorithm, env: Env, sizes: Sizes, mesh: Mesh | None = None
+) -> Programs:
+    """Builds and jits the phases of a run, over all members.
+
+    Args:
+        mesh: the devices that the members are divided over; None for one.
+    """
+    one = Phases(algorithm, env, sizes, recipes(algorithm, env.spec, sizes))
+    mapped = functools.partial(compiled.over_members, mesh=mesh)
+    learnt = functools.partial(compiled.learning, mesh=mesh)
     return Programs(
-        begin=mapped(begin, (0, None)),
-        offline=learnt(offline, (0, 0, None, None), sized=True),
-        hand_over=mapped(hand_over, (0, 0, None), donate=True),
-        online=learnt(online, (0, 0, None, None), sized=True),
-        first_round=learnt(first_round, (0, 0, None, None)),
-        evaluate_offline=mapped(evaluate_offline, (0, 0, None, None)),
-        evaluate_online=mapped(evaluate_online, (0, 0, None, None)),
+        begin=mapped(one.begin, (0, None)),
+        offline=learnt(one.offline, (0, 0, None, None), sized=True),
+        hand_over=mapped(one.hand_over, (0, 0, None), donate=True),
+        online=learnt(one.online, (0, 0, None, None), sized=True),
+        first_round=learnt(one.first_round, (0, 0, None, None)),
+        evaluate_offline=mapped(one.evaluate_offline, (0, 0, None, None)),
+        evaluate_online=mapped(one.evaluate_online, (0, 0, None, None)),
         healthy=mapped(lambda run: learning.finite(run.agent), (0,)),
     )
