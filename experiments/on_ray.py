@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments import live, worker
 from experiments.trials import Trial
-from o2ojax.errors import UserError, first_line
+from o2ojax.errors import UserError
 
 FAILED = 2  # a run's exit status, if it would only fail again
 
@@ -40,12 +40,12 @@ def connected(address: str | None) -> Iterator[Any]:
     try:
         _begin(ray, address)
     except (OSError, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())
         if address is None:
-            raise UserError(f"Ray does not start here: {first_line(error)}") from error
+            raise UserError(f"Ray does not start here: {said}") from error
         raise UserError(
-            f"--address={address}: no Ray cluster answers: {first_line(error)}. (One"
-            " that wants a token is answered with RAY_AUTH_MODE=token in the"
-            " environment; its Python and Ray must be of the versions here)"
+            f"--address={address}: no Ray cluster that can be used: {said}. (One that"
+            " wants a token is answered with RAY_AUTH_MODE=token in the environment)"
         ) from error
     try:
         yield ray

@@ -24,8 +24,8 @@ from o2ojax.workdir import newest_checkpoint, refuse_another_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 lost another process, 2 bad input, GO_ON interrupted and
-    saved, 130 interrupted before anything was.
+    """Exit status: 0 done, 1 a crash here or of another process, 2 bad input, GO_ON
+    interrupted and saved, 130 interrupted before anything was.
     """
     parser = argparse.ArgumentParser(
         prog="python -m experiments.run",
@@ -69,6 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # while it waits for other processes
+        return interrupted_early()
+
+
+def interrupted_early() -> int:
+    """Says so. Returns the exit status."""
+    print("interrupted before anything was begun", file=sys.stderr)
+    return 130
 
 
 def divide_cpu(num_devices: int) -> None:
@@ -132,8 +140,7 @@ def obey(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted before anything was begun", file=sys.stderr)
-        return 130
+        return interrupted_early()
     options.workdir = options.workdir or default_workdir(config)
     return execute(config, options.workdir)
 

@@ -30,7 +30,7 @@ def over_members(
     """
 
     def many(*args):
-        args, size = (args[:-1], args[-1:]) if sized else (args, ())
+        args, size = _apart(args, sized)
         mapped = jax.vmap(lambda *args: one(*args, *size), in_axes)
         return devices.over_places(mesh, mapped, in_axes)(*args)
 
@@ -47,9 +47,10 @@ def learning(
     """
     if not takes_turns():
         return over_members(one, in_axes, donate=True, sized=sized, mesh=mesh)
+    axes = (0, None, *in_axes[1:])
 
     def turn(states, at, *args):
-        args, size = (args[:-1], args[-1:]) if sized else (args, ())
+        args, size = _apart(args, sized)
 
         def of_member(states, at, *inputs):
             own = [
@@ -61,10 +62,8 @@ def learning(
             states = jax.tree.map(lambda x, new: x.at[at].set(new), states, state)
             return states, jax.tree.map(lambda x: x[None], told)
 
-        axes = (0, None, *in_axes[1:])
         return devices.over_places(mesh, of_member, axes)(states, at, *args)
 
-    axes = (0, None, *in_axes[1:])
     return Turns(_jit(turn, axes, donate=True, sized=sized), mesh)
 
 
@@ -77,7 +76,8 @@ class Turns:
     """A program of one member's turn, called for each: as one of all members is.
 
     A loop over them inside a program would be slower: XLA runs the loops in a loop
-    with less side by side.
+    with less side by side. What joins that which each has told compiles when it is
+    first called, in a moment.
     """
 
     def __init__(self, turn: Any, mesh: Mesh | None):
@@ -99,9 +99,16 @@ class Turns:
         """As of a lowered one."""
         return Turns(self.turn.compile(), self.mesh)
 
-    def __getattr__(self, name: str) -> Any:
-        """What else there is of a turn's program: its text, its memory."""
-        return getattr(self.turn, name)
+    def as_text(self) -> str:
+        """Of the program of a turn."""
+        return self.turn.as_text()
+
+    def memory_analysis(self) -> Any:
+        """Of the program of a turn; its arguments are all members'."""
+        return self.turn.memory_analysis()
+
+    def _cache_size(self) -> int:
+        return self.turn._cache_size()
 
     def _on_each_device(self, states: Any) -> int:
         num = len(jax.tree.leaves(states)[0])
@@ -116,6 +123,11 @@ def _join(mesh: Mesh | None, num: int) -> Callable:
         return jax.tree.map(lambda *x: jnp.concatenate(x), *told)
 
     return jax.jit(devices.over_places(mesh, join, (0,) * num))
+
+
+def _apart(args: tuple, sized: bool) -> tuple[tuple, tuple]:
+    """Arguments, and the number that is compiled in, if there is one."""
+    return (args[:-1], args[-1:]) if sized else (args, ())
 
 
 def _jit(many: Callable, in_axes: tuple, donate: bool, sized: bool) -> Callable:

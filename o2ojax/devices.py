@@ -86,9 +86,10 @@ def lay_out(
     if not each:
         raise UserError(
             f"config.devices.per_batch={per_batch}, and each process has {fewest}"
-            " device(s): those that share a batch are of one process. A CPU is seen as"
-            " several by --cpu-devices=N; on a cluster, JAX_LOCAL_DEVICE_IDS=0,1 gives"
-            " a process two GPUs"
+            " device(s), all that can share a batch. A CPU is seen as several by"
+            " --cpu-devices=N"
+            + "; JAX_LOCAL_DEVICE_IDS=0,1 gives a process two GPUs"
+            * (num_processes > 1)
         )
     if num_members < num_processes:
         raise UserError(

@@ -80,32 +80,25 @@ def slices_for(batch: int, rows_each: int) -> int:
     return next((n for n in fitting if batch // n * rows_each <= SLICE), batch)
 
 
-def each(function: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable:
-    """Maps (state, *inputs) -> (state, told) over what shares nothing: agents, members.
+def each(function: Callable[..., Any]) -> Callable:
+    """Maps (state, *inputs) -> (state, told) over an ensemble, leaves [N, ...].
 
     As `jax.vmap`, all at once; but on a CPU one after another, as its cache holds the
     layers of one and not those of all. Each new state is written over the old one.
-
-    Args:
-        in_axes: of each argument: 0 to map over its first axis, None to share it.
     """
     if jax.default_backend() != "cpu":
-        return jax.vmap(function, in_axes)
+        return jax.vmap(function)
 
     def one_after_another(states, *inputs):
         def one(states, turn):
             at, own = turn
-            pairs = zip(own, inputs, in_axes[1:], strict=True)
-            given = (x if axis == 0 else all_ for x, all_, axis in pairs)
             old = jax.tree.map(lambda x: x[at], states)
-            state, told = function(old, *given)
+            state, told = function(old, *own)
             chex.assert_trees_all_equal_shapes_and_dtypes(state, old)
             return jax.tree.map(lambda x, new: x.at[at].set(new), states, state), told
 
-        mapped = zip(inputs, in_axes[1:], strict=True)
-        own = tuple(x if axis == 0 else () for x, axis in mapped)
         turns = jnp.arange(len(jax.tree.leaves(states)[0]))
-        return jax.lax.scan(one, states, (turns, own))
+        return jax.lax.scan(one, states, (turns, inputs))
 
     return one_after_another
 

@@ -1,7 +1,7 @@
 """A run of many processes: how they find each other, agree, and end together.
 
 Every process runs the same command and the same programs, on its own devices. The first
-one, number 0, is the only one that writes and speaks.
+one, number 0, is the only one that writes results and shows progress.
 """
 
 import collections
@@ -74,15 +74,14 @@ def join(
         count: of processes.
         index: of this one.
     Raises:
-        UserError: they cannot be met. (Where process 0 waits in vain for the others,
-            jax itself aborts it, after MEETING.)
+        UserError: they cannot be met. (Where one of several does not come, jax itself
+            aborts those that wait, after MEETING.)
     """
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    if coordinator:
+    if coordinator and count > 1:
         print(
-            f"process {index} waits for the other {count - 1} at {coordinator}, at most"
-            f" {MEETING} seconds",
+            f"process {index} waits for the other {count - 1} at {coordinator}",
             file=sys.stderr,
         )
         if index:
@@ -228,7 +227,7 @@ class Lifelines:
             self._tell(self.BYE)
 
     def fail(self, status: int) -> None:
-        """Ends this process; those that do not fail alike will miss it."""
+        """Ends this process; those that do not fail alike are told of it."""
         with self._lock:
             self._leaving = True
         time.sleep(GRACE)

@@ -18,7 +18,7 @@ from o2ojax.errors import UserError
 from o2ojax.files import write_json, write_whole
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "distrax", "mujoco", "gymnasium")
-FREE_TO_CHANGE = ("wandb",)  # fields that a resumed run may give anew
+FREE_TO_CHANGE = ("wandb", "checkpoint")  # fields that a resumed run may give anew
 # What runs did before there was a field that said so.
 ONCE_UNSAID = {"devices": {"per_batch": 1, "cut_dataset": False}}
 
@@ -71,8 +71,9 @@ def refuse_another_config(described: dict[str, Any], workdir: Path) -> None:
     )
     if changed:
         hint = ""
-        if before.get("physics") != described["physics"]:  # `auto` on another device
-            hint = f", here with --config.physics={before.get('physics')}"
+        physics = before.get("physics")
+        if physics and physics != described["physics"]:  # `auto` on another device
+            hint = f", here with --config.physics={physics}"
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changed)}); give"
             f" another --workdir, or the same config to go on{hint}"

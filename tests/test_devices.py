@@ -205,6 +205,15 @@ def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
     assert all("interrupted; saved" in one for one in said)
 
 
+def test_a_process_that_fails_alone_is_not_called_lost(tmp_path):
+    both = two_started(tmp_path / "run", of_the_second=["--config.nonsense=1"])
+    said = [ended(process) for process in both]
+    assert [process.returncode for process in both] == [1, 2], said
+    assert "process 1 of 2 failed, and has said why" in said[0]
+    assert "unknown config field 'nonsense'" in said[1]
+    assert not any("was lost" in one for one in said)
+
+
 @pytest.mark.slow
 def test_processes_with_different_commands_are_refused(tmp_path):
     both = two_started(tmp_path / "run", of_the_second=["--config.agent.lr=1e-3"])

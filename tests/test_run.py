@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -204,6 +205,22 @@ def test_a_terminated_run_saves_and_resumes_to_the_same_end(whole, tmp_path):
     assert saved_at >= 30 or last_run(tmp_path)[1].phase == "online"
     assert run(tmp_path) == 0
     assert_same_end(tmp_path, whole)
+
+
+def test_a_run_that_is_told_to_stop_while_it_begins(tmp_path, monkeypatch, capsys):
+    """What has a checkpoint is saved, and says where it goes on; else nothing is."""
+
+    @contextmanager
+    def at_once():
+        yield lambda: True
+
+    assert run(tmp_path / "begun", "--config.online.steps=0") == 0
+    (tmp_path / "begun" / "summary.json").unlink()
+    monkeypatch.setattr(training, "stop_on_signal", at_once)
+    assert run(tmp_path / "fresh", "--config.online.steps=0") == 130
+    more = "--config.checkpoint.every=30"  # changes nothing that is learned
+    assert run(tmp_path / "begun", "--config.online.steps=0", more) == GO_ON
+    assert "goes on from offline" in capsys.readouterr().out
 
 
 def test_an_online_run_starts_from_an_offline_one(whole, tmp_path):

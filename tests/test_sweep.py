@@ -247,7 +247,24 @@ def test_a_missing_ray_is_named(write, tmp_path, capsys, monkeypatch):
 def test_an_address_where_nobody_listens_is_named_at_once(write, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(shutdown=lambda: None))
     assert sweep.main([*write(GRID), "--address=127.0.0.1:9"]) == 2
-    assert "--address=127.0.0.1:9: no Ray cluster answers" in capsys.readouterr().err
+    assert "127.0.0.1:9: no Ray cluster that can be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ((), "error: Ray does not start here: Version mismatch: Ray: 1 and 2"),
+        (("--address=a",), "--address=a: no Ray cluster that can be used: Version mis"),
+    ],
+)
+def test_a_ray_that_does_not_begin_says_all(write, capsys, monkeypatch, given, said):
+    def begin(**given):
+        raise RuntimeError("Version mismatch:\n   Ray: 1\n and 2")
+
+    ray = SimpleNamespace(init=begin, shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert sweep.main([*write(GRID), *given]) == 2
+    assert said in capsys.readouterr().err
 
 
 def finish(trial, score):

@@ -130,7 +130,7 @@ def offline(spec: EnvSpec, config: Off2OnConfig) -> Agent:
             lambda x: x.reshape(config.num_agents, -1, *x.shape[1:]), rows
         )
         batches = Batch(data, weight, index)
-        state, info = learning.each(member.update, (0, 0, 0))(state, batches, keys)
+        state, info = learning.each(member.update)(state, batches, keys)
         return state, Info(jax.tree.map(jnp.mean, info.metrics))
 
     return Agent(init, update, *policies_of(spec, config))
