@@ -11,6 +11,7 @@ A figure is a dict, told from all others by the first four of its fields:
     share_of_limit {median, min, max}, limit   what the speed is of a limit that was
              measured beside it, window by window, and which: "matrix products" or
              "mujoco.rollout"; where there is one
+    times_one      {median, min, max}, of what one member reached in the same windows
     commit         that it was measured at, where it was kept from an earlier run
     share_of_run   {median, min, max}, of a whole that the figure is a part of
 """
@@ -57,6 +58,7 @@ def figure(
     limit: tuple[str, np.ndarray] | None = None,
     flop: float | None = None,
     whole: np.ndarray | None = None,
+    one: np.ndarray | None = None,
 ) -> Figure:
     """A figure of values [windows].
 
@@ -64,6 +66,7 @@ def figure(
         limit: a limit's name, and what share of it each value was [windows].
         flop: of one unit of work.
         whole: of what each value is a part [windows].
+        one: the same of one member [windows].
     """
     values = np.atleast_1d(np.asarray(values, float))
     told = {"section": section, "name": name, "sizes": dict(sizes), "unit": unit}
@@ -72,6 +75,8 @@ def figure(
         told["flop"] = flop
     if limit is not None:
         told |= {"limit": limit[0], "share_of_limit": timing.spread(limit[1])}
+    if one is not None:
+        told["times_one"] = timing.spread(values / one)
     if whole is not None:
         told["share_of_run"] = timing.spread(values / whole)
     return told

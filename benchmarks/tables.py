@@ -31,7 +31,10 @@ def cells(figure: Figure) -> dict[str, str]:
     value = number(figure["median"])
     if "share_of_limit" in figure:
         share = in_words(figure["share_of_limit"])
-        return {figure["unit"]: value, f"of {figure['limit']}": share}
+        told = {figure["unit"]: value, f"of {figure['limit']}": share}
+        if "times_one" in figure:
+            told["of one's"] = in_words(figure["times_one"])
+        return told
     if figure["max"] > figure["min"]:
         value = ranged(figure)
     if "share_of_run" in figure:

@@ -62,20 +62,21 @@ CASES = {
 }
 
 
-def measure(
-    name: str, case: Case, num_members: int, windows: int, section: str = "updates"
-) -> Figure:
-    """Updates per second, and their share of the limit."""
-    works = {
-        "learn": workloads.learner(case, num_members),
-        "limit": timing.matrix_limit(),
-    }
-    rates = timing.rates(works, windows)
-    each = workloads.flop(case)
-    share = rates["learn"] * each / rates["limit"]
-    sizes = {"members": num_members}
-    rate = rates["learn"]
-    return figure(section, name, sizes, "updates/s", rate, (MATRIX, share), each)
+def measure(name: str, case: Case, windows: int) -> list[Figure]:
+    """Updates per second of one member and of several, and their shares of the limit.
+
+    All are timed in turn, so that what several gain or lose is a ratio.
+    """
+    works = {num: workloads.learner(case, num) for num in members()}
+    rates = timing.rates(works | {"limit": timing.matrix_limit()}, windows)
+    flop, found = workloads.flop(case), []
+    for num in works:
+        share = MATRIX, rates[num] * flop / rates["limit"]
+        one = rates[1] if num > 1 else None
+        told = dict(limit=share, flop=flop, one=one)
+        sizes = {"members": num}
+        found.append(figure("updates", name, sizes, "updates/s", rates[num], **told))
+    return found
 
 
 def members() -> tuple[int, ...]:
@@ -85,11 +86,9 @@ def members() -> tuple[int, ...]:
 
 def cases():
     """A case for every agent, and for every phase that differs."""
-
-    def run(name: str, case: Case, windows: int) -> list[Figure]:
-        return [measure(name, case, num, windows) for num in members()]
-
-    return {name: functools.partial(run, name, case) for name, case in CASES.items()}
+    return {
+        name: functools.partial(measure, name, case) for name, case in CASES.items()
+    }
 
 
 SECTION = Section(

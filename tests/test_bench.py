@@ -52,6 +52,9 @@ def test_a_figure_tells_its_median_range_and_shares():
     part = rate("update", [1.0, 3.0], "s", whole=np.array([4.0, 4.0]))
     assert part["share_of_run"] == {"median": 0.5, "min": 0.25, "max": 0.75}
     assert rate("iql", 5)["windows"] == 1
+    eight = rate("iql", [2.0, 3.0], limit=share, one=np.array([2.0, 2.0]))
+    assert eight["times_one"] == {"median": 1.25, "min": 1.0, "max": 1.5}
+    assert tables.cells(eight)["of one's"] == "1.25 [1.00, 1.50]"
 
 
 def test_what_is_slower_is_flagged_where_the_ranges_do_not_overlap():
