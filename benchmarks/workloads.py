@@ -135,7 +135,7 @@ def learner(
     members = devices.place(layout, members)
     dataset = devices.share(layout, random_data(spec, case.rows))
     run = compiled.over_members(begin, (0, None), mesh=layout.mesh)(members, dataset)
-    learn = compiled.learning(learn, (0, 0, None), mesh=layout.mesh)
+    learn = compiled.over_learners(learn, (0, 0, None), mesh=layout.mesh)
 
     def call():
         nonlocal run

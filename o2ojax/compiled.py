@@ -37,7 +37,7 @@ def over_members(
     return _jit(many, in_axes, donate, sized)
 
 
-def learning(
+def over_learners(
     one: Callable, in_axes: tuple, sized: bool = False, mesh: Mesh | None = None
 ) -> Callable:
     """Jits one member's (state, *inputs) -> (state, told), to be called for all.

@@ -266,7 +266,7 @@ def programs(
     """
     one = Phases(algorithm, env, sizes, recipes(algorithm, env.spec, sizes))
     mapped = functools.partial(compiled.over_members, mesh=mesh)
-    learnt = functools.partial(compiled.learning, mesh=mesh)
+    learnt = functools.partial(compiled.over_learners, mesh=mesh)
     return Programs(
         begin=mapped(one.begin, (0, None)),
         offline=learnt(one.offline, (0, 0, None, None), sized=True),

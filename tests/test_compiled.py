@@ -22,7 +22,7 @@ def arguments():
 @pytest.mark.parametrize("turns", [True, False])
 def test_members_that_learn_get_what_they_get_all_at_once(monkeypatch, turns):
     monkeypatch.setattr(compiled, "takes_turns", lambda: turns)
-    learn = compiled.learning(member, (0, 0, None), sized=True)
+    learn = compiled.over_learners(member, (0, 0, None), sized=True)
     assert isinstance(learn, compiled.Turns) == turns
     at_once = compiled.over_members(member, (0, 0, None), sized=True)
     expected, sums = at_once(*arguments(), 2)
@@ -36,6 +36,6 @@ def test_members_that_learn_get_what_they_get_all_at_once(monkeypatch, turns):
 
 def test_a_member_must_return_the_state_that_it_got(monkeypatch):
     monkeypatch.setattr(compiled, "takes_turns", lambda: True)
-    learn = compiled.learning(lambda state, by: (state * by, ()), (0, None))
+    learn = compiled.over_learners(lambda state, by: (state * by, ()), (0, None))
     with pytest.raises(AssertionError, match="dtypes"):
         learn(jnp.arange(3), jnp.float32(0.5))
