@@ -65,26 +65,27 @@ def choose(only: str) -> dict[str, list[str]]:
 
 
 def keep(path: Path, chosen: dict[str, list[str]], new: Results) -> list[Figure]:
-    """The figures of a file that are not to be measured now, with their commit.
+    """The figures of a file, with their commit: each stays until it is measured anew.
 
     Raises:
-        UserError: there are some, and they come from elsewhere.
+        UserError: some will not be, and they come from elsewhere.
     """
     if not path.exists():
         return []
     old = record.read(path)
-    kept = [
-        {"commit": old["commit"]} | figure
-        for figure in old["figures"]
-        if figure["name"] not in chosen.get(figure["section"], ())
+    others = [
+        x for x in old["figures"] if x["name"] not in chosen.get(x["section"], ())
     ]
     for name in ("machine", "versions"):
-        if kept and old[name] != new[name]:
+        if old[name] == new[name]:
+            continue
+        if others:
             raise UserError(
                 f"{path} has other figures, of another {name} ({old[name]}; this is"
                 f" {new[name]}): name another file by --out"
             )
-    return kept
+        return []
+    return [{"commit": old["commit"]} | figure for figure in old["figures"]]
 
 
 def run(
@@ -93,17 +94,16 @@ def run(
     """Measures the chosen cases; prints a table for each section, and saves.
 
     Args:
-        save: is given all figures so far, after each section.
+        save: is given all figures so far, after each case.
     """
     found: list[Figure] = []
     for section, names in chosen.items():
-        cases, figures = SECTIONS[section].cases(), []
+        cases = SECTIONS[section].cases()
         for name in names:
             print(f"{section}: {name}", file=sys.stderr, flush=True)
-            figures += cases[name](windows)
-        tables.show(SECTIONS[section], figures)
-        found += figures
-        save(found)
+            found += cases[name](windows)
+            save(found)
+        tables.show(SECTIONS[section], tables.of_section(found, section))
 
 
 def in_order(figures: Sequence[Figure]) -> list[Figure]:
@@ -167,7 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results["command"] = " ".join(["python -m benchmarks.bench", *given])
 
         def save(figures: list[Figure]) -> None:
-            record.write(path, results | {"figures": in_order(kept + figures)})
+            done = {(x["section"], x["name"]) for x in figures}
+            rest = [x for x in kept if (x["section"], x["name"]) not in done]
+            record.write(path, results | {"figures": in_order(rest + figures)})
 
         run(chosen, options.windows, save)
     except UserError as error:

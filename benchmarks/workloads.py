@@ -110,7 +110,9 @@ def learner(
     recipe_of = population.recipes(algorithm, spec, given)
     each = chunk(flop(case) * (num_members if on_accelerator() else 1))
     if case.phase == "online":
-        each = max(each, 100)  # as in a run: rings are carried in and out once a call
+        each = max(
+            each, 40
+        )  # rings are carried in and out once a call: seldom, in a run
 
     def begin(member, dataset):
         recipe = recipe_of(member, dataset)

@@ -264,6 +264,25 @@ def test_a_section_from_the_command_to_the_tables(tmp_path, monkeypatch, capsys)
     assert "of another machine" in capsys.readouterr().err
 
 
+def test_what_a_stopped_run_had_not_measured_stays(tmp_path, monkeypatch):
+    def measure(name, *given):
+        if name == "windows":
+            raise KeyboardInterrupt
+        return [figure("replay", name, {"rows": 1}, "draws/s", [2.0])]
+
+    monkeypatch.setattr(stores, "measure", measure)
+    path = tmp_path / "found.json"
+    old = [figure("replay", name, {}, "draws/s", [1.0]) for name in stores.cases()]
+    now = {key: record.surroundings()[key] for key in ("machine", "versions")}
+    record.write(path, results(*old) | now | {"commit": "another"})
+    with pytest.raises(KeyboardInterrupt):
+        bench.main([f"--out={path}", "--only=replay"])
+    found = {each["name"]: each for each in record.read(path)["figures"]}
+    assert found["uniform"]["median"] == 2.0 and "commit" not in found["uniform"]
+    assert found["windows"]["median"] == 1.0
+    assert found["windows"]["commit"] == "another"
+
+
 def test_parts_of_a_run_add_up_to_it(monkeypatch):
     now = iter([0.0, 1.0, 3.0, 4.0, 6.0, 10.0])
     monkeypatch.setattr(whole.time, "perf_counter", lambda: next(now))

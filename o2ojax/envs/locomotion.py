@@ -21,7 +21,6 @@ from o2ojax.envs.physics import (
     PhysicsState,
     Simulator,
     place,
-    stack_states,
     vary,
 )
 from o2ojax.envs.restart import restarting
@@ -187,16 +186,12 @@ def load_models(file: str, simulator: Simulator) -> Models:
 def start_states(task: Task, model: mujoco.MjModel) -> PhysicsState:
     """The states that episodes begin in, drawn once: leaves [NUM_STARTS, ...]."""
     generator = np.random.default_rng(0)
-    placed = [
-        place(
-            model,
-            model.qpos0 + task.noise * uniform(generator, model.nq),
-            task.noise * task.velocity_noise(generator, model.nv),
-            task.bodies,
-        )
+    drawn = [
+        (uniform(generator, model.nq), task.velocity_noise(generator, model.nv))
         for _ in range(NUM_STARTS)
     ]
-    return stack_states(placed)
+    positions, velocities = (task.noise * np.stack(x) for x in zip(*drawn, strict=True))
+    return place(model, model.qpos0 + positions, velocities, task.bodies)
 
 
 def judge(

@@ -28,7 +28,6 @@ from o2ojax.envs.physics import (
     PhysicsState,
     Simulator,
     place,
-    stack_states,
     vary,
 )
 from o2ojax.envs.restart import restarting
@@ -243,14 +242,14 @@ def start_states(task: Task, model: mujoco.MjModel, spread: float = 0.1) -> Scen
         spread: how far from the middle the cube may lie, along x and y, m.
     """
     generator = np.random.default_rng(0)
-    placed, goals = [], []
+    positions, goals = [], []
     for _ in range(NUM_STARTS):
         hand = task.hand + generator.uniform(-0.02, 0.02, 3)
         cube = np.array([*generator.uniform(-spread, spread, 2), REST - SINK])
-        qpos = np.concatenate([hand, [task.finger, task.finger], cube, [0.0]])
-        placed.append(place(model, qpos, np.zeros(model.nv), ()))
+        positions.append([*hand, task.finger, task.finger, *cube, 0.0])
         goals.append(task.goal(generator, cube))
-    return Scene(stack_states(placed), np.float32(goals))
+    at_rest = np.zeros((NUM_STARTS, model.nv))
+    return Scene(place(model, positions, at_rest, ()), np.float32(goals))
 
 
 def manipulation(

@@ -162,8 +162,8 @@ def guarded(step: Callable, model: mujoco.MjModel, bodies: Sequence[str]) -> Adv
     MuJoCo's C library does the same. Without it one NaN would stay for ever where a
     task never ends, and the solver would take all its iterations for its sake.
     """
-    rest = place(model, model.qpos0, np.zeros(model.nv), bodies)
-    rest = PhysicsState(*(leaf.astype(np.float32) for leaf in rest))
+    placed = place(model, model.qpos0[None], np.zeros((1, model.nv)), bodies)
+    rest = PhysicsState(*(leaf[0] for leaf in placed))
 
     def advance(state: PhysicsState, control: Array, variant: Array) -> PhysicsState:
         after = step(state, control, variant)

@@ -78,28 +78,29 @@ def vary(models: Models, simulator: Simulator) -> Models:
 
 
 def place(
-    model: mujoco.MjModel, qpos: np.ndarray, qvel: np.ndarray, bodies: Sequence[str]
+    model: mujoco.MjModel,
+    qpos: Sequence[np.ndarray],
+    qvel: Sequence[np.ndarray],
+    bodies: Sequence[str],
 ) -> PhysicsState:
-    """A model set down, at rest of all else: NumPy, float64, on the host.
+    """A model set down S times, at rest of all else.
+
+    These are states that episodes can begin in: NumPy, float32, leaves [S, ...].
 
     Args:
-        qpos: [nq].
-        qvel: [nv].
+        qpos: [S, nq].
+        qvel: [S, nv].
         bodies: names of the bodies whose positions are tracked.
     """
-    data = mujoco.MjData(model)
-    data.qpos[:], data.qvel[:] = qpos, qvel
-    mujoco.mj_forward(model, data)
-    leaves = data.qpos, data.qvel, data.act, data.qacc_warmstart
-    positions = tracked_positions(data, body_ids(model, bodies))
-    return PhysicsState(*(leaf.copy() for leaf in leaves), positions)
-
-
-def stack_states(placed: Sequence[PhysicsState]) -> PhysicsState:
-    """States that episodes can begin in, in single precision: leaves [S, ...]."""
-    return PhysicsState(
-        *(np.stack(x).astype(np.float32) for x in zip(*placed, strict=True))
-    )
+    data, tracked, placed = mujoco.MjData(model), body_ids(model, bodies), []
+    for positions, velocities in zip(qpos, qvel, strict=True):
+        mujoco.mj_resetData(model, data)  # a workspace is slow to make
+        data.qpos[:], data.qvel[:] = positions, velocities
+        mujoco.mj_forward(model, data)
+        leaves = data.qpos, data.qvel, data.act, data.qacc_warmstart
+        leaves = *leaves, tracked_positions(data, tracked)
+        placed.append([leaf.astype(np.float32) for leaf in leaves])
+    return PhysicsState(*map(np.stack, zip(*placed, strict=True)))
 
 
 CENTRE_OF_MASS = "*"  # a name among those of bodies: of all of them together
