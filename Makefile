@@ -27,10 +27,10 @@ demo: setup
 	@echo "the picture: runs/demo/curves.png"
 
 test: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow" tests
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests
 
 test-all: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+	$(BIN)/python -m pytest -q -n 2 tests
 
 bench: setup
 	$(BIN)/python -m benchmarks.bench

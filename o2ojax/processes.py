@@ -24,6 +24,7 @@ from o2ojax.errors import UserError, first_line
 
 MEETING = 300  # seconds in which all processes must have begun
 PATIENCE = 60.0  # seconds in which a process must then be reached
+GREETING = 5.0  # seconds that whoever connects has to say who it is
 GRACE = 2.0  # seconds between failing and leaving: all that fail alike say so first
 
 
@@ -175,20 +176,25 @@ class Lifelines:
 
     def _connect(self) -> None:
         count, index = jax.process_count(), jax.process_index()
-        server = socket.create_server(("", 0)) if index == 0 else None
+        server = _serve() if index == 0 else None
         port = server.getsockname()[1] if server else 0
-        port = int(multihost_utils.broadcast_one_to_all(np.int32(port)))
+        told = np.array([port, *np.frombuffer(os.urandom(16), np.int32)], np.int32)
+        port, *secret = map(int, multihost_utils.broadcast_one_to_all(told))
         if server is None:
             line = socket.create_connection((_first_host(), port), PATIENCE)
-            line.sendall(struct.pack("!i", index))
+            line.sendall(struct.pack("!5i", *secret, index))
             self._lines[0] = line
             return
+        until = time.monotonic() + PATIENCE
         with server:
-            server.settimeout(PATIENCE)
             while len(self._lines) < count - 1:
+                server.settimeout(max(0.1, until - time.monotonic()))
                 line, _ = server.accept()
-                line.settimeout(PATIENCE)
-                self._lines[_hear(line)] = line
+                other = _greeted(line, secret)
+                if other is None:  # no process of ours
+                    line.close()
+                else:
+                    self._lines[other] = line
 
     def _listen(self, other: int) -> None:
         line = self._lines[other]
@@ -248,12 +254,38 @@ def _first_host() -> str:
     return global_state.coordinator_address.rsplit(":", 1)[0].strip("[]")
 
 
+def _serve() -> socket.socket:
+    """A port of this host, of IPv6 too where it can."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("", 0), family=socket.AF_INET6, dualstack_ipv6=True
+        )
+    return socket.create_server(("", 0))
+
+
+def _greeted(line: socket.socket, secret: list[int]) -> int | None:
+    """The number of the process at the other end; None if it does not know the secret.
+
+    It has GREETING seconds to say it.
+    """
+    line.settimeout(GREETING)
+    try:
+        *said, other = struct.unpack("!5i", _receive(line, 20))
+    except OSError:
+        return None
+    return other if said == secret else None
+
+
 def _hear(line: socket.socket) -> int:
     """The next number said on a line. Raises OSError where the line has broken."""
-    heard = line.recv(4, socket.MSG_WAITALL)
-    if len(heard) < 4:
+    return struct.unpack("!i", _receive(line, 4))[0]
+
+
+def _receive(line: socket.socket, num: int) -> bytes:
+    heard = line.recv(num, socket.MSG_WAITALL)
+    if len(heard) < num:
         raise ConnectionResetError("the other end is gone")
-    return struct.unpack("!i", heard)[0]
+    return heard
 
 
 def _notice_vanished_hosts(line: socket.socket) -> None:

@@ -1,29 +1,41 @@
 """What holds in every test: no silent broadcast, no chatter, compiled programs kept."""
 
 import os
+import re
 from pathlib import Path
 
 import jax
 import mujoco
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+COMPILE_FAST = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_llvm_disable_expensive_passes=true",
+)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+class TogetherByFile(LoadScopeScheduling):
     """What shares costly fixtures stays in one process: a file, or an agent's part."""
-    for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        name = f"{item.path.name} {params.get('job', '')}".strip()
-        item.add_marker(pytest.mark.xdist_group(name))
+
+    def _split_scope(self, nodeid):
+        file, _, test = nodeid.partition("::")
+        agent = re.search(r"\[\w+", test) if file.endswith("test_suite.py") else None
+        return file + agent[0] if agent else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return TogetherByFile(config, log)
 
 
 def pytest_configure(config):
     # two processes share an accelerator: neither may take most of its memory at once
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    # programs that run for a moment: to optimise them takes most of all tests' time
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    # programs that run for a moment: to compile them takes most of all tests' time
+    os.environ.setdefault("XLA_FLAGS", " ".join(COMPILE_FAST))
     config.addinivalue_line("markers", "slow: left to `make test-all`")
     # [B] minus [B, 1] is an error, rather than a [B, B] matrix
     jax.config.update("jax_numpy_rank_promotion", "raise")

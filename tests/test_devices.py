@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -48,8 +49,8 @@ def in_the_repository(monkeypatch):
 
 def started(*arguments, num_devices=1, **options):
     """A process with so many CPU devices."""
-    flags = f"--xla_force_host_platform_device_count={num_devices}"
-    flags += " --xla_backend_optimization_level=0"
+    flags = os.environ["XLA_FLAGS"]
+    flags += f" --xla_force_host_platform_device_count={num_devices}"
     cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -226,6 +227,20 @@ def test_a_first_process_that_does_not_come_is_named(monkeypatch):
     monkeypatch.setattr(processes, "MEETING", 0)
     with pytest.raises(UserError, match="process 1 cannot reach process 0 at 127.0.0"):
         processes._await_first(f"127.0.0.1:{free_port()}", 1)
+
+
+def test_strangers_are_not_taken_for_processes(monkeypatch):
+    monkeypatch.setattr(processes, "GREETING", 0.1)
+    secret = [1, -2, 3, -4]
+    for said, heard in (
+        (struct.pack("!5i", *secret, 7), 7),
+        (struct.pack("!5i", *secret[::-1], 7), None),
+        (b"GET", None),  # and then silence
+    ):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(said)
+            assert processes._greeted(ours, secret) == heard
 
 
 @dataclasses.dataclass(frozen=True)

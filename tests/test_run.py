@@ -116,7 +116,8 @@ def test_how_often_a_run_logs_and_saves_changes_nothing_it_learns(whole, tmp_pat
         np.load(whole / "returns.npz") as a,
         np.load(tmp_path / "returns.npz") as b,
     ):
-        np.testing.assert_array_equal(a["returns"], b["returns"])
+        # chunks of other lengths are other programs, which may round otherwise
+        np.testing.assert_allclose(a["returns"], b["returns"], rtol=1e-4)
 
 
 def test_rounds_may_be_long_and_the_first_may_learn_more(tmp_path):

@@ -112,7 +112,7 @@ def test_dropout_is_for_the_policys_training_alone(start):
 
     assert moved(a, b) > 1e-3 and moved(a, plain) > 1e-3
     for part in ("critic", "value", "target_critic"):
-        by_hand.close(getattr(a, part), getattr(plain, part), rtol=0)
+        by_hand.close(getattr(a, part), getattr(plain, part), rtol=1e-4, atol=1e-7)
     # acting draws no units, whatever the key
     agent, without = iql.iql(SPEC, config), iql.iql(SPEC, CONFIG)
     obs = jnp.ones(3)
