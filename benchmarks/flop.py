@@ -91,8 +91,12 @@ def sac(spec: EnvSpec, config: SACConfig | CQLConfig | Off2OnConfig, batch: int)
 
 
 def cql(spec: EnvSpec, config: CQLConfig | Off2OnConfig, batch: int) -> int:
-    """CQL(H): as SAC, and Q x 2 learn at 3 n more actions."""
-    more = 2 * 3 * config.num_actions * critic(spec, config.widths).learn
+    """CQL(H): as SAC, and Q x 2 learn at 3 n more actions.
+
+    The state's part of the first layer is the same for all of them.
+    """
+    shared = 2 * spec.obs_dim * config.widths[0]  # forward, and its weights' gradient
+    more = 2 * 3 * config.num_actions * (critic(spec, config.widths).learn - shared)
     return sac(spec, config, batch) + 2 * batch * more
 
 

@@ -65,7 +65,8 @@ def mean_over(function: Callable[[Any], Any], inputs: Any) -> Any:
     return jax.tree.map(lambda x: x / num, total)
 
 
-SLICE = 2048  # rows: 2 MB for a layer of 256, which a CPU's cache holds
+SLICE = 1024  # rows: 1 MB for a layer of 256, which a CPU's cache holds with others
+LARGE = 2**19  # numbers, 2 MB
 
 
 def slices_for(batch: int, rows_each: int) -> int:
@@ -109,7 +110,7 @@ def in_turn(function: Callable[..., Any], numbers: int) -> Callable[..., Any]:
     Args:
         numbers: of its largest array. Batched, many of those would leave the cache.
     """
-    if jax.default_backend() != "cpu" or numbers <= SLICE * 256:
+    if jax.default_backend() != "cpu" or numbers <= LARGE:
         return function
     return jax.custom_batching.sequential_vmap(function)
 

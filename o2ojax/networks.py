@@ -1,5 +1,6 @@
 """The function approximators. An ensemble is one network with stacked weights."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -55,7 +56,6 @@ def small_uniform(bound: float) -> Init:
     return init
 
 
-@jax.custom_vjp
 def affine(x: Array, kernel: Array, bias: Array) -> Array:
     """x [..., I] times a kernel [I, O], plus a bias [O]: [..., O].
 
@@ -64,44 +64,71 @@ def affine(x: Array, kernel: Array, bias: Array) -> Array:
     it, which took a tenth of the time of IQL, CQL and FOWM. By the bias it is 1^T dy:
     a sum over as many rows took an eighth of CQL's.
     """
-    y = jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
-    return y + jnp.broadcast_to(bias, y.shape)
+    y = product(x, kernel)
+    return y + repeat(bias, y.size // bias.size).reshape(y.shape)
 
 
-def _affine_gradients(kept, slope):
+@jax.custom_vjp
+def product(x: Array, kernel: Array) -> Array:
+    """x [..., I] times a kernel [I, O]: [..., O]. See `affine`."""
+    return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def _product_gradients(kept, slope):
     x, kernel = kept
     by_x = jax.lax.dot_general(slope, kernel, (((x.ndim - 1,), (1,)), ((), ())))
     x, slope = (rows.reshape(-1, rows.shape[-1]) for rows in (x, slope))
+    return by_x, jax.lax.dot_general(x, slope, (((0,), (0,)), ((), ())))
+
+
+product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_gradients)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def repeat(row: Array, num: int) -> Array:
+    """A row [..., O], num times: [..., num, O]. See `affine`."""
+    return jnp.broadcast_to(row[..., None, :], (*row.shape[:-1], num, row.shape[-1]))
+
+
+def _repeat_gradient(num, kept, slope):
     # Of an ensemble, each has ones of its own: ones for all would turn all the slopes.
-    ones = 1.0 + 0.0 * slope[:, :1]
-    by_kernel, by_bias = (
-        jax.lax.dot_general(left, slope, (((0,), (0,)), ((), ()))) for left in (x, ones)
-    )
-    return by_x, by_kernel, by_bias.squeeze(0)
+    ones = 1.0 + 0.0 * slope[..., :1]
+    each = tuple(range(slope.ndim - 2))
+    sums = jax.lax.dot_general(ones, slope, (((slope.ndim - 2,) * 2), (each, each)))
+    return (sums.squeeze(-2),)
 
 
-affine.defvjp(
-    lambda x, kernel, bias: (affine(x, kernel, bias), (x, kernel)), _affine_gradients
-)
+repeat.defvjp(lambda row, num: (repeat(row, num), ()), _repeat_gradient)
 
 
 class Dense(nn.Module):
-    """A linear layer, `affine`: [..., I] -> [..., features]. Names are flax's."""
+    """A linear layer, `affine`: [..., I] -> [..., features]. Names are flax's.
+
+    Of inputs that K rows share, `shared` [..., S] in front of x [..., K, I], their part
+    of the product is computed once.
+    """
 
     features: int
     kernel_init: Init = nn.initializers.lecun_normal()
     bias_init: Init = nn.initializers.zeros
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        shape = (x.shape[-1], self.features)
+    def __call__(self, x: Array, shared: Array | None = None) -> Array:
+        num_shared = 0 if shared is None else shared.shape[-1]
+        shape = (num_shared + x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,))
-        return affine(x, kernel, bias)
+        if shared is None:
+            return affine(x, kernel, bias)
+        once = affine(shared, kernel[:num_shared], bias)
+        return product(x, kernel[num_shared:]) + repeat(once, x.shape[-2])
 
 
 class MLP(nn.Module):
-    """Fully connected ReLU layers and a linear last one: [..., I] -> [..., out]."""
+    """Fully connected ReLU layers and a linear last one: [..., I] -> [..., out].
+
+    Rows may share inputs, see `Dense`.
+    """
 
     widths: tuple[int, ...]
     out: int
@@ -111,12 +138,16 @@ class MLP(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> Array:
+    def __call__(
+        self, x: Array, train: bool = False, shared: Array | None = None
+    ) -> Array:
         for width in self.widths:
-            x = nn.relu(Dense(width, kernel_init=self.hidden_init)(x))
+            x = nn.relu(Dense(width, kernel_init=self.hidden_init)(x, shared))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            shared = None
         bias = nn.initializers.constant(self.output_bias)
-        return Dense(self.out, kernel_init=self.output_init, bias_init=bias)(x)
+        last = Dense(self.out, kernel_init=self.output_init, bias_init=bias)
+        return last(x, shared)
 
 
 class Value(nn.Module):
@@ -130,7 +161,10 @@ class Value(nn.Module):
 
 
 class Critic(nn.Module):
-    """Q(s, a): obs [..., O], action [..., A] -> [...]."""
+    """Q(s, a): obs [..., O], action [..., A] -> [...].
+
+    Or of several actions in each state, [..., K, A] -> [..., K].
+    """
 
     widths: tuple[int, ...]
     hidden_init: Init = orthogonal()
@@ -138,8 +172,10 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:
-        x = jnp.concatenate([obs, action], axis=-1)
-        return MLP(self.widths, 1, self.hidden_init, self.output_init)(x).squeeze(-1)
+        mlp = MLP(self.widths, 1, self.hidden_init, self.output_init)
+        if action.ndim > obs.ndim:
+            return mlp(action, shared=obs).squeeze(-1)
+        return mlp(jnp.concatenate([obs, action], axis=-1)).squeeze(-1)
 
 
 class Ensemble(NamedTuple):

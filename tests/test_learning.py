@@ -29,12 +29,12 @@ def test_a_step_in_slices_is_the_step(num_slices):
 
 
 def test_slices_are_equal_and_as_large_as_a_cache_holds():
-    assert learning.SLICE == 2048
+    assert learning.SLICE == 1024
     cpu = jax.default_backend() == "cpu"
-    assert learning.slices_for(256, 31) == (4 if cpu else 1)  # 64 * 31 = 1984
-    assert learning.slices_for(256, 8) == 1
-    assert learning.slices_for(100, 31) == (2 if cpu else 1)
-    assert learning.slices_for(7, 2048) == (7 if cpu else 1)
+    assert learning.slices_for(256, 31) == (8 if cpu else 1)  # 32 * 31 = 992
+    assert learning.slices_for(256, 4) == 1
+    assert learning.slices_for(100, 31) == (4 if cpu else 1)
+    assert learning.slices_for(7, 1024) == (7 if cpu else 1)
     assert learning.slices_for(7, 5000) == (7 if cpu else 1)
 
 

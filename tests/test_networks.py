@@ -254,6 +254,43 @@ def test_biases_start_at_zero():
         np.testing.assert_array_equal(layer["bias"], 0.0)
 
 
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_several_actions_in_a_state_are_valued_as_one_by_one(lead, ensemble):
+    """Values, and all gradients, with each state's observation written out for each."""
+    net = networks.Critic((6, 4))
+    net = networks.Ensemble(net, 2) if ensemble else net
+    keys = jax.random.split(KEY, 3)
+    obs, action = (
+        jax.random.normal(keys[0], (*lead, 3)),
+        jax.random.normal(keys[1], (*lead, 4, 2)),
+    )
+    params = net.init(keys[2], obs, action[..., 0, :])
+    shapes = jax.tree.map(jnp.shape, params)
+    assert jax.tree.map(jnp.shape, net.init(keys[2], obs, action)) == shapes
+
+    def at_once(params, obs, action):
+        return net.apply(params, obs, action)
+
+    def one_by_one(params, obs, action):
+        obs = jnp.broadcast_to(obs[..., None, :], (*action.shape[:-1], 3))
+        return net.apply(params, obs, action)
+
+    (ours, our_slopes), (theirs, their_slopes) = (
+        jax.value_and_grad(
+            lambda *given, q=q: jnp.sin(q(*given)).sum(), argnums=(0, 1, 2)
+        )(params, obs, action)
+        for q in (at_once, one_by_one)
+    )
+    assert at_once(params, obs, action).shape == (*(2,) * ensemble, *lead, 4)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        our_slopes,
+        their_slopes,
+    )
+
+
 def test_values_lose_the_last_axis():
     net: nn.Module = networks.Value((4,))
     params = net.init(KEY, jnp.zeros(3))

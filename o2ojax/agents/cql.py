@@ -85,11 +85,6 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
             log_multiplier=multiplier,
         )
 
-    def q_of(params: Params, obs: Array, action: Array) -> Array:
-        """Values of several actions [B, K, A] at each observation [B, O]: [E, B, K]."""
-        obs = jnp.broadcast_to(obs[:, None], (*action.shape[:2], obs.shape[1]))
-        return critic_net.apply(params, obs, action)
-
     def multiplier_of(log_multiplier: Array) -> Array:
         return jnp.minimum(jnp.exp(log_multiplier), 1e6)  # the authors' code's bound
 
@@ -136,15 +131,14 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         )
 
         # Critic: regress onto the value of the next state, by default without SAC's
-        # entropy. Of several actions, each
-        # critic takes its own best, then the lower critic counts (JaxCQL: the other way
-        # round). With both options, it is the best soft value; the authors' code would
-        # then drop the entropy.
+        # entropy. Of several actions, [E, B, K], each critic takes its own best, then
+        # the lower critic counts (JaxCQL: the other way round). With both options, it
+        # is the best soft value; the authors' code would then drop the entropy.
         policy = actor_net.apply(state.actor.params, data.obs)
         next_policy = actor_net.apply(state.actor.params, data.next_obs)
         num_next = config.num_actions if config.max_backup else 1
         next_action, next_log_prob = draw(next_policy, key_next, num_next)
-        next_q = q_of(state.target_critic, data.next_obs, next_action)  # [E, B, K]
+        next_q = critic_net.apply(state.target_critic, data.next_obs, next_action)
         if config.entropy_backup:
             next_q = losses.soft_value(next_q, next_log_prob[None], temperature)
         next_value = next_q.max(axis=2).min(axis=0)  # [B]
@@ -163,7 +157,7 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
             target_gap = config.target_gap
 
         def critic_loss(params, obs, actions, log_density, target, weight):
-            q = q_of(params, obs, actions)  # [E, B, 1 + K]
+            q = critic_net.apply(params, obs, actions)  # [E, B, 1 + K]
             error = jnp.square(q[..., 0] - target[None])  # [E, B]
             gap = losses.conservative_gap(
                 q[..., 1:], log_density[None], q[..., 0], config.gap_temperature
