@@ -4,9 +4,9 @@ Prints a table for every section and writes `benchmarks/results/bench-DEVICE.jso
 figures as `record` describes them. `--markdown=FILE` prints the tables of such a file;
 `python -m benchmarks.compare OLD NEW` holds two against each other.
 
-`--only=SECTION,SECTION/NAME` measures less. What else is in the file stays, with its
-commit, if it was measured on the same machine and versions; otherwise another file must
-be given by `--out`.
+`--only=SECTION,SECTION/NAME` measures less. What is in the file stays until it is
+measured anew, with its commit, if it was measured on the same machine and versions;
+otherwise another file must be given by `--out`, or all be measured.
 """
 
 import argparse
@@ -67,15 +67,24 @@ def choose(only: str) -> dict[str, list[str]]:
 def keep(path: Path, chosen: dict[str, list[str]], new: Results) -> list[Figure]:
     """The figures of a file, with their commit: each stays until it is measured anew.
 
+    What nothing measures any more is left out.
+
     Raises:
-        UserError: some will not be, and they come from elsewhere.
+        UserError: some will not be measured, and they come from elsewhere.
     """
+    everything = choose("")
     if not path.exists():
         return []
-    old = record.read(path)
-    others = [
-        x for x in old["figures"] if x["name"] not in chosen.get(x["section"], ())
+    try:
+        old = record.read(path)
+    except UserError:
+        if chosen == everything:  # the file is replaced whole
+            return []
+        raise
+    figures = [
+        x for x in old["figures"] if x["name"] in everything.get(x["section"], ())
     ]
+    others = [x for x in figures if x["name"] not in chosen.get(x["section"], ())]
     for name in ("machine", "versions"):
         if old[name] == new[name]:
             continue
@@ -85,7 +94,7 @@ def keep(path: Path, chosen: dict[str, list[str]], new: Results) -> list[Figure]
                 f" {new[name]}): name another file by --out"
             )
         return []
-    return [{"commit": old["commit"]} | figure for figure in old["figures"]]
+    return [{"commit": old["commit"]} | figure for figure in figures]
 
 
 def run(
@@ -162,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = choose(options.only)
         path = options.out or record.default_path()
         results = record.surroundings()
-        kept = keep(path, chosen, results) if options.only else []
+        kept = keep(path, chosen, results)
         given = sys.argv[1:] if arguments is None else arguments
         results["command"] = " ".join(["python -m benchmarks.bench", *given])
 

@@ -8,6 +8,7 @@ turn in one process. It writes `benchmarks/results/gains-DEVICE.json`.
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -26,21 +27,25 @@ from o2ojax.types import Array, Key
 class Gain(NamedTuple):
     """One optimisation.
 
-    why:   it is faster, in words.
-    place: what holds it, and under which name.
-    plain: what stands there before it.
-    cases: names of `updates.CASES` -> members.
+    why:    it is faster, in words.
+    before: what holds it, under which name, and what stands there before it; for each
+            of its parts.
+    cases:  names of `updates.CASES` -> members.
     """
 
     why: str
-    place: tuple[Any, str]
-    plain: Callable
+    before: tuple[tuple[Any, str, Callable], ...]
     cases: Mapping[str, int]
 
 
-def plain_layer(x: Array, kernel: Array, bias: Array) -> Array:
-    """A linear layer whose gradients are left to jax."""
-    return x @ kernel + bias
+def plain_product(x: Array, kernel: Array) -> Array:
+    """A linear layer's product, whose gradients are left to jax."""
+    return x @ kernel
+
+
+def plain_repeat_row(row: Array, num: int) -> Array:
+    """A row [..., O] as [..., num, O], its gradient left to jax."""
+    return jnp.broadcast_to(row[..., None, :], (*row.shape[:-1], num, row.shape[-1]))
 
 
 def plain_ensemble(
@@ -49,6 +54,19 @@ def plain_ensemble(
     """All networks of an ensemble, their inputs shared."""
     shared = [None] * len(inputs)
     return jax.vmap(ensemble.network.apply, (0, *shared))(params, *inputs)
+
+
+ensemble_apply = networks.Ensemble.apply
+
+
+def plain_states(
+    ensemble: networks.Ensemble, params: networks.Params, obs: Array, action: Array
+) -> Array:
+    """All networks of an ensemble, a state written out for each of its actions."""
+    if action.ndim > obs.ndim:
+        shape = (*action.shape[:-1], obs.shape[-1])
+        obs = jnp.broadcast_to(obs[..., None, :], shape)
+    return ensemble_apply(ensemble, params, obs, action)
 
 
 def plain_mish(x: Array) -> Array:
@@ -67,50 +85,50 @@ def plain_draw(levels: sums.Sums, key: Key, num: int) -> Array:
 GAINS = {
     "many updates in one compiled call": Gain(
         "a call costs the host 0.4 to 0.8 ms here, a step of a `scan` next to none",
-        (workloads, "chunk"),
-        lambda flop: 1,
+        ((workloads, "chunk", lambda flop: 1),),
         {"bc": 1, "iql": 1},
     ),
     "members one after another": Gain(
         "the layers of one fit a CPU's cache, those of eight do not",
-        (compiled, "takes_turns"),
-        lambda: False,
+        ((compiled, "takes_turns", lambda: False),),
         {"cql": 8, "bcq": 8, "off2on online": 8, "fowm": 8, "iql": 8},
     ),
     "a batch in slices": Gain(
         "layers of 256 x 31 rows leave the cache, and every ReLU waits for memory",
-        (learning, "slices_for"),
-        lambda batch, rows_each: 1,
+        ((learning, "slices_for", lambda batch, rows_each: 1),),
         {"cql": 1},
     ),
     "gradients of layers as products of rows": Gain(
         "XLA turns the other form anew for every reader, and sums rows slowly",
-        (networks, "affine"),
-        plain_layer,
+        (
+            (networks, "product", plain_product),
+            (networks, "repeat_row", plain_repeat_row),
+        ),
         {"iql": 1, "cql": 1, "fowm": 1},
     ),
     "an ensemble's inputs repeated": Gain(
         "all products are batched alike, so no large result is transposed",
-        (networks.Ensemble, "apply"),
-        plain_ensemble,
+        ((networks.Ensemble, "apply", plain_ensemble),),
         {"cql": 1, "iql": 1},
+    ),
+    "a state once for its actions": Gain(
+        "its part of the first layer is the same for all 31 of CQL's",
+        ((networks.Ensemble, "apply", plain_states),),
+        {"cql": 1},
     ),
     "Mish by one exponential": Gain(
         "it is rational in e^x: no logarithm, no tanh",
-        (networks, "mish"),
-        plain_mish,
+        ((networks, "mish", plain_mish),),
         {"fowm": 1},
     ),
     "products alone to XLA's library": Gain(
         "its sums over features, as in LayerNorm, are slower than XLA's own",
-        (compiled, "compiler_options"),
-        dict,
+        ((compiled, "compiler_options", dict),),
         {"fowm": 1, "cql": 1},
     ),
     "priorities in a tree of sums": Gain(
         "a draw reads 4 x 32 cells, not a million; both keep the tree",
-        (sums, "draw"),
-        plain_draw,
+        ((sums, "draw", plain_draw),),
         {"off2on online balanced": 1},
     ),
 }
@@ -127,7 +145,9 @@ def measure(name: str, case: str, windows: int) -> list[Figure]:
         return work
 
     works = {"after": learner()}
-    with mock.patch.object(*gain.place, gain.plain):
+    with ExitStack() as replaced:
+        for part in gain.before:
+            replaced.enter_context(mock.patch.object(*part))
         works["before"] = learner()
     rates = timing.rates(works, windows)
     sizes = {"agent": case, "members": num_members}

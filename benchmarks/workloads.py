@@ -12,6 +12,9 @@ from o2ojax.types import Env, EnvSpec, Run, Transition
 
 BATCH = 256
 FRESH = 1_000  # rows that an online store holds
+# Of a call, at least. It carries rings in and out, which takes what two updates take;
+# a run makes thousands of updates a call.
+ONLINE_UPDATES = 40
 
 
 def on_accelerator() -> bool:
@@ -110,9 +113,7 @@ def learner(
     recipe_of = population.recipes(algorithm, spec, given)
     each = chunk(flop(case) * (num_members if on_accelerator() else 1))
     if case.phase == "online":
-        each = max(
-            each, 40
-        )  # rings are carried in and out once a call: seldom, in a run
+        each = max(each, ONLINE_UPDATES)
 
     def begin(member, dataset):
         recipe = recipe_of(member, dataset)

@@ -66,7 +66,7 @@ def mean_over(function: Callable[[Any], Any], inputs: Any) -> Any:
 
 
 SLICE = 1024  # rows: 1 MB for a layer of 256, which a CPU's cache holds with others
-LARGE = 2**19  # numbers, 2 MB
+LARGE = 2**19  # numbers in an array, 2 MB: more leave the cache
 
 
 def slices_for(batch: int, rows_each: int) -> int:

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import distrax
 import flax.linen as nn
 import jax
@@ -65,7 +66,7 @@ def affine(x: Array, kernel: Array, bias: Array) -> Array:
     a sum over as many rows took an eighth of CQL's.
     """
     y = product(x, kernel)
-    return y + repeat(bias, y.size // bias.size).reshape(y.shape)
+    return y + repeat_row(bias, y.size // bias.size).reshape(y.shape)
 
 
 @jax.custom_vjp
@@ -85,27 +86,27 @@ product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_gra
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def repeat(row: Array, num: int) -> Array:
+def repeat_row(row: Array, num: int) -> Array:
     """A row [..., O], num times: [..., num, O]. See `affine`."""
     return jnp.broadcast_to(row[..., None, :], (*row.shape[:-1], num, row.shape[-1]))
 
 
-def _repeat_gradient(num, kept, slope):
+def _repeat_row_gradient(num, kept, slope):
     # Of an ensemble, each has ones of its own: ones for all would turn all the slopes.
     ones = 1.0 + 0.0 * slope[..., :1]
-    each = tuple(range(slope.ndim - 2))
-    sums = jax.lax.dot_general(ones, slope, (((slope.ndim - 2,) * 2), (each, each)))
+    *each, rows, _ = range(slope.ndim)
+    sums = jax.lax.dot_general(ones, slope, (((rows,), (rows,)), (each, each)))
     return (sums.squeeze(-2),)
 
 
-repeat.defvjp(lambda row, num: (repeat(row, num), ()), _repeat_gradient)
+repeat_row.defvjp(lambda row, num: (repeat_row(row, num), ()), _repeat_row_gradient)
 
 
 class Dense(nn.Module):
     """A linear layer, `affine`: [..., I] -> [..., features]. Names are flax's.
 
-    Of inputs that K rows share, `shared` [..., S] in front of x [..., K, I], their part
-    of the product is computed once.
+    With `shared` [..., S], all K rows of x [..., K, I] begin with the same S inputs,
+    whose part of the product is computed once: [..., K, features].
     """
 
     features: int
@@ -120,8 +121,9 @@ class Dense(nn.Module):
         bias = self.param("bias", self.bias_init, (self.features,))
         if shared is None:
             return affine(x, kernel, bias)
+        chex.assert_equal(shared.shape[:-1], x.shape[:-2])
         once = affine(shared, kernel[:num_shared], bias)
-        return product(x, kernel[num_shared:]) + repeat(once, x.shape[-2])
+        return product(x, kernel[num_shared:]) + repeat_row(once, x.shape[-2])
 
 
 class MLP(nn.Module):
@@ -196,7 +198,7 @@ class Ensemble(NamedTuple):
 
     def apply(self, params: Params, *inputs: Array) -> Array:
         """The outputs [E, ...] of all networks for the same inputs."""
-        params = jax.tree.map(jnp.asarray, params)  # `affine` takes no NumPy weights
+        params = jax.tree.map(jnp.asarray, params)  # `product` takes no NumPy weights
         repeated = [jnp.broadcast_to(x, (self.size, *x.shape)) for x in inputs]
         return jax.vmap(self.network.apply)(params, *repeated)
 

@@ -24,7 +24,7 @@ from o2ojax.errors import UserError, first_line
 
 MEETING = 300  # seconds in which all processes must have begun
 PATIENCE = 60.0  # seconds in which a process must then be reached
-GREETING = 5.0  # seconds that whoever connects has to say who it is
+GREETING = 5.0  # seconds that whoever connects may be silent
 GRACE = 2.0  # seconds between failing and leaving: all that fail alike say so first
 
 
@@ -187,14 +187,25 @@ class Lifelines:
             return
         until = time.monotonic() + PATIENCE
         with server:
+            server.settimeout(0.1)
             while len(self._lines) < count - 1:
-                server.settimeout(max(0.1, until - time.monotonic()))
-                line, _ = server.accept()
-                other = _greeted(line, secret)
-                if other is None:  # no process of ours
-                    line.close()
-                else:
-                    self._lines[other] = line
+                if time.monotonic() > until:
+                    missing = sorted(set(range(1, count)) - set(self._lines))
+                    raise TimeoutError(f"nothing was heard of processes {missing}")
+                try:
+                    line, _ = server.accept()
+                except TimeoutError:
+                    continue
+                threading.Thread(
+                    target=self._greet, args=(line, secret), daemon=True
+                ).start()
+
+    def _greet(self, line: socket.socket, secret: list[int]) -> None:
+        other = _greeted(line, secret)
+        if other is None:  # no process of ours
+            line.close()
+        else:
+            self._lines[other] = line
 
     def _listen(self, other: int) -> None:
         line = self._lines[other]
@@ -256,17 +267,18 @@ def _first_host() -> str:
 
 def _serve() -> socket.socket:
     """A port of this host, of IPv6 too where it can."""
-    if socket.has_dualstack_ipv6():
+    try:
         return socket.create_server(
             ("", 0), family=socket.AF_INET6, dualstack_ipv6=True
         )
-    return socket.create_server(("", 0))
+    except (OSError, ValueError):  # not here
+        return socket.create_server(("", 0))
 
 
 def _greeted(line: socket.socket, secret: list[int]) -> int | None:
-    """The number of the process at the other end; None if it does not know the secret.
+    """The number of the process at the other end; None if it does not say the secret.
 
-    It has GREETING seconds to say it.
+    It may be silent for GREETING seconds.
     """
     line.settimeout(GREETING)
     try:
@@ -282,9 +294,12 @@ def _hear(line: socket.socket) -> int:
 
 
 def _receive(line: socket.socket, num: int) -> bytes:
-    heard = line.recv(num, socket.MSG_WAITALL)
-    if len(heard) < num:
-        raise ConnectionResetError("the other end is gone")
+    heard = b""
+    while len(heard) < num:
+        part = line.recv(num - len(heard))
+        if not part:
+            raise ConnectionResetError("the other end is gone")
+        heard += part
     return heard
 
 

@@ -28,7 +28,7 @@ class TogetherByFile(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    return TogetherByFile(config, log)
+    return TogetherByFile(config, log) if config.getoption("dist") == "load" else None
 
 
 def pytest_configure(config):

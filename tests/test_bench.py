@@ -264,20 +264,24 @@ def test_a_section_from_the_command_to_the_tables(tmp_path, monkeypatch, capsys)
     assert "of another machine" in capsys.readouterr().err
 
 
-def test_what_a_stopped_run_had_not_measured_stays(tmp_path, monkeypatch):
+@pytest.mark.parametrize("only", ["replay", ""])
+def test_what_a_stopped_run_had_not_measured_stays(tmp_path, monkeypatch, only):
     def measure(name, *given):
         if name == "windows":
             raise KeyboardInterrupt
         return [figure("replay", name, {"rows": 1}, "draws/s", [2.0])]
 
     monkeypatch.setattr(stores, "measure", measure)
+    monkeypatch.setattr(bench, "SECTIONS", {"replay": bench.SECTIONS["replay"]})
     path = tmp_path / "found.json"
-    old = [figure("replay", name, {}, "draws/s", [1.0]) for name in stores.cases()]
+    names = [*stores.cases(), "of another time"]
+    old = [figure("replay", name, {}, "draws/s", [1.0]) for name in names]
     now = {key: record.surroundings()[key] for key in ("machine", "versions")}
     record.write(path, results(*old) | now | {"commit": "another"})
     with pytest.raises(KeyboardInterrupt):
-        bench.main([f"--out={path}", "--only=replay"])
+        bench.main([f"--out={path}", f"--only={only}"])
     found = {each["name"]: each for each in record.read(path)["figures"]}
+    assert found.keys() == set(stores.cases())
     assert found["uniform"]["median"] == 2.0 and "commit" not in found["uniform"]
     assert found["windows"]["median"] == 1.0
     assert found["windows"]["commit"] == "another"

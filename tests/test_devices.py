@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import queue
 import shutil
 import signal
 import socket
@@ -229,18 +230,58 @@ def test_a_first_process_that_does_not_come_is_named(monkeypatch):
         processes._await_first(f"127.0.0.1:{free_port()}", 1)
 
 
-def test_strangers_are_not_taken_for_processes(monkeypatch):
-    monkeypatch.setattr(processes, "GREETING", 0.1)
-    secret = [1, -2, 3, -4]
-    for said, heard in (
-        (struct.pack("!5i", *secret, 7), 7),
-        (struct.pack("!5i", *secret[::-1], 7), None),
-        (b"GET", None),  # and then silence
-    ):
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            theirs.sendall(said)
-            assert processes._greeted(ours, secret) == heard
+SECRET = [1, -2, 3, -4]
+GREETING = struct.pack("!5i", *SECRET, 1)
+
+
+@pytest.mark.parametrize(
+    "said, heard",
+    [
+        ([GREETING], 1),
+        ([GREETING[:7], GREETING[7:]], 1),
+        ([struct.pack("!5i", *SECRET[::-1], 1)], None),
+        ([b"GET"], None),
+        ([], None),
+    ],
+)
+def test_strangers_are_not_taken_for_processes(monkeypatch, said, heard):
+    monkeypatch.setattr(processes, "GREETING", 0.2)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ThreadPoolExecutor() as pool:
+        listening = pool.submit(processes._greeted, ours, SECRET)
+        for part in said:
+            theirs.sendall(part)
+            time.sleep(0.05)
+        assert listening.result() == heard
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_process_is_heard_beside_a_silent_stranger(monkeypatch, host):
+    if host == "::1" and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    told = queue.Queue()
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        processes.multihost_utils, "broadcast_one_to_all", lambda x: told.put(x) or x
+    )
+    lines = processes.Lifelines.__new__(processes.Lifelines)
+    lines._lines = {}
+    with ThreadPoolExecutor() as pool:
+        connecting = pool.submit(lines._connect)
+        port, *secret = map(int, told.get(timeout=10))
+        with socket.create_connection((host, port)):  # says nothing
+            with socket.create_connection((host, port)) as line:
+                line.sendall(struct.pack("!5i", *secret, 1))
+                connecting.result(timeout=3)
+        assert list(lines._lines) == [1]
+
+
+def test_processes_that_do_not_connect_are_named(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(processes, "PATIENCE", 0.2)
+    monkeypatch.setattr(processes.multihost_utils, "broadcast_one_to_all", lambda x: x)
+    with pytest.raises(UserError, match=r"nothing was heard of processes \[1, 2\]"):
+        processes.Lifelines(lambda: "")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,13 @@ def test_plain_networks_compute_the_same():
     ours = ensemble.apply(params, obs, action)
     plain = gains.plain_ensemble(ensemble, params, obs, action)
     np.testing.assert_allclose(plain, ours, rtol=1e-5)
+    actions = jax.random.normal(KEY, (5, 3, 2))
+    np.testing.assert_allclose(
+        gains.plain_states(ensemble, params, obs, actions),
+        ensemble.apply(params, obs, actions),
+        rtol=1e-5,
+        atol=1e-6,
+    )
     x = jnp.linspace(-30.0, 30.0, 61)
     np.testing.assert_allclose(gains.plain_mish(x), networks.mish(x), atol=1e-5)
 
@@ -34,10 +41,33 @@ def test_plain_draws_are_of_the_same_rows():
     np.testing.assert_array_equal(gains.plain_draw(levels, KEY, 256), ours)
 
 
+def test_plain_layers_are_the_same_and_so_are_their_gradients():
+    x, kernel = jax.random.normal(KEY, (5, 4)), jax.random.normal(KEY, (4, 3))
+    row = jnp.array([0.3, -1.0, 2.0])
+    for ours, plain, given in (
+        (networks.product, gains.plain_product, (x, kernel)),
+        (
+            lambda row: networks.repeat_row(row, 6),
+            lambda row: gains.plain_repeat_row(row, 6),
+            (row,),
+        ),
+    ):
+        told, expected = (
+            jax.value_and_grad(
+                lambda *given, layer=layer: jnp.sin(layer(*given)).sum(),
+                argnums=tuple(range(len(given))),
+            )(*given)
+            for layer in (ours, plain)
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), told, expected
+        )
+
+
 @pytest.mark.parametrize("name", gains.GAINS)
 def test_what_is_replaced_is_there(name):
-    holder, attribute = gains.GAINS[name].place
-    assert getattr(holder, attribute) is not gains.GAINS[name].plain
+    for holder, attribute, plain in gains.GAINS[name].before:
+        assert getattr(holder, attribute) is not plain
     assert set(gains.GAINS[name].cases) <= set(gains.updates.CASES)
 
 

@@ -261,10 +261,8 @@ def test_several_actions_in_a_state_are_valued_as_one_by_one(lead, ensemble):
     net = networks.Critic((6, 4))
     net = networks.Ensemble(net, 2) if ensemble else net
     keys = jax.random.split(KEY, 3)
-    obs, action = (
-        jax.random.normal(keys[0], (*lead, 3)),
-        jax.random.normal(keys[1], (*lead, 4, 2)),
-    )
+    obs = jax.random.normal(keys[0], (*lead, 3))
+    action = jax.random.normal(keys[1], (*lead, 4, 2))
     params = net.init(keys[2], obs, action[..., 0, :])
     shapes = jax.tree.map(jnp.shape, params)
     assert jax.tree.map(jnp.shape, net.init(keys[2], obs, action)) == shapes

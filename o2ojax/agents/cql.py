@@ -35,7 +35,7 @@ class CQLConfig:
     target_rate: float = 0.005
     entropy_per_dim: float = -1.0  # target entropy, times the number of action dims
     init_temperature: float = 1.0
-    conservatism: float = 5.0  # weight of the gap; 5 or 10, and 1 with `lagrange`
+    conservatism: float = 5.0  # weight of the gap; the code has 5 or 10
     gap_temperature: float = 1.0  # of the soft maximum in the gap
     target_gap: float = 5.0  # what `lagrange` keeps the weighted gap at
     lagrange: bool = static(False)  # learn a further weight of the gap

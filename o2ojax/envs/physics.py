@@ -83,7 +83,7 @@ def place(
     qvel: Sequence[np.ndarray],
     bodies: Sequence[str],
 ) -> PhysicsState:
-    """A model set down S times, at rest of all else.
+    """A model set down S times, all else at rest.
 
     These are states that episodes can begin in: NumPy, float32, leaves [S, ...].
 
@@ -92,9 +92,10 @@ def place(
         qvel: [S, nv].
         bodies: names of the bodies whose positions are tracked.
     """
-    data, tracked, placed = mujoco.MjData(model), body_ids(model, bodies), []
+    data = mujoco.MjData(model)  # one for all: it is slow to make
+    tracked, placed = body_ids(model, bodies), []
     for positions, velocities in zip(qpos, qvel, strict=True):
-        mujoco.mj_resetData(model, data)  # a workspace is slow to make
+        mujoco.mj_resetData(model, data)
         data.qpos[:], data.qvel[:] = positions, velocities
         mujoco.mj_forward(model, data)
         leaves = data.qpos, data.qvel, data.act, data.qacc_warmstart

@@ -86,6 +86,7 @@ OPTIONS = {
     "max_backup": {"max_backup": True},
     "entropy_backup": {"entropy_backup": True},
     "both_backups": {"max_backup": True, "entropy_backup": True},
+    "in_slices": {"num_actions": 100},  # 8 x 301 rows, by quarters
     "lagrange": {"lagrange": True, "target_gap": 2.0},
     "lagrange_above": {"lagrange": True, "target_gap": 99.0},
 }
