@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             trial = _numbered(listed, options.trial)
             return command.execute(trial.config, trial.directory)
         if options.dry_run:
+            trials.read_datasets(listed)
             show_plan(listed)
             return 0
         failed = {}
@@ -94,7 +95,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
     )
     add("--address", help="of a Ray cluster (default: one is started on this machine)")
     instead = parser.add_mutually_exclusive_group().add_argument
-    instead("--dry-run", action="store_true", help="run nothing; list the trials")
+    instead("--dry-run", action="store_true", help="read the data, list the trials")
     instead("--report", action="store_true", help="run nothing; show what has ended")
     instead("--trial", type=int, metavar="N", help="run this one here, without Ray")
     return parser.parse_known_args(arguments)

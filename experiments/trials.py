@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from o2ojax import config as settings
-from o2ojax import refusals
+from o2ojax import data, refusals
 from o2ojax.errors import UserError, unknown
 from o2ojax.workdir import (
     newest_checkpoint,
@@ -83,6 +83,22 @@ def plan(
             raise UserError(f"trial {number}, {name}: {error}") from None
         trials.append(Trial(name, made, workdir / name, **asked))
     return trials
+
+
+def read_datasets(listed: Sequence[Trial]) -> None:
+    """Makes sure that every dataset is there and can be read.
+
+    Raises:
+        UserError: names the first trial whose dataset is not.
+    """
+    read_already = {""}  # the name of none
+    for number, trial in enumerate(listed):
+        if trial.config.dataset not in read_already:
+            try:
+                data.load(trial.config.dataset)
+            except UserError as error:
+                raise UserError(f"trial {number}, {trial.name}: {error}") from None
+            read_already.add(trial.config.dataset)
 
 
 def _asked(file_resources: Callable, made: settings.ConfigDict) -> dict:

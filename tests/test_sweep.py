@@ -214,6 +214,13 @@ def test_a_dry_run_lists_the_trials_and_leaves_accelerators_alone(write, tmp_pat
     assert not (tmp_path / "sweep").exists()
 
 
+def test_a_dry_run_finds_a_dataset_that_is_missing(write, tmp_path, capsys):
+    grid = {"config": (BC,), "dataset": ("hopper-random", str(tmp_path / "no.npz"))}
+    assert sweep.main([*write(grid), "--dry-run"]) == 2
+    told = capsys.readouterr().err
+    assert "trial 1" in told and "no.npz" in told
+
+
 def test_one_trial_runs_here_by_its_number(write, tmp_path, capsys):
     """What a SLURM array does: trials by number, then a report over what has ended."""
     arguments = [*write({"config": (BC,), "batch": (16, 32)}), *SMALL]
