@@ -168,7 +168,7 @@ class Lifelines:
         except OSError as error:
             raise UserError(
                 f"process {jax.process_index()} of {jax.process_count()} cannot be"
-                f" connected with process 0: {error}"
+                f" connected with the others: {error}"
             ) from error
         for other, line in self._lines.items():
             _notice_vanished_hosts(line)
