@@ -48,14 +48,6 @@ def plain_repeat_row(row: Array, num: int) -> Array:
     return jnp.broadcast_to(row[..., None, :], (*row.shape[:-1], num, row.shape[-1]))
 
 
-def plain_ensemble(
-    ensemble: networks.Ensemble, params: networks.Params, *inputs: Array
-) -> Array:
-    """All networks of an ensemble, their inputs shared."""
-    shared = [None] * len(inputs)
-    return jax.vmap(ensemble.network.apply, (0, *shared))(params, *inputs)
-
-
 ensemble_apply = networks.Ensemble.apply
 
 
@@ -106,10 +98,10 @@ GAINS = {
         ),
         {"iql": 1, "cql": 1, "fowm": 1},
     ),
-    "an ensemble's inputs repeated": Gain(
-        "all products are batched alike, so no large result is transposed",
-        ((networks.Ensemble, "apply", plain_ensemble),),
-        {"cql": 1, "iql": 1},
+    "an ensemble's networks one by one": Gain(
+        "of many rows: where one waits for memory, in a ReLU, the next one multiplies",
+        ((networks.Ensemble, "one_by_one", lambda ensemble, *inputs: False),),
+        {"cql": 1, "bcq": 1, "fowm": 1},
     ),
     "a state once for its actions": Gain(
         "its part of the first layer is the same for all 31 of CQL's",

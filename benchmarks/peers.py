@@ -49,7 +49,7 @@ from o2ojax.types import EnvSpec, Transition
 RESULT = Path(__file__).parent / "results" / "peers-cpu.json"
 VENV = ROOT / ".venv-peers"
 OURS = "o2ojax"
-SECONDS = 2.0  # that a window should last, about
+SECONDS = 1.0  # that a window should last, about
 NUM_EPISODES, EPISODE = 100, 1_000
 UPDATES = 50  # in a compiled call
 BATCH, WIDTHS, NUM_CRITICS, NUM_ACTIONS = 256, (256, 256), 2, 10
@@ -368,7 +368,7 @@ def measure(names: Sequence[str], windows: int) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status; some ten minutes on two cores."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers")
-    parser.add_argument("--windows", type=int, default=5, help="timed, in turn")
+    parser.add_argument("--windows", type=int, default=15, help="timed, in turn")
     parser.add_argument(
         "--only",
         metavar="NAME,NAME",

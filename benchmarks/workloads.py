@@ -11,10 +11,8 @@ from o2ojax import agents, compiled, devices, envs, loop, population
 from o2ojax.types import Env, EnvSpec, Run, Transition
 
 BATCH = 256
-FRESH = 1_000  # rows that an online store holds
-# Of a call, at least. A call copies rings, a run's once in thousands of updates: with
-# 250,000 rows, eight members still lose a tenth by it.
-ONLINE_UPDATES = 40
+FRESH = 1_000  # rows that an online store is given, at first and in every call
+ONLINE_UPDATES = 100  # of a call, at least: it copies a member's ring, as a run's does
 
 
 def on_accelerator() -> bool:
@@ -34,6 +32,11 @@ def random_data(spec: EnvSpec, num_rows: int) -> Transition:
         last=jnp.zeros(num_rows, bool),
         task=jnp.zeros(num_rows, jnp.int32),
     )
+
+
+def fresh_rows(dataset: Transition) -> Transition:
+    """What an online store is given."""
+    return jax.tree.map(lambda leaf: leaf[:FRESH], dataset)
 
 
 def sizes(**changed: Any) -> population.Sizes:
@@ -120,8 +123,7 @@ def learner(
         state, replay = recipe.offline.init(member.keys), recipe.offline_buffer.init()
         if case.phase == "online":
             state, replay = recipe.hand_over(state, replay, member.keys)
-            fresh = jax.tree.map(lambda leaf: leaf[:FRESH], dataset)
-            replay = recipe.online_buffer.add(replay, fresh)
+            replay = recipe.online_buffer.add(replay, fresh_rows(dataset))
         return Run(state, replay, ())
 
     def learn(run, member, dataset):
@@ -130,8 +132,11 @@ def learner(
             "offline": (recipe.offline, recipe.offline_buffer),
             "online": (recipe.online, recipe.online_buffer),
         }[case.phase]
+        replay = run.replay
+        if case.phase == "online":
+            replay = store.add(replay, fresh_rows(dataset))
         keys = loop.keys_from(member.keys, jnp.int32(0), each)
-        state, replay, metrics = loop.learn(agent, store, run.agent, run.replay, keys)
+        state, replay, metrics = loop.learn(agent, store, run.agent, replay, keys)
         return Run(state, replay, ()), metrics
 
     members = population.members(chosen(case), range(num_members), {})

@@ -18,11 +18,8 @@ KEY = jax.random.key(0)
 
 def test_plain_networks_compute_the_same():
     ensemble = networks.Ensemble(networks.Critic((8, 8)), 3)
-    obs, action = jax.random.normal(KEY, (5, 4)), jnp.ones((5, 2))
-    params = ensemble.init(KEY, obs[0], action[0])
-    ours = ensemble.apply(params, obs, action)
-    plain = gains.plain_ensemble(ensemble, params, obs, action)
-    np.testing.assert_allclose(plain, ours, rtol=1e-5)
+    obs = jax.random.normal(KEY, (5, 4))
+    params = ensemble.init(KEY, obs[0], jnp.ones(2))
     actions = jax.random.normal(KEY, (5, 3, 2))
     np.testing.assert_allclose(
         gains.plain_states(ensemble, params, obs, actions),

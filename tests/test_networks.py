@@ -98,6 +98,29 @@ def test_a_member_of_an_ensemble_is_the_single_network(critics):
         np.testing.assert_allclose(alone, q[at], rtol=1e-5, atol=1e-6)
 
 
+def test_many_rows_meet_an_ensemble_as_few_do(critics, monkeypatch):
+    params, obs, action, q = critics
+    net = networks.Ensemble(networks.Critic((8,)), 3)
+
+    def slopes():
+        return jax.grad(lambda *x: jnp.sin(net.apply(*x)).sum(), (0, 1, 2))(
+            params, obs, action
+        )
+
+    assert not net.one_by_one(obs, action)
+    at_once = slopes()
+    monkeypatch.setattr(networks, "MANY", len(obs))
+    if jax.default_backend() != "cpu":
+        pytest.skip("only a CPU's networks meet their rows one by one")
+    assert net.one_by_one(obs, action)
+    np.testing.assert_allclose(net.apply(params, obs, action), q, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        slopes(),
+        at_once,
+    )
+
+
 def test_members_of_an_ensemble_are_orthogonal_each_for_itself(critics):
     kernel = critics[0]["params"]["MLP_0"]["Dense_0"]["kernel"]  # [E, 5, 8]
     assert kernel.shape == (3, 5, 8)

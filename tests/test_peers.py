@@ -75,7 +75,8 @@ def test_a_peer_that_does_not_end_is_killed(monkeypatch):
     assert process.process.returncode < 0
 
 
-def test_windows_are_taken_in_turn_and_ratios_are_of_the_same_turn():
+def test_windows_are_taken_in_turn_and_ratios_are_of_the_same_turn(monkeypatch):
+    monkeypatch.setattr(peers, "SECONDS", 2.0)
     asked = []
 
     def work(name, seconds, each):
