@@ -62,17 +62,21 @@ def traced(work: timing.Work) -> list[Event]:
 
 
 def divide(events: Iterable[Event]) -> dict[str, float]:
-    """Microseconds from the first event to the last, by the kind that counts."""
+    """Microseconds from the first event to the last, by the kind that counts.
+
+    A `dot` may go on in other threads after its event: where nothing runs and it was
+    the last to end, it does.
+    """
     steps = []
     for event in events:
         order = KINDS.index(kind(event.op))
-        steps += [(event.start, order, 1), (event.end, order, -1)]
+        steps += [(event.start, order, 1, event.op), (event.end, order, -1, event.op)]
     steps.sort()
     running, taken = np.zeros(len(KINDS), int), np.zeros(len(KINDS))
-    running[-1] = 1  # nothing always does
-    for (now, order, change), (then, *_) in zip(steps, steps[1:], strict=False):
+    for (now, order, change, op), (then, *_) in zip(steps, steps[1:], strict=False):
         running[order] += change
-        taken[np.flatnonzero(running)[0]] += then - now
+        goes_on = 0 if op.startswith("dot") else len(KINDS) - 1
+        taken[np.append(np.flatnonzero(running), goes_on)[0]] += then - now
     return dict(zip(KINDS, taken.tolist(), strict=True))
 
 

@@ -109,10 +109,12 @@ def test_time_is_divided_by_what_counts_first():
         bounds.Event("dot_general.2", 5.0, 7.0),
         bounds.Event("copy.1", 1.0, 8.0),
         bounds.Event("multiply_add_fusion", 9.0, 10.0),
+        bounds.Event("dot.1", 10.0, 11.0),  # and goes on, until the next begins
+        bounds.Event("copy.2", 13.0, 13.0),
     ]
     taken = bounds.divide(events)
     assert taken == {
-        "products": 6.0,
+        "products": 9.0,
         "sums": 1.0,
         "copies": 1.0,
         "nothing": 1.0,
