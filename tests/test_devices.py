@@ -1,5 +1,6 @@
 """Many devices, many processes: the same results as on one, and an end together."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -185,8 +186,10 @@ def wait_for_offline_phase(workdir, both):
     deadline = time.monotonic() + 240
     owner = str(both[0].pid)
     while time.monotonic() < deadline:
-        open_files = Path("/proc", owner, "fd")
-        names = {os.readlink(path) for path in open_files.iterdir() if path.exists()}
+        names = []
+        for path in Path("/proc", owner, "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it may just have been closed
+                names.append(os.readlink(path))
         if any(name.endswith("metrics.jsonl") for name in names):
             if (workdir / "checkpoints" / END_OF_OFFLINE).exists():
                 return
