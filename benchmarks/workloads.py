@@ -11,7 +11,7 @@ from o2ojax import agents, compiled, devices, envs, loop, population
 from o2ojax.types import Env, EnvSpec, Run, Transition
 
 BATCH = 256
-FRESH = 1_000  # rows that an online store is given, at first and in every call
+FRESH = 1_000  # rows that an online store is given in every call
 ONLINE_UPDATES = 100  # of a call, at least: it copies a member's ring, as a run's does
 
 
@@ -32,11 +32,6 @@ def random_data(spec: EnvSpec, num_rows: int) -> Transition:
         last=jnp.zeros(num_rows, bool),
         task=jnp.zeros(num_rows, jnp.int32),
     )
-
-
-def fresh_rows(dataset: Transition) -> Transition:
-    """What an online store is given."""
-    return jax.tree.map(lambda leaf: leaf[:FRESH], dataset)
 
 
 def sizes(**changed: Any) -> population.Sizes:
@@ -123,7 +118,6 @@ def learner(
         state, replay = recipe.offline.init(member.keys), recipe.offline_buffer.init()
         if case.phase == "online":
             state, replay = recipe.hand_over(state, replay, member.keys)
-            replay = recipe.online_buffer.add(replay, fresh_rows(dataset))
         return Run(state, replay, ())
 
     def learn(run, member, dataset):
@@ -134,7 +128,8 @@ def learner(
         }[case.phase]
         replay = run.replay
         if case.phase == "online":
-            replay = store.add(replay, fresh_rows(dataset))
+            fresh = jax.tree.map(lambda leaf: leaf[:FRESH], dataset)
+            replay = store.add(replay, fresh)
         keys = loop.keys_from(member.keys, jnp.int32(0), each)
         state, replay, metrics = loop.learn(agent, store, run.agent, replay, keys)
         return Run(state, replay, ()), metrics
