@@ -23,9 +23,10 @@ import numpy as np
 
 from benchmarks.record import Figure, Section, figure
 from experiments.configs import demo, fowm
-from o2ojax import envs, job, loop, policies
-from o2ojax.config import ConfigDict
+from o2ojax import envs, loop, policies
 from o2ojax.replay import uniform
+from o2ojax.run import job
+from o2ojax.run.config import ConfigDict
 
 REPEATS = 3  # at the most; a process each, cold and warm
 Lowered = tuple[str, Callable[[], Any]]  # a program's name, and what traces it

@@ -14,8 +14,8 @@ import jax
 
 from benchmarks import record, tables, timing, updates, workloads
 from benchmarks.record import MATRIX, Figure, Section, figure
-from o2ojax import devices
 from o2ojax.errors import UserError, unknown
+from o2ojax.parallel import devices
 
 NAMES = ("iql", "sac", "cql", "fowm")
 MEMBERS = 8
@@ -30,8 +30,8 @@ def measure(name: str, windows: int) -> list[Figure]:
     """Updates per second of MEMBERS members, on one device and on all."""
     case = updates.CASES[name]
     layouts = {
-        "one": devices.lay_out(MEMBERS, jax.devices()[:1]),
-        "all": devices.lay_out(MEMBERS),
+        "one": devices.assign_devices(MEMBERS, jax.devices()[:1]),
+        "all": devices.assign_devices(MEMBERS),
     }
     works = {
         on: workloads.learner(case, MEMBERS, layout) for on, layout in layouts.items()

@@ -20,10 +20,10 @@ from o2ojax.agents.cql import CQLConfig
 from o2ojax.agents.fowm import FOWMConfig
 from o2ojax.agents.iql import IQLConfig
 from o2ojax.agents.off2on import Off2OnConfig
-from o2ojax.agents.pearl import PEARLConfig
 from o2ojax.agents.sac import SACConfig
-from o2ojax.agents.smac import SMACConfig
 from o2ojax.agents.td3_bc import TD3BCConfig
+from o2ojax.meta.pearl import PEARLConfig
+from o2ojax.meta.smac import SMACConfig
 from o2ojax.types import EnvSpec
 
 

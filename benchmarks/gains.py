@@ -18,9 +18,10 @@ import jax.numpy as jnp
 
 from benchmarks import record, tables, timing, updates, workloads
 from benchmarks.record import Figure, Results, figure
-from o2ojax import compiled, learning, networks
+from o2ojax import learning, networks
 from o2ojax.errors import UserError, unknown
-from o2ojax.replay import sums
+from o2ojax.parallel import compiled
+from o2ojax.replay import sum_tree
 from o2ojax.types import Array, Key
 
 
@@ -66,7 +67,7 @@ def plain_mish(x: Array) -> Array:
     return x * jnp.tanh(jax.nn.softplus(x))
 
 
-def plain_draw(levels: sums.Sums, key: Key, num: int) -> Array:
+def plain_draw(levels: sum_tree.SumTree, key: Key, num: int) -> Array:
     """Rows by their priorities, by the cumulative sum of all."""
     upto = jnp.cumsum(levels[0].reshape(-1))
     offsets = jax.random.uniform(key, (num,))
@@ -120,7 +121,7 @@ GAINS = {
     ),
     "priorities in a tree of sums": Gain(
         "a draw reads 4 x 32 cells, not a million; both keep the tree",
-        ((sums, "draw", plain_draw),),
+        ((sum_tree, "sample", plain_draw),),
         {"off2on online balanced": 1},
     ),
 }

@@ -19,8 +19,9 @@ import numpy as np
 
 from benchmarks import workloads
 from benchmarks.record import Figure, Section, figure
-from o2ojax import agents, envs, population
+from o2ojax import agents, envs
 from o2ojax.agents import iql
+from o2ojax.run import population
 
 ROWS, CAPACITY = 1_000_000, 100_000
 
@@ -50,7 +51,7 @@ def account(num_members: int, num_rows: int) -> dict[str, int]:
     rows = functools.partial(workloads.random_data, env.spec, num_rows)
     dataset = jax.eval_shape(rows)
     rest = (members, dataset, np.int32(0), 100)
-    run = jax.eval_shape(programs.begin, members, dataset)
+    run = jax.eval_shape(programs.init, members, dataset)
     online_run = jax.eval_shape(programs.hand_over, run, members, dataset)
     return {
         "agents": size_of(run),
@@ -77,7 +78,7 @@ def train(num_members: int, num_rows: int) -> int:
     programs = population.programs(agents.find("iql"), env, workloads.sizes())
     members = population.members(iql.IQLConfig(), range(num_members), {})
     dataset = workloads.random_data(env.spec, num_rows)
-    run = programs.begin(members, dataset)
+    run = programs.init(members, dataset)
     run, _ = programs.offline(run, members, dataset, np.int32(0), 20)
     jax.block_until_ready(run)
     on_device = jax.devices()[0].memory_stats()

@@ -6,8 +6,9 @@ import numpy as np
 
 from benchmarks import flop, timing, workloads
 from benchmarks.record import MATRIX, Figure, Section, figure
-from o2ojax import agents, envs, population
+from o2ojax import agents, envs
 from o2ojax.agents import iql
+from o2ojax.run import population
 
 
 def collector(physics: str, num_envs: int) -> timing.Work:
@@ -22,7 +23,7 @@ def collector(physics: str, num_envs: int) -> timing.Work:
     programs = population.programs(agents.find("iql"), env, sizes)
     members = population.members(iql.IQLConfig(), range(1), {})
     dataset = workloads.random_data(env.spec, 100_000)
-    run = programs.begin(members, dataset)
+    run = programs.init(members, dataset)
     run = programs.hand_over(run, members, dataset)
     rounds = workloads.chunk(num_envs * of_a_step())
     done = 0

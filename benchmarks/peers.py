@@ -41,9 +41,10 @@ from rich.table import Table
 
 from benchmarks import steps, tables, timing, workloads
 from benchmarks.peers_protocol import ROOT, PeerError, Process, running
-from o2ojax import agents, envs, loop, population
+from o2ojax import agents, envs, loop
+from o2ojax.data.files import write_json
 from o2ojax.errors import UserError, unknown
-from o2ojax.files import write_json
+from o2ojax.run import population
 from o2ojax.types import EnvSpec, Transition
 
 RESULT = Path(__file__).parent / "results" / "peers-cpu.json"
@@ -189,7 +190,7 @@ def our_learner(config: Any, algorithm: str, dataset: Transition) -> Work:
         workloads.sizes(batch=BATCH),
     )
     members = population.members(config, range(1), {})
-    run = programs.begin(members, dataset)
+    run = programs.init(members, dataset)
 
     def call():
         nonlocal run

@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
-from o2ojax import agents, envs, population, training
-from o2ojax import config as settings
+from o2ojax import agents, envs
+from o2ojax.data.files import write_json
 from o2ojax.envs import locomotion
 from o2ojax.envs.physics import PhysicsState, body_ids, host_step
-from o2ojax.files import write_json
-from o2ojax.job import Job, prepare
-from o2ojax.progress import Progress
+from o2ojax.run import config as settings
+from o2ojax.run import population, training
+from o2ojax.run.job import Job, prepare
+from o2ojax.run.progress import Progress
 from o2ojax.types import Run
 
 RESULTS = Path(__file__).parent / "results"

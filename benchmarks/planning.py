@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from benchmarks import flop, timing, workloads
 from benchmarks.record import MATRIX, Figure, Section, figure
-from o2ojax import compiled, envs
+from o2ojax import envs
 from o2ojax.agents import fowm
+from o2ojax.parallel import compiled
 
 
 def planner(config: fowm.FOWMConfig, num_envs: int) -> timing.Work:

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import timing
-from o2ojax import workdir
+from o2ojax.data.files import write_json
 from o2ojax.errors import UserError
-from o2ojax.files import write_json
+from o2ojax.run import workdir
 
 RESULTS = Path(__file__).parent / "results"
 FORMAT = 2

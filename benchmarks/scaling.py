@@ -23,9 +23,9 @@ from benchmarks import flop, memory, record, steps, timing, workloads
 from benchmarks.record import MATRIX, Figure, Results, figure
 from benchmarks.tables import number
 from o2ojax import envs
+from o2ojax.data.files import write_whole
 from o2ojax.errors import UserError
-from o2ojax.files import write_whole
-from o2ojax.report import PALETTE
+from o2ojax.report.figures import PALETTE
 
 MEMBERS = tuple(2**n for n in range(7))
 ENVIRONMENTS = tuple(2**n for n in range(13))

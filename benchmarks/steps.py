@@ -19,7 +19,8 @@ from benchmarks import timing, workloads
 from benchmarks.record import ROLLOUT, Figure, Section, figure
 from o2ojax import envs, loop, policies
 from o2ojax.agents import iql
-from o2ojax.envs import families, locomotion
+from o2ojax.envs import locomotion
+from o2ojax.meta import families
 from o2ojax.replay import uniform
 from o2ojax.types import Env, EnvState, Run
 

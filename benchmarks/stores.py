@@ -13,9 +13,11 @@ import jax
 
 from benchmarks import timing, workloads
 from benchmarks.record import Figure, Section, figure
-from o2ojax import compiled, envs
-from o2ojax.agents import fowm, smac
-from o2ojax.replay import balanced, tasks, uniform, windows
+from o2ojax import envs
+from o2ojax.agents import fowm
+from o2ojax.meta import smac, task_store
+from o2ojax.parallel import compiled
+from o2ojax.replay import balanced, uniform, windows
 from o2ojax.types import Buffer, Info, Transition
 
 ROWS, CAPACITY, NUM_TASKS = 1_000_000, 100_000, 100
@@ -26,9 +28,11 @@ HORIZON = fowm.FOWMConfig().horizon
 def of_tasks(dataset: Transition) -> Buffer:
     """SMAC's online store."""
     like = jax.tree.map(lambda leaf: leaf[0], dataset)
-    draws = smac.draws(smac.SMACConfig())
+    context_sampling = smac.context_sampling(smac.SMACConfig())
     capacity = CAPACITY // NUM_TASKS
-    return tasks.online(dataset, like, NUM_TASKS, capacity, draws.online, draws)
+    return task_store.online(
+        dataset, like, NUM_TASKS, capacity, context_sampling.online, context_sampling
+    )
 
 
 class Store(NamedTuple):
@@ -73,14 +77,14 @@ def add(store: Buffer, held: Any, fresh: Transition, keys: Any) -> Any:
     return jax.lax.scan(one, held[0], keys)[0], held[1]
 
 
-def reweigh(store: Buffer, held: Any, fresh: Transition, keys: Any) -> Any:
+def update_priorities(store: Buffer, held: Any, fresh: Transition, keys: Any) -> Any:
     """Gives a batch new errors, again and again."""
     del fresh
     replay, batch = held
 
     def one(replay, key):
         error = jax.random.uniform(key, batch.weight.shape)
-        return store.reweigh(replay, batch, Info({}, error)), None
+        return store.update_priorities(replay, batch, Info({}, error)), None
 
     return jax.lax.scan(one, replay, keys)[0], batch
 
@@ -118,7 +122,7 @@ def measure(name: str, windows: int) -> list[Figure]:
     dataset = workloads.random_data(spec, ROWS)
     works: Mapping[str, Callable] = {"draws/s": draw, "adds/s": add}
     if STORES[name].reweighs:
-        works = {**works, "reweighs/s": reweigh}
+        works = {**works, "reweighs/s": update_priorities}
     rates = timing.rates(
         {unit: worker(STORES[name], work, dataset) for unit, work in works.items()},
         windows,

@@ -9,7 +9,7 @@ import functools
 from benchmarks import flop, timing, workloads
 from benchmarks.record import MATRIX, Figure, Section, figure
 from benchmarks.workloads import Case
-from o2ojax.agents import smac
+from o2ojax.meta import smac
 
 META = dict(env="cheetah-vel", rows=120_000)  # 100 tasks of as many rows
 OF_TASKS = dict(replay="tasks", capacity=1_200)  # rows of each task's ring

@@ -26,10 +26,12 @@ from rich.console import Console
 from benchmarks import timing
 from benchmarks.record import Figure, Section, figure
 from experiments.configs import demo, smac_study
-from o2ojax import agents, compiled, envs, loop, population, training
-from o2ojax.config import ConfigDict
-from o2ojax.job import Job
-from o2ojax.progress import Progress
+from o2ojax import agents, envs, loop
+from o2ojax.parallel import compiled
+from o2ojax.run import population, training
+from o2ojax.run.config import ConfigDict
+from o2ojax.run.job import Job
+from o2ojax.run.progress import Progress
 from o2ojax.types import Buffer, Run
 
 REPEATS = 3  # runs, at the most
@@ -150,7 +152,7 @@ def divide(job: Job, phase: str, windows: int) -> dict[str, float]:
     Those are of all members at once, also on a CPU, where a phase takes them in turn.
     """
     members, dataset = job.members, job.dataset
-    run = job.programs.begin(members, dataset)
+    run = job.programs.init(members, dataset)
     if phase == "online":
         run = job.programs.hand_over(run, members, dataset)
     works = {}

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
-from o2ojax import agents, compiled, devices, envs, loop, population
+from o2ojax import agents, envs, loop
+from o2ojax.parallel import compiled, devices
+from o2ojax.run import population
 from o2ojax.types import Env, EnvSpec, Run, Transition
 
 BATCH = 256
@@ -104,7 +106,7 @@ def learner(
     Args:
         layout: of the members on devices; by default, all are on the first.
     """
-    layout = layout or devices.lay_out(num_members, jax.devices()[:1])
+    layout = layout or devices.assign_devices(num_members, jax.devices()[:1])
     algorithm = agents.find(case.algorithm)
     spec = environment(case).spec
     given = sizes(batch=case.batch, **case.sizes)
@@ -135,8 +137,8 @@ def learner(
         return Run(state, replay, ()), metrics
 
     members = population.members(chosen(case), range(num_members), {})
-    members = devices.place(layout, members)
-    dataset = devices.share(layout, random_data(spec, case.rows))
+    members = devices.shard(layout, members)
+    dataset = devices.replicate(layout, random_data(spec, case.rows))
     run = compiled.over_members(begin, (0, None), mesh=layout.mesh)(members, dataset)
     learn = compiled.over_learners(learn, (0, 0, None), mesh=layout.mesh)
 

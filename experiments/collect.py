@@ -37,16 +37,18 @@ import jax
 import numpy as np
 
 from experiments.run import use_compilation_cache
-from o2ojax import agents, data, envs, loop, policies, refusals, replay, training
-from o2ojax import config as settings
-from o2ojax.envs import families, manipulation
+from o2ojax import agents, data, envs, loop, policies, replay
+from o2ojax.data.files import write_json
+from o2ojax.envs import manipulation
 from o2ojax.envs.scripted import SCRIPTED
 from o2ojax.errors import GO_ON, UserError, unknown
-from o2ojax.files import write_json
-from o2ojax.job import Job, Record, prepare
-from o2ojax.progress import Progress
+from o2ojax.meta import families
+from o2ojax.run import config as settings
+from o2ojax.run import training, validation
+from o2ojax.run.job import Job, Record, prepare
+from o2ojax.run.progress import Progress
+from o2ojax.run.workdir import surroundings
 from o2ojax.types import Env, EnvSpec, Policy, Run, Transition
-from o2ojax.workdir import surroundings
 
 # The SAC runs that a kind is made from.
 KINDS = {
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = settings.load(options.config)
         settings.override(config, overrides)
-        refusals.check(config)
+        validation.check(config)
         of_tasks = config.env in families.FAMILIES
         kinds = options.kinds or (PEARL if of_tasks else "random,medium-replay,medium")
         kinds = kinds.split(",")

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from o2ojax import data
+from o2ojax.data.files import write_whole
 from o2ojax.errors import UserError
-from o2ojax.files import write_whole
 
 COLOUR, SECOND, ALARM = "#0072B2", "#E69F00", "#D55E00"
 FEW = 50_000  # rows that are enough for quantiles

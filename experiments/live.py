@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.trials import Trial
-from o2ojax import statistics
+from o2ojax.report import statistics
 
 TAIL = 1 << 20  # bytes of metrics.jsonl that are searched for the latest score
 STYLES = {"running": "bold", "waiting": "dim", "failed": "red", "done": "green"}

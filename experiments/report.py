@@ -97,11 +97,11 @@ def _draw(results: Sequence[report.Result], out: Path | None) -> list[Path]:
 def _film(result: report.Result, path: Path, member: int | None) -> str:
     """Films one episode; returns what it shows."""
     from experiments.run import use_compilation_cache, warnings_in_one_line
-    from o2ojax import video  # these take seconds to import
+    from o2ojax.report import films  # takes seconds to import
 
     use_compilation_cache()
     with warnings_in_one_line():
-        return video.film(result, path, member)
+        return films.film(result, path, member)
 
 
 if __name__ == "__main__":

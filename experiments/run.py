@@ -14,13 +14,15 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
-from o2ojax import config as settings
-from o2ojax import processes, refusals, report
+from o2ojax import report
 from o2ojax.data.minari import PREFIX as MINARI
 from o2ojax.errors import GO_ON, UserError
-from o2ojax.progress import Progress
-from o2ojax.training import Interrupted, train
-from o2ojax.workdir import newest_checkpoint, refuse_another_config
+from o2ojax.parallel import processes
+from o2ojax.run import config as settings
+from o2ojax.run import validation
+from o2ojax.run.progress import Progress
+from o2ojax.run.training import Interrupted, train
+from o2ojax.run.workdir import newest_checkpoint, refuse_another_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -135,7 +137,7 @@ def obey(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     try:
         config = settings.load(options.config)
         settings.override(config, overrides)
-        refusals.check(config)
+        validation.check(config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -20,9 +20,9 @@ from experiments import live, on_ray, trials
 from experiments import run as command
 from experiments.trials import Trial
 from o2ojax import report
+from o2ojax.data.files import write_whole
 from o2ojax.errors import UserError
-from o2ojax.files import write_whole
-from o2ojax.workdir import newest_checkpoint, sole_owner
+from o2ojax.run.workdir import newest_checkpoint, sole_owner
 
 LOOK_EVERY = 1.0  # seconds between two looks at the trials
 

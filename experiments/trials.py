@@ -23,10 +23,11 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from o2ojax import config as settings
-from o2ojax import data, refusals
+from o2ojax import data
 from o2ojax.errors import UserError, unknown
-from o2ojax.workdir import (
+from o2ojax.run import config as settings
+from o2ojax.run import validation
+from o2ojax.run.workdir import (
     newest_checkpoint,
     read_description,
     refuse_another_config,
@@ -242,7 +243,7 @@ def make_config(setting: Setting, overrides: Sequence[str]) -> settings.ConfigDi
                     f"config.{field} holds a tuple, so its values are tuples, as"
                     f" ((64, 64), (256, 256)); one of them is {value!r}"
                 )
-    refusals.check(on_physics(config, "mujoco"))
+    validation.check(on_physics(config, "mujoco"))
     return config
 
 

@@ -81,8 +81,8 @@ def claim_cores(count: int) -> list[IO]:
 def introduce(folder: Path, attempt: str) -> None:
     """Writes `worker.json`: who runs a trial, and how often it was taken up again."""
     from experiments import live
-    from o2ojax.files import write_json
-    from o2ojax.workdir import newest_checkpoint
+    from o2ojax.data.files import write_json
+    from o2ojax.run.workdir import newest_checkpoint
 
     resumed, checkpoint = live.note(folder).get("resumed", 0), newest_checkpoint(folder)
     if checkpoint is not None:

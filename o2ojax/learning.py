@@ -9,29 +9,29 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import devices
+from o2ojax.parallel import devices
 from o2ojax.types import Array, Metrics, Params
 
 
-class Learned(NamedTuple):
+class TrainState(NamedTuple):
     """Weights, and what their optimiser remembers."""
 
     params: Params
     opt_state: Any
 
 
-def begin(optimiser: optax.GradientTransformation, params: Params) -> Learned:
+def init(optimiser: optax.GradientTransformation, params: Params) -> TrainState:
     """Weights before their first step."""
-    return Learned(params, optimiser.init(params))
+    return TrainState(params, optimiser.init(params))
 
 
-def descend(
+def gradient_step(
     optimiser: optax.GradientTransformation,
-    learned: Learned,
+    learned: TrainState,
     loss_fn: Callable[..., tuple[Array, Metrics]],
     rows: Any = (),
     num_slices: int = 1,
-) -> tuple[Learned, Metrics]:
+) -> tuple[TrainState, Metrics]:
     """Takes one step down `loss_fn(params, *rows)`: a loss [] and metrics.
 
     Args:
@@ -48,7 +48,7 @@ def descend(
         grads, metrics = mean_over(lambda rows: gradient(*rows), cut)
     grads, metrics = devices.average((grads, metrics))
     updates, opt_state = optimiser.update(grads, learned.opt_state, learned.params)
-    return Learned(optax.apply_updates(learned.params, updates), opt_state), metrics
+    return TrainState(optax.apply_updates(learned.params, updates), opt_state), metrics
 
 
 def mean_over(function: Callable[[Any], Any], inputs: Any) -> Any:
@@ -70,7 +70,7 @@ LARGE = 2**19  # numbers in an array, 2 MB: more leave the cache
 
 
 def slices_for(batch: int, rows_each: int) -> int:
-    """How to cut a batch of `batch` times `rows_each` rows for `descend`.
+    """How to cut a batch of `batch` times `rows_each` rows for `gradient_step`.
 
     Layers of more than SLICE rows are too large for a CPU's cache, and every ReLU then
     waits for memory. Other devices like large batches best.
@@ -82,7 +82,7 @@ def slices_for(batch: int, rows_each: int) -> int:
 
 
 def each(function: Callable[..., Any]) -> Callable:
-    """Maps (state, *inputs) -> (state, told) over an ensemble, leaves [N, ...].
+    """Maps (state, *inputs) -> (state, outputs) over an ensemble, leaves [N, ...].
 
     As `jax.vmap`, all at once; but on a CPU one after another, as its cache holds the
     layers of one and not those of all. Each new state is written over the old one.
@@ -94,9 +94,11 @@ def each(function: Callable[..., Any]) -> Callable:
         def one(states, turn):
             at, own = turn
             old = jax.tree.map(lambda x: x[at], states)
-            state, told = function(old, *own)
+            state, outputs = function(old, *own)
             chex.assert_trees_all_equal_shapes_and_dtypes(state, old)
-            return jax.tree.map(lambda x, new: x.at[at].set(new), states, state), told
+            return jax.tree.map(
+                lambda x, new: x.at[at].set(new), states, state
+            ), outputs
 
         turns = jnp.arange(len(jax.tree.leaves(states)[0]))
         return jax.lax.scan(one, states, (turns, inputs))
@@ -115,7 +117,7 @@ def in_turn(function: Callable[..., Any], numbers: int) -> Callable[..., Any]:
     return jax.custom_batching.sequential_vmap(function)
 
 
-def follow(target: Params, params: Params, rate: Array) -> Params:
+def polyak_update(target: Params, params: Params, rate: Array) -> Params:
     """Moves target weights by `rate` of the way towards the weights."""
     return optax.incremental_update(params, target, rate)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from o2ojax import devices
+from o2ojax.parallel import devices
 from o2ojax.types import (
     Agent,
     AgentState,
@@ -42,9 +42,9 @@ def learn(
         state, replay = carry
         key_sample, key_update = jax.random.split(key)
         replay, batch = buffer.sample(replay, key_sample)
-        state, info = agent.update(state, batch, devices.own_key(key_update))
-        told = info.metrics | dict(batch.metrics)
-        return (state, buffer.reweigh(replay, batch, info)), told
+        state, info = agent.update(state, batch, devices.shard_key(key_update))
+        metrics = info.metrics | dict(batch.metrics)
+        return (state, buffer.update_priorities(replay, batch, info)), metrics
 
     (state, replay), metrics = jax.lax.scan(one, (state, replay), keys)
     return state, replay, devices.average(jax.tree.map(jnp.mean, metrics))
@@ -77,9 +77,9 @@ def start_workers(
 
     def one(key, task):
         key_env, key_opening, key_start = jax.random.split(key, 3)
-        opening = buffer.opening(replay, task, key_opening)
+        trial_context = buffer.trial_context(replay, task, key_opening)
         return Workers(
-            env.reset(key_env, task), policy.start(state, opening, key_start)
+            env.reset(key_env, task), policy.start(state, trial_context, key_start)
         )
 
     if tasks is None:
@@ -94,7 +94,7 @@ def act(
     key_act, key_env = jax.random.split(key)
     action, memory = policy.act(state, worker.memory, worker.env.obs, key_act)
     env_state, transition = env.step(worker.env, action, key_env)
-    memory, transition = policy.remember(state, memory, transition)
+    memory, transition = policy.observe(state, memory, transition)
     return Workers(env_state, memory), transition
 
 
@@ -128,7 +128,7 @@ def online(
     num_rounds: int,
     steps_per_round: int,
     updates_per_round: int,
-    deal: Callable[[Key], Array] | None = None,
+    sample_tasks: Callable[[Key], Array] | None = None,
 ) -> tuple[Run, Metrics]:
     """Rounds number `first` to `first + num_rounds` of an online phase.
 
@@ -136,8 +136,8 @@ def online(
     updates.
 
     Args:
-        deal: (key) -> tasks [W]. Where it is given, every round begins with new trials,
-            of these; else trials go on.
+        sample_tasks: (key) -> tasks [W]. Where it is given, every round begins with new
+            trials, of these; else trials go on.
     """
 
     def begin_trials(run, key_deal, key_start):
@@ -149,7 +149,7 @@ def online(
             run.replay,
             key_start,
             run.workers.env.age.shape[0],
-            deal(key_deal),
+            sample_tasks(key_deal),
         )
 
     def one(run, key):
@@ -158,7 +158,7 @@ def online(
             env,
             agent.explore,
             run.agent,
-            begin_trials(run, key_deal, key_start) if deal else run.workers,
+            begin_trials(run, key_deal, key_start) if sample_tasks else run.workers,
             jax.random.split(key_collect, steps_per_round),
         )
         replay = buffer.add(run.replay, flat(fresh))

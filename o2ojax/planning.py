@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from o2ojax.types import Array, Key
 
 
-class Found(NamedTuple):
+class Plans(NamedTuple):
     """What a search ends with.
 
     mean, std: [H, A]     of the last refit.
@@ -39,7 +39,7 @@ def mppi(
     temperature: Array | float,
     momentum: Array | float = 0.1,
     std_bounds: tuple[Array | float, Array | float] = (0.05, 2.0),
-) -> Found:
+) -> Plans:
     """Refines a plan: sample around it, keep the best, refit, repeat.
 
     Williams et al., "Model Predictive Path Integral Control using Covariance Variable
@@ -59,7 +59,7 @@ def mppi(
     """
     low, high = std_bounds
 
-    def refine(round_, found: Found) -> Found:
+    def refine(round_, found: Plans) -> Plans:
         mean, std = found.mean, found.std
         key_sample, key_score = jax.random.split(jax.random.fold_in(key, round_))
         noise = jax.random.normal(key_sample, (num_samples, *mean.shape))
@@ -72,14 +72,14 @@ def mppi(
         weight = jax.nn.softmax(temperature * (worth - worth[0]))
         centre = jnp.einsum("k,kha->ha", weight, elites)
         variance = jnp.einsum("k,kha->ha", weight, jnp.square(elites - centre[None]))
-        return Found(
+        return Plans(
             mean=momentum * mean + (1 - momentum) * centre,
             std=jnp.clip(jnp.sqrt(variance), low, high),
             elites=elites,
             weight=weight,
         )
 
-    start = Found(
+    start = Plans(
         mean=mean,
         std=jnp.full(mean.shape, high),
         elites=jnp.zeros((num_elites, *mean.shape)),
@@ -89,7 +89,7 @@ def mppi(
     return jax.lax.fori_loop(0, rounds, refine, start)
 
 
-def choose(found: Found, key: Key) -> Array:
+def choose(found: Plans, key: Key) -> Array:
     """One of the elites at random, by their weights: a plan [H, A]."""
     return found.elites[jax.random.choice(key, len(found.weight), p=found.weight)]
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from o2ojax import belief
-from o2ojax.belief import Belief
+from o2ojax.meta import belief
+from o2ojax.meta.belief import Belief
 from o2ojax.types import Array, Key, Policy
 
 
@@ -18,18 +18,18 @@ def memoryless(choose: Callable) -> Policy:
         choose: (agent_state, obs [O], key) -> action [A].
     """
 
-    def start(agent_state, opening, key):
-        del agent_state, opening, key
+    def start(agent_state, trial_context, key):
+        del agent_state, trial_context, key
         return ()
 
     def act(agent_state, memory, obs, key):
         return choose(agent_state, obs, key), memory
 
-    def remember(agent_state, memory, transition):
+    def observe(agent_state, memory, transition):
         del agent_state
         return memory, transition
 
-    return Policy(start, act, remember)
+    return Policy(start, act, observe)
 
 
 def gaussian(distribution: Callable) -> tuple[Policy, Policy]:
@@ -59,8 +59,8 @@ def noisy(choose: Callable, scale: Callable) -> Policy:
         scale: (episodes that have stopped []) -> standard deviation of the noise, [].
     """
 
-    def start(agent_state, opening, key):
-        del agent_state, opening, key
+    def start(agent_state, trial_context, key):
+        del agent_state, trial_context, key
         return jnp.int32(0)
 
     def act(agent_state, num_stopped, obs, key):
@@ -69,11 +69,11 @@ def noisy(choose: Callable, scale: Callable) -> Policy:
         noise = scale(num_stopped) * jax.random.normal(key, action.shape)
         return jnp.clip(action + noise, -1.0, 1.0), num_stopped
 
-    def remember(agent_state, num_stopped, transition):
+    def observe(agent_state, num_stopped, transition):
         del agent_state
         return num_stopped + transition.last, transition
 
-    return Policy(start, act, remember)
+    return Policy(start, act, observe)
 
 
 def uniform(action_dim: int) -> Policy:
@@ -151,19 +151,19 @@ def adapting(
         rows of an `Opening`, or by all where none are logged.
     """
 
-    def start(agent_state, opening, key) -> Trial:
-        del agent_state, opening
+    def start(agent_state, trial_context, key) -> Trial:
+        del agent_state, trial_context
         return begin_trial(belief.prior(latent_dim), per_episode, key)
 
-    def start_told(agent_state, opening, key) -> Trial:
-        known = infer(agent_state, opening.logged or opening.known)
+    def start_oracle(agent_state, trial_context, key) -> Trial:
+        known = infer(agent_state, trial_context.logged or trial_context.known)
         trial = begin_trial(known, per_episode, key)
         return trial._replace(episode=jnp.int32(num_prior))
 
     def act(agent_state, trial: Trial, obs, key):
         return choose(agent_state, obs, latent(trial, num_prior, key)), trial
 
-    def remember(agent_state, trial: Trial, transition):
+    def observe(agent_state, trial: Trial, transition):
         row = jax.tree.map(lambda x: x[None], transition)
         known = belief.more(trial.belief, infer(agent_state, row))
         kept = jax.tree.map(
@@ -174,4 +174,4 @@ def adapting(
         episode = trial.episode + transition.last
         return trial._replace(belief=kept, episode=episode), transition
 
-    return Policy(start, act, remember), Policy(start_told, act, remember)
+    return Policy(start, act, observe), Policy(start_oracle, act, observe)

@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 
     data:    Transition, [B], or [B, H] for windows, or [G, B] for tasks.
     weight:  [B]  importance weights, of critics' errors or of a model's; 1 if unused.
-    index:   [B]  rows of the store, for `Buffer.reweigh`; [G, B] for tasks.
+    index:   [B]  rows of the store, for `Buffer.update_priorities`; [G, B] for tasks.
     context: Transition [G, C] for agents that infer their task, () for the others.
     metrics: what the store tells of itself, told beside what the update tells.
     """
@@ -78,16 +78,16 @@ class Info(NamedTuple):
 class Policy(NamedTuple):
     """A way to act. Its memory lasts a trial of one or more episodes of one task.
 
-    start:    (agent_state, opening, key) -> memory. `opening` is what the store
-              offers to a trial: () for most.
-    act:      (agent_state, memory, obs [O], key) -> (action [A], memory).
-    remember: (agent_state, memory, transition) -> (memory, transition): what is
-              carried on, and what is stored.
+    start:   (agent_state, trial_context, key) -> memory. The context is what the store
+             offers to a trial, () for most.
+    act:     (agent_state, memory, obs [O], key) -> (action [A], memory).
+    observe: (agent_state, memory, transition) -> (memory, transition): what is
+             carried on, and what is stored.
     """
 
     start: Callable
     act: Callable
-    remember: Callable
+    observe: Callable
 
 
 class Agent(NamedTuple):
@@ -97,7 +97,7 @@ class Agent(NamedTuple):
     update:  (state, batch, key) -> (state, Info).
     explore: the Policy that gathers data.
     exploit: the Policy that is judged.
-    told:    as `exploit`, by an agent that infers its task, which need not explore
+    oracle:  as `exploit`, by an agent that infers its task, which need not explore
              first: it is told the task by what the store offers. None for the others.
     """
 
@@ -105,7 +105,7 @@ class Agent(NamedTuple):
     update: Callable
     explore: Policy
     exploit: Policy
-    told: Policy | None = None
+    oracle: Policy | None = None
 
 
 class Buffer(NamedTuple):
@@ -114,16 +114,16 @@ class Buffer(NamedTuple):
     init:    () -> replay.
     add:     (replay, transitions [N]) -> replay.
     sample:  (replay, key) -> (replay, Batch). A store may refit itself when read.
-    reweigh: (replay, batch, info) -> replay, for stores that are prioritised by
-             what an update found; identity for the others.
-    opening: (replay, task, key) -> what a trial starts from; () for most.
+    update_priorities: (replay, batch, info) -> replay, for stores that are prioritised
+             by what an update found; identity for the others.
+    trial_context: (replay, task, key) -> what a trial starts from; () for most.
     """
 
     init: Callable
     add: Callable
     sample: Callable
-    reweigh: Callable
-    opening: Callable
+    update_priorities: Callable
+    trial_context: Callable
 
 
 class Recipe(NamedTuple):

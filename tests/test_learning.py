@@ -19,9 +19,9 @@ def test_a_step_in_slices_is_the_step(num_slices):
         jax.random.normal(jax.random.key(0), (8, 3)),
         jax.random.normal(jax.random.key(1), (8,)),
     )
-    begun = learning.begin(optimiser, jnp.array([0.5, -1.0, 2.0]))
-    whole, told = learning.descend(optimiser, begun, loss_fn, rows)
-    cut, told_cut = learning.descend(optimiser, begun, loss_fn, rows, num_slices)
+    begun = learning.init(optimiser, jnp.array([0.5, -1.0, 2.0]))
+    whole, told = learning.gradient_step(optimiser, begun, loss_fn, rows)
+    cut, told_cut = learning.gradient_step(optimiser, begun, loss_fn, rows, num_slices)
     assert np.abs(whole.params - begun.params).max() > 1e-3
     np.testing.assert_allclose(cut.params, whole.params, rtol=1e-6)
     np.testing.assert_allclose(told_cut["error"], told["error"], rtol=1e-6)

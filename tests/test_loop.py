@@ -7,9 +7,9 @@ import pytest
 
 from o2ojax import loop, policies
 from o2ojax.agents.base import blank_transition
-from o2ojax.envs import families
 from o2ojax.envs.probes import counter, telltale
 from o2ojax.envs.restart import restarting
+from o2ojax.meta import families
 from o2ojax.replay import ring, uniform
 from o2ojax.types import Agent, Batch, EnvSpec, Info, Policy, Run
 
@@ -112,20 +112,20 @@ def test_flat_is_in_the_order_of_time():
 def remembering() -> Policy:
     """Acts by how often it has acted; stores that number as the task."""
 
-    def start(state, opening, key):
-        del state, opening, key
+    def start(state, trial_context, key):
+        del state, trial_context, key
         return jnp.zeros((), jnp.int32)
 
     def act(state, memory, obs, key):
         del state, obs, key
         return 0.1 * memory[None].astype(jnp.float32), memory + 1
 
-    def remember(state, memory, transition):
+    def observe(state, memory, transition):
         del state
         stored = transition._replace(task=memory)
         return jnp.where(transition.last, 0, memory), stored
 
-    return Policy(start, act, remember)
+    return Policy(start, act, observe)
 
 
 def test_a_memory_goes_on_and_is_told_where_an_episode_stops():
@@ -240,12 +240,12 @@ def blank_rows(num):
 def test_a_store_hears_what_an_update_found():
     """`reweigh` gets the batch it handed out, after the update."""
 
-    def reweigh(replay, batch, info):
+    def update_priorities(replay, batch, info):
         del batch
         heard = replay.count + info.metrics["updates"].astype(jnp.int32)
         return replay._replace(count=heard)
 
-    agent, buffer = diary(), whole_ring(4)._replace(reweigh=reweigh)
+    agent, buffer = diary(), whole_ring(4)._replace(update_priorities=update_priorities)
     run = Run(agent.init(KEY), buffer.init(), ())
     run, _ = loop.offline(agent, buffer, run, KEY, 0, 3)
     assert int(run.replay.count) == 6  # 1 + 2 + 3
@@ -346,16 +346,18 @@ def test_evaluating_leaves_no_trace():
 
 
 def test_an_evaluation_offers_its_policy_what_the_store_opens_with():
-    def start(state, opening, key):
+    def start(state, trial_context, key):
         del state, key
-        return opening
+        return trial_context
 
     def act(state, memory, obs, key):
         del state, obs, key
         return memory, memory
 
     policy = policies.uniform(1)._replace(start=start, act=act)
-    buffer = whole_ring(1)._replace(opening=lambda replay, task, key: jnp.full(1, 0.25))
+    buffer = whole_ring(1)._replace(
+        trial_context=lambda replay, task, key: jnp.full(1, 0.25)
+    )
     env = restarting(
         EnvSpec("echo", 1, 1, 4),
         np.zeros(1, np.float32),
@@ -421,9 +423,9 @@ def test_new_trials_begin_every_round_if_dealt():
     rings = store.init()
     workers = loop.start_workers(env, policy, store, (), rings, KEY, 2)
 
-    def ages(deal):
+    def ages(sample_tasks):
         run = Run((), rings, workers)
-        run, _ = loop.online(agent, store, env, run, KEY, 0, 3, 5, 1, deal)
+        run, _ = loop.online(agent, store, env, run, KEY, 0, 3, 5, 1, sample_tasks)
         return run.workers.env.age.tolist(), run.replay.rows.task[:30].tolist()
 
     age, tasks = ages(None)

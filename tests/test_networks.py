@@ -28,9 +28,9 @@ def test_orthogonal_weights_are_another_draw_for_another_key():
 def test_orthogonal_weights_favour_no_direction():
     """Over many draws of a rotation, an entry has mean 0 and variance 1 / rows."""
     draw = jax.vmap(lambda key: networks.orthogonal(1.0)(key, (4, 4)))
-    draws = np.asarray(draw(jax.random.split(KEY, 4000)))
-    np.testing.assert_allclose(draws.mean(0), 0.0, atol=0.04)
-    np.testing.assert_allclose(draws.var(0), 0.25, atol=0.03)
+    context_sampling = np.asarray(draw(jax.random.split(KEY, 4000)))
+    np.testing.assert_allclose(context_sampling.mean(0), 0.0, atol=0.04)
+    np.testing.assert_allclose(context_sampling.var(0), 0.25, atol=0.03)
 
 
 def test_fan_in_uniform_fills_its_range():

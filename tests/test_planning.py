@@ -123,7 +123,7 @@ def test_where_all_scores_are_nan_the_search_still_ends_in_numbers():
 
 
 def test_better_elites_are_chosen_more_often():
-    found = planning.Found(
+    found = planning.Plans(
         mean=jnp.zeros((1, 1)),
         std=jnp.ones((1, 1)),
         elites=jnp.array([0.1, 0.2, 0.3])[:, None, None],

@@ -6,7 +6,7 @@ authors' data are 15 noisy demonstrations and 100 other trajectories, and their 
 batches have 128 rows; here, all have the 1024 of their online phase.
 """
 
-from o2ojax.config import ConfigDict, defaults
+from o2ojax.run.config import ConfigDict, defaults
 
 
 def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:

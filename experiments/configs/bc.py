@@ -1,6 +1,6 @@
 """Behaviour cloning, offline: the policy of IQL, without what IQL learns."""
 
-from o2ojax.config import ConfigDict, defaults
+from o2ojax.run.config import ConfigDict, defaults
 
 
 def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:

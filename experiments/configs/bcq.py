@@ -4,7 +4,7 @@
 with one update each, from one buffer that starts as the whole dataset. Rewards are raw.
 """
 
-from o2ojax.config import ConfigDict, defaults
+from o2ojax.run.config import ConfigDict, defaults
 
 
 def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:

@@ -7,7 +7,7 @@ arxiv.org/abs/2004.07219, section 5 and appendix.
 """
 
 from experiments.configs import sac
-from o2ojax.config import ConfigDict
+from o2ojax.run.config import ConfigDict
 
 
 def get_config(task: str = "halfcheetah") -> ConfigDict:

@@ -6,7 +6,7 @@ thousand steps and as many updates but without its longer first one, from one bu
 that starts as the whole dataset. Rewards are raw.
 """
 
-from o2ojax.config import ConfigDict, defaults
+from o2ojax.run.config import ConfigDict, defaults
 
 
 def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:

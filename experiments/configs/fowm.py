@@ -7,8 +7,8 @@ after every 50 decisions on manipulation, where all episodes are so long, and af
 every 1000 on locomotion. Of the locomotion tasks, they tuned hopper alone.
 """
 
-from o2ojax.config import RETURN_RANGE, ConfigDict, defaults
 from o2ojax.envs import manipulation
+from o2ojax.run.config import RETURN_RANGE, ConfigDict, defaults
 
 
 def get_config(task: str = "hopper-medium-replay") -> ConfigDict:

@@ -19,9 +19,9 @@ decisions (hopper's: 1000), 5k offline updates, 2.5k decisions online, four seed
 """
 
 from experiments.configs import fowm, iql
-from o2ojax.config import ConfigDict
 from o2ojax.envs import manipulation
 from o2ojax.errors import unknown
+from o2ojax.run.config import ConfigDict
 
 DATASETS = ("push-medium-replay", "lift-medium-replay", "hopper-medium-replay")
 STARTS_FROM = {

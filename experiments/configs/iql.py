@@ -5,7 +5,7 @@ starts as the whole dataset. A run with `online.steps=0` is the paper's offline 
 the policy's learning rate then falls by a cosine.
 """
 
-from o2ojax.config import RETURN_RANGE, ConfigDict, defaults
+from o2ojax.run.config import RETURN_RANGE, ConfigDict, defaults
 
 
 def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:

@@ -7,8 +7,8 @@ updates, then 50k environment steps.
 """
 
 from experiments.configs import bc, iql
-from o2ojax.config import ConfigDict
 from o2ojax.errors import unknown
+from o2ojax.run.config import ConfigDict
 
 NAMES = {"bc": bc, "iql": iql, "iql-offline": iql}
 

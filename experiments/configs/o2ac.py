@@ -1,6 +1,6 @@
 """In the manner of O2AC, on the protocol of TD3+BC: see `o2ojax/agents/o2ac.py`."""
 
-from o2ojax.config import ConfigDict, defaults
+from o2ojax.run.config import ConfigDict, defaults
 
 
 def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:

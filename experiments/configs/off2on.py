@@ -5,7 +5,7 @@ each followed by 1000 updates; after the first round ten times as many. Unlike t
 episodes go on from round to round, and ten are judged every 5000 steps.
 """
 
-from o2ojax.config import ConfigDict, defaults
+from o2ojax.run.config import ConfigDict, defaults
 
 
 def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:

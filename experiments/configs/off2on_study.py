@@ -18,8 +18,8 @@ updates than another.
 """
 
 from experiments.configs import awac, bc, bcq, iql, off2on, sac, td3_bc
-from o2ojax.config import ConfigDict
 from o2ojax.errors import unknown
+from o2ojax.run.config import ConfigDict
 
 DATASETS = tuple(
     f"{env}-{kind}"

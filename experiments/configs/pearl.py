@@ -5,8 +5,8 @@ Every training task is played in every round, 400 steps with latents from the pr
 round, 400 steps and 600 of each, and 3.2 updates for a step.
 """
 
-from o2ojax import config
-from o2ojax.envs import families
+from o2ojax.meta import families
+from o2ojax.run import config
 
 
 def get_config(task: str = "cheetah-vel") -> config.ConfigDict:

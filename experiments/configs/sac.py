@@ -1,6 +1,6 @@
 """SAC (Haarnoja et al., 2018) from scratch."""
 
-from o2ojax.config import ConfigDict, defaults
+from o2ojax.run.config import ConfigDict, defaults
 
 
 def get_config(task: str = "halfcheetah") -> ConfigDict:

@@ -7,8 +7,8 @@ steps each, and 16,000 updates after them. Here it is 51 times; contexts are of 
 rows, as theirs for ant.
 """
 
-from o2ojax import config
-from o2ojax.envs import families
+from o2ojax.meta import families
+from o2ojax.run import config
 
 
 def get_config(task: str = "cheetah-vel-pearl") -> config.ConfigDict:

@@ -19,8 +19,8 @@ and 1000 updates after them. Four seeds; each judged in four trials of every tes
 """
 
 from experiments.configs import pearl, smac
-from o2ojax.config import ConfigDict
 from o2ojax.errors import unknown
+from o2ojax.run.config import ConfigDict
 
 DATASETS = ("point-robot-pearl", "cheetah-vel-pearl")
 STARTS_FROM = dict.fromkeys(("smac", "smac-shared", "oracle"), "offline")

@@ -5,7 +5,7 @@ rewards are raw. The paper ends there: then follow 1M environment steps with one
 each, from one buffer that starts as the whole dataset.
 """
 
-from o2ojax.config import ConfigDict, defaults
+from o2ojax.run.config import ConfigDict, defaults
 
 
 def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:

@@ -1,21 +1,9 @@
 """The algorithms, by name."""
 
-from o2ojax.agents import (
-    awac,
-    bc,
-    bcq,
-    cql,
-    fowm,
-    iql,
-    o2ac,
-    off2on,
-    pearl,
-    sac,
-    smac,
-    td3_bc,
-)
+from o2ojax.agents import awac, bc, bcq, cql, fowm, iql, o2ac, off2on, sac, td3_bc
 from o2ojax.agents.base import Algorithm, Plan
 from o2ojax.errors import unknown
+from o2ojax.meta import pearl, smac
 
 AGENTS = {
     "awac": awac.ALGORITHM,

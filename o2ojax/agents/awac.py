@@ -17,7 +17,7 @@ import optax
 from o2ojax import learning, losses, networks, policies
 from o2ojax.agents import base
 from o2ojax.agents.base import static
-from o2ojax.learning import Learned, descend, follow
+from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
@@ -39,8 +39,8 @@ class AWACConfig:
 class AWACState(NamedTuple):
     """All that AWAC learns."""
 
-    actor: Learned
-    critic: Learned
+    actor: TrainState
+    critic: TrainState
     target_critic: Params
 
 
@@ -63,8 +63,8 @@ def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
         obs, action = base.blank_obs(spec), base.blank_action(spec)
         critic = critic_net.init(key_critic, obs, action)
         return AWACState(
-            actor=learning.begin(actor_optimiser, actor_net.init(key_actor, obs)),
-            critic=learning.begin(optimiser, critic),
+            actor=learning.init(actor_optimiser, actor_net.init(key_actor, obs)),
+            critic=learning.init(optimiser, critic),
             target_critic=critic,
         )
 
@@ -87,7 +87,7 @@ def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
             loss = -(imitation * policy.log_prob(data.action)).mean()
             return loss, {"actor_loss": loss, "advantage": advantage.mean()}
 
-        actor, actor_metrics = descend(actor_optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(actor_optimiser, state.actor, actor_loss)
 
         # Critic: regress onto the value of the policy's next action.
         next_policy = actor_net.apply(state.actor.params, data.next_obs)
@@ -102,9 +102,11 @@ def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
             loss = (batch.weight * error).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
-        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
 
-        target_critic = follow(state.target_critic, critic.params, config.target_rate)
+        target_critic = polyak_update(
+            state.target_critic, critic.params, config.target_rate
+        )
         state = AWACState(actor, critic, target_critic)
         return state, Info(actor_metrics | critic_metrics)
 

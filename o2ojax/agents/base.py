@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import struct
 
-from o2ojax.replay.tasks import Draws
 from o2ojax.types import Agent, Array, Buffer, EnvSpec, Recipe, Transition
 
 config = struct.dataclass  # floats are leaves of the pytree: traced, sweepable
@@ -51,14 +50,14 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "final_bc": (lambda x: 0 <= x < float("inf"), "at least 0"),
     "delay": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "penalty": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "consistency": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "reward": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "value": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "consistency_weight": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "reward_weight": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "value_weight": (lambda x: 0 <= x < float("inf"), "at least 0"),
     "rho": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
     "max_grad": (lambda x: x > 0, "positive"),
     "momentum": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
     "noise": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "termination": (lambda x: 0 <= x < float("inf"), "at least 0"),
+    "termination_weight": (lambda x: 0 <= x < float("inf"), "at least 0"),
     "iterations": (lambda x: x >= 1 and x == int(x), "a whole number, at least 1"),
     "horizon": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "num_samples": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
@@ -72,7 +71,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "labels": (lambda x: x in ("decoder", "true"), "decoder or true"),
     "num_tasks": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "context": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "opening": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
+    "trial_context": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "online_batch": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
     "recent": (lambda x: isinstance(x, int) and x >= 0, "at least 0"),
     "trial_rows": (lambda x: isinstance(x, int) and x >= 0, "at least 0"),
@@ -130,14 +129,14 @@ class Algorithm(NamedTuple):
     batches: (config) -> how many batches an offline update takes, in one.
     horizon: (config) -> of how many transitions the windows are that it learns from;
         0 for single transitions.
-    draws: (config) -> the `tasks.Draws` that it asks of a store of tasks; None for an
-        agent that knows nothing of tasks.
+    context_sampling: (config) -> the `meta.task_store.ContextSampling` that it asks of
+        a store of tasks; None for an agent that knows nothing of tasks.
     trial: (config) -> of how many episodes a trial is by which it is judged. Above 0,
         every round of the online phase begins new trials, of other tasks.
     whole_batch: why devices cannot share its batches; "" where all its losses are means
         over rows, so that the mean of the parts' gradients is that of the whole.
-    takes: whose offline agents it can go on from, besides its own, by their algorithm:
-        (their agent state, config) -> its own agent state.
+    warm_starts: whose offline agents it can go on from, besides its own, by their
+        algorithm: (their agent state, config) -> its own agent state.
     """
 
     config: type
@@ -145,10 +144,10 @@ class Algorithm(NamedTuple):
     offline_only: str = ""
     batches: Callable[[Any], int] = lambda config: 1
     horizon: Callable[[Any], int] = lambda config: 0
-    draws: Callable[[Any], Draws | None] = lambda config: None
+    context_sampling: Callable[[Any], Any] = lambda config: None
     trial: Callable[[Any], int] = lambda config: 0
     whole_batch: str = ""
-    takes: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType({})
+    warm_starts: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType({})
 
 
 def keep_learning(

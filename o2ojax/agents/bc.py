@@ -11,7 +11,7 @@ import optax
 from o2ojax import learning, networks, policies
 from o2ojax.agents import base
 from o2ojax.agents.base import static
-from o2ojax.learning import Learned, descend
+from o2ojax.learning import TrainState, gradient_step
 from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Recipe
 
 
@@ -26,7 +26,7 @@ class BCConfig:
 class BCState(NamedTuple):
     """All that behaviour cloning learns."""
 
-    actor: Learned
+    actor: TrainState
 
 
 def bc(spec: EnvSpec, config: BCConfig) -> Agent:
@@ -36,7 +36,7 @@ def bc(spec: EnvSpec, config: BCConfig) -> Agent:
 
     def init(key: Key) -> BCState:
         params = actor_net.init(key, base.blank_obs(spec))
-        return BCState(learning.begin(optimiser, params))
+        return BCState(learning.init(optimiser, params))
 
     def update(state: BCState, batch: Batch, key: Key) -> tuple[BCState, Info]:
         del key  # The loss draws no samples.
@@ -48,7 +48,7 @@ def bc(spec: EnvSpec, config: BCConfig) -> Agent:
             loss = -(batch.weight * log_prob).mean()
             return loss, {"actor_loss": loss}
 
-        actor, metrics = descend(optimiser, state.actor, actor_loss)
+        actor, metrics = gradient_step(optimiser, state.actor, actor_loss)
         return BCState(actor), Info(metrics)
 
     explore, exploit = policies.gaussian(

@@ -15,7 +15,7 @@ import optax
 from o2ojax import learning, losses, networks, policies
 from o2ojax.agents import base
 from o2ojax.agents.base import static
-from o2ojax.learning import Learned, descend, follow
+from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
@@ -43,9 +43,9 @@ class BCQConfig:
 class BCQState(NamedTuple):
     """All that BCQ learns."""
 
-    vae: Learned
-    actor: Learned
-    critic: Learned
+    vae: TrainState
+    actor: TrainState
+    critic: TrainState
     target_actor: Params
     target_critic: Params
 
@@ -68,9 +68,9 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
         actor = actor_net.init(key_actor, obs, action, config.perturbation)
         critic = critic_net.init(key_critic, obs, action)
         return BCQState(
-            vae=learning.begin(optimiser, vae),
-            actor=learning.begin(optimiser, actor),
-            critic=learning.begin(optimiser, critic),
+            vae=learning.init(optimiser, vae),
+            actor=learning.init(optimiser, actor),
+            critic=learning.init(optimiser, critic),
             target_actor=actor,
             target_critic=critic,
         )
@@ -97,7 +97,7 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
             loss = loss.mean()
             return loss, {"vae_loss": loss}
 
-        vae, vae_metrics = descend(optimiser, state.vae, vae_loss)
+        vae, vae_metrics = gradient_step(optimiser, state.vae, vae_loss)
 
         # Critic: regress onto the best of a few actions that the data might hold next.
         shape = (config.num_candidates, *data.next_obs.shape)
@@ -115,7 +115,7 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
             loss = (batch.weight * error).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
-        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
 
         # Actor: move an imagined action to where the first critic is higher.
         action = imagine(vae.params, data.obs, key_actor)
@@ -126,10 +126,14 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
             loss = -q.mean()
             return loss, {"actor_loss": loss}
 
-        actor, actor_metrics = descend(optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
 
-        target_actor = follow(state.target_actor, actor.params, config.target_rate)
-        target_critic = follow(state.target_critic, critic.params, config.target_rate)
+        target_actor = polyak_update(
+            state.target_actor, actor.params, config.target_rate
+        )
+        target_critic = polyak_update(
+            state.target_critic, critic.params, config.target_rate
+        )
         state = BCQState(vae, actor, critic, target_actor, target_critic)
         return state, Info(vae_metrics | critic_metrics | actor_metrics)
 

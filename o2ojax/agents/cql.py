@@ -16,7 +16,7 @@ import optax
 from o2ojax import learning, losses, networks, policies
 from o2ojax.agents import base
 from o2ojax.agents.base import static
-from o2ojax.learning import Learned, descend, follow
+from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
@@ -53,11 +53,11 @@ class CQLState(NamedTuple):
     multiplier, (), unless the config has `lagrange`.
     """
 
-    actor: Learned
-    critic: Learned
-    log_temperature: Learned
+    actor: TrainState
+    critic: TrainState
+    log_temperature: TrainState
     target_critic: Params
-    log_multiplier: Learned | tuple[()]
+    log_multiplier: TrainState | tuple[()]
 
 
 def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
@@ -76,11 +76,11 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         obs, action = base.blank_obs(spec), base.blank_action(spec)
         critic = critic_net.init(key_critic, obs, action)
         log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
-        multiplier = learning.begin(optimiser, jnp.zeros(())) if config.lagrange else ()
+        multiplier = learning.init(optimiser, jnp.zeros(())) if config.lagrange else ()
         return CQLState(
-            actor=learning.begin(actor_optimiser, actor_net.init(key_actor, obs)),
-            critic=learning.begin(optimiser, critic),
-            log_temperature=learning.begin(actor_optimiser, log_temperature),
+            actor=learning.init(actor_optimiser, actor_net.init(key_actor, obs)),
+            critic=learning.init(optimiser, critic),
+            log_temperature=learning.init(actor_optimiser, log_temperature),
             target_critic=critic,
             log_multiplier=multiplier,
         )
@@ -118,7 +118,7 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
             loss = -losses.soft_value(q, log_prob, temperature).mean()
             return loss, {"actor_loss": loss, "entropy": -log_prob.mean()}
 
-        actor, actor_metrics = descend(actor_optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(actor_optimiser, state.actor, actor_loss)
         entropy = actor_metrics["entropy"]  # [], of the policy before its step
 
         # Temperature: as high as the target entropy asks.
@@ -126,7 +126,7 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
             loss = losses.temperature_loss(log_temperature, entropy, target_entropy)
             return loss, {"temperature": temperature}
 
-        log_temperature, temperature_metrics = descend(
+        log_temperature, temperature_metrics = gradient_step(
             actor_optimiser, state.log_temperature, temperature_loss
         )
 
@@ -170,7 +170,7 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
             return loss, {"critic_loss": loss, "q": q[..., 0].mean(), "gap": mean_gap}
 
         num_slices = learning.slices_for(len(data.obs), actions.shape[1])
-        critic, critic_metrics = descend(
+        critic, critic_metrics = gradient_step(
             optimiser, state.critic, critic_loss, rows, num_slices
         )
 
@@ -184,12 +184,14 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
 
         log_multiplier, metrics = (), actor_metrics | temperature_metrics
         if config.lagrange:
-            log_multiplier, multiplier_metrics = descend(
+            log_multiplier, multiplier_metrics = gradient_step(
                 optimiser, state.log_multiplier, multiplier_loss
             )
             metrics |= multiplier_metrics
 
-        target_critic = follow(state.target_critic, critic.params, config.target_rate)
+        target_critic = polyak_update(
+            state.target_critic, critic.params, config.target_rate
+        )
         state = CQLState(actor, critic, log_temperature, target_critic, log_multiplier)
         return state, Info(metrics | critic_metrics)
 

@@ -22,7 +22,7 @@ import optax
 from o2ojax import learning, losses, networks, planning
 from o2ojax.agents import base
 from o2ojax.agents.base import static
-from o2ojax.learning import Learned, descend, follow
+from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.planning import Model
 from o2ojax.replay.windows import keep, until_last
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Policy, Recipe
@@ -37,9 +37,9 @@ class FOWMConfig:
     target_rate: float = 0.01  # at every second update
     max_grad: float = 10.0  # global norm, of the model's gradient and of the policy's
     # the model's loss: weights of its terms
-    consistency: float = 20.0
-    reward: float = 0.5
-    value: float = 0.1  # of Q and of V
+    consistency_weight: float = 20.0
+    reward_weight: float = 0.5
+    value_weight: float = 0.1  # of Q and of V
     rho: float = 0.5  # a step later counts so much of the one before
     expectile: float = 0.7  # xArm: 0.9
     # the policy's
@@ -64,7 +64,9 @@ class FOWMConfig:
     width: int = static(512)
     # options
     in_sample: bool = static(True)  # False: TD-MPC's values and policy, `climbing_loss`
-    termination: float = static(0.0)  # weight of a model of the task's end; 0: has none
+    termination_weight: float = static(
+        0.0
+    )  # weight of a model of the task's end; 0: has none
     by_mean: bool = static(False)  # acts by the mean of the plans, not by one of them
 
 
@@ -78,8 +80,8 @@ class FOWMState(NamedTuple):
     step:   []  updates so far.
     """
 
-    model: Learned
-    actor: Learned
+    model: TrainState
+    actor: TrainState
     target: dict[str, Params]
     step: Array
 
@@ -96,7 +98,7 @@ class Nets(NamedTuple):
     alive: networks.LatentReward | None  # a logit of: the task goes on
 
 
-def nets_of(spec: EnvSpec, config: FOWMConfig) -> Nets:
+def make_networks(spec: EnvSpec, config: FOWMConfig) -> Nets:
     """The networks of the paper, and of the option `termination`."""
     one_critic = networks.LatentValue(config.width, jax.nn.initializers.zeros)
     return Nets(
@@ -106,11 +108,13 @@ def nets_of(spec: EnvSpec, config: FOWMConfig) -> Nets:
         critic=networks.Ensemble(one_critic, config.num_critics),
         value=networks.LatentValue(config.width),
         actor=networks.LatentActor(spec.action_dim, config.width),
-        alive=networks.LatentReward(config.width) if config.termination else None,
+        alive=networks.LatentReward(config.width)
+        if config.termination_weight
+        else None,
     )
 
 
-def rows_of(windows):
+def flatten_time(windows):
     """The steps of windows, all first ones before all second ones: [B, H] to [H B].
 
     Networks are asked about rows: the compiler sums over their features faster so.
@@ -118,12 +122,12 @@ def rows_of(windows):
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), windows)
 
 
-def lower_of_two(values: Array, pair: Array) -> Array:
+def min_of_pair(values: Array, pair: Array) -> Array:
     """The lower estimate of a pair [2] among values [E, ...]: [...]."""
     return values[pair].min(axis=0)
 
 
-def two_of(key: Key, num: int) -> Array:
+def sample_pair(key: Key, num: int) -> Array:
     """Two different critics, [2]."""
     return jax.random.choice(key, num, (2,), replace=False)
 
@@ -140,7 +144,7 @@ def noisy_action(
 
 def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
-    nets = nets_of(spec, config)
+    nets = make_networks(spec, config)
     optimiser = optax.chain(
         optax.clip_by_global_norm(config.max_grad), optax.adam(config.lr)
     )
@@ -170,8 +174,8 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         }
         actor = params.pop("actor")
         return FOWMState(
-            model=learning.begin(optimiser, params),
-            actor=learning.begin(optimiser, actor),
+            model=learning.init(optimiser, params),
+            actor=learning.init(optimiser, actor),
             target={name: params[name] for name in ("encoder", "critic")},
             step=jnp.zeros((), jnp.int32),
         )
@@ -201,7 +205,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         noise = jax.random.normal(key_noise, (*z.shape[:-1], spec.action_dim))
         action = noisy_action(nets, config, state.actor.params, z, noise)
         q = nets.critic.apply(state.target["critic"], z, action)
-        return lower_of_two(q, two_of(key_pair, config.num_critics))
+        return min_of_pair(q, sample_pair(key_pair, config.num_critics))
 
     def model_loss(params, state: FOWMState, batch: Batch, key: Key):
         """All of the world model, through imagined latent states.
@@ -214,7 +218,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         terms carry their weights.
         """
         z, imagined = imagine(params, batch.data.obs, batch.data.action)
-        data = rows_of(batch.data)
+        data = flatten_time(batch.data)
         seen = nets.encoder.apply(state.target["encoder"], data.next_obs)
         reward = nets.reward.apply(params["reward"], z, data.action)
 
@@ -230,21 +234,22 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
 
         consistency = jnp.square(imagined - seen).mean(axis=-1)
         terms = {
-            "consistency_loss": config.consistency * consistency,
-            "reward_loss": config.reward * jnp.square(reward - data.reward),
-            "critic_loss": config.value * jnp.square(q - target[None]).sum(axis=0),
+            "consistency_loss": config.consistency_weight * consistency,
+            "reward_loss": config.reward_weight * jnp.square(reward - data.reward),
+            "critic_loss": config.value_weight
+            * jnp.square(q - target[None]).sum(axis=0),
         }
         if config.in_sample:
             # V: an upper expectile of Q over the actions in the data. (Out of sample,
             # the key is `value_of_next`'s.)
             value = nets.value.apply(params["value"], z)
-            error = lower_of_two(slow_q, two_of(key, config.num_critics)) - value
+            error = min_of_pair(slow_q, sample_pair(key, config.num_critics)) - value
             value_error = losses.expectile_loss(error, config.expectile)
-            terms["value_loss"] = config.value * value_error
-        if config.termination:
+            terms["value_loss"] = config.value_weight * value_error
+        if config.termination_weight:
             logit = nets.alive.apply(params["alive"], z, data.action)
             surprise = optax.sigmoid_binary_cross_entropy(logit, data.discount)
-            terms["termination_loss"] = config.termination * surprise
+            terms["termination_loss"] = config.termination_weight * surprise
 
         counts = decay[:, None] * until_last(batch.data.last).T  # [H, B]
 
@@ -263,7 +268,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
 
         -min(exp(beta (min_2 Q' - V)), 100) log N(a; pi(z), 1), but for a constant.
         """
-        q = lower_of_two(slow_q, two_of(key, config.num_critics))
+        q = min_of_pair(slow_q, sample_pair(key, config.num_critics))
         advantage = q - nets.value.apply(model["value"], z)
         weight = losses.advantage_weight(advantage, config.beta, config.max_weight)
         mean = nets.actor.apply(actor, z)
@@ -285,19 +290,19 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         q = nets.critic.apply(
             model["critic"], z, noisy_action(nets, config, actor, z, noise)
         )
-        q = lower_of_two(q, two_of(key_pair, config.num_critics))
+        q = min_of_pair(q, sample_pair(key_pair, config.num_critics))
         loss = -(later(z) * q).mean()
         return loss, {"actor_loss": loss}
 
     def update(state: FOWMState, batch: Batch, key: Key) -> tuple[FOWMState, Info]:
         key_model, key_actor = jax.random.split(key)
-        model, (metrics, td_error, z, slow_q) = descend(
+        model, (metrics, td_error, z, slow_q) = gradient_step(
             optimiser,
             state.model,
             lambda params: model_loss(params, state, batch, key_model),
         )
 
-        action = rows_of(batch.data.action)
+        action = flatten_time(batch.data.action)
 
         def actor_loss(params):
             if config.in_sample:
@@ -306,18 +311,18 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
                 )
             return climbing_loss(params, model.params, z, key_actor)
 
-        actor, actor_metrics = descend(optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
 
         # Targets: of encoder and critics alone, at every second update.
         step = state.step + 1
         rate = jnp.where(step % 2 == 0, config.target_rate, 0.0)
         newest = {name: model.params[name] for name in state.target}
-        target = follow(state.target, newest, rate)
+        target = polyak_update(state.target, newest, rate)
         state = FOWMState(model, actor, target, step)
         return state, Info(metrics | actor_metrics, td_error)
 
-    def start(state, opening, key) -> Array:
-        del state, opening, key
+    def start(state, trial_context, key) -> Array:
+        del state, trial_context, key
         return jnp.zeros((config.horizon, spec.action_dim))
 
     def acting(explores: bool) -> Policy:
@@ -336,11 +341,11 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
                 action = jnp.clip(action + found.std[0] * noise, -1.0, 1.0)
             return action, planning.shift(found.mean)
 
-        def remember(state, memory, transition):
+        def observe(state, memory, transition):
             del state
             return jnp.where(transition.last, 0.0, memory), transition
 
-        return Policy(start, act, remember)
+        return Policy(start, act, observe)
 
     return Agent(init, update, acting(explores=True), acting(explores=False))
 
@@ -352,14 +357,14 @@ def search(
     memory: Array,
     obs: Array,
     key: Key,
-) -> planning.Found:
+) -> planning.Plans:
     """Plans from what is left of the last plan, memory [H, A]."""
-    nets = nets_of(spec, config)
+    nets = make_networks(spec, config)
     params, actor = state.model.params, state.actor.params
     key_policy, key_pair, key_search = jax.random.split(key, 3)
 
     def alive(z, action):
-        if not config.termination:
+        if not config.termination_weight:
             return jnp.float32(1.0)
         return jax.nn.sigmoid(nets.alive.apply(params["alive"], z, action))
 
@@ -378,7 +383,7 @@ def search(
     shape = (config.num_proposals, config.horizon, spec.action_dim)
     noise = jax.random.normal(key_policy, shape)
     proposals = jax.vmap(lambda noise: jax.lax.scan(propose, z, noise)[1])(noise)
-    pair = two_of(key_pair, config.num_critics)
+    pair = sample_pair(key_pair, config.num_critics)
 
     def score(plan, key):
         noise = jax.random.normal(key, (spec.action_dim,))

@@ -13,7 +13,7 @@ import optax
 from o2ojax import learning, losses, networks, policies
 from o2ojax.agents import base
 from o2ojax.agents.base import static
-from o2ojax.learning import Learned, descend, follow
+from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
@@ -35,9 +35,9 @@ class IQLConfig:
 class IQLState(NamedTuple):
     """All that IQL learns."""
 
-    actor: Learned
-    critic: Learned
-    value: Learned
+    actor: TrainState
+    critic: TrainState
+    value: TrainState
     target_critic: Params
 
 
@@ -64,9 +64,9 @@ def iql(
         obs, action = base.blank_obs(spec), base.blank_action(spec)
         critic = critic_net.init(key_critic, obs, action)
         return IQLState(
-            actor=learning.begin(actor_optimiser, actor_net.init(key_actor, obs)),
-            critic=learning.begin(optimiser, critic),
-            value=learning.begin(optimiser, value_net.init(key_value, obs)),
+            actor=learning.init(actor_optimiser, actor_net.init(key_actor, obs)),
+            critic=learning.init(optimiser, critic),
+            value=learning.init(optimiser, value_net.init(key_value, obs)),
             target_critic=critic,
         )
 
@@ -82,7 +82,7 @@ def iql(
             loss = (batch.weight * loss).mean()
             return loss, {"value_loss": loss, "value": value.mean()}
 
-        value, value_metrics = descend(optimiser, state.value, value_loss)
+        value, value_metrics = gradient_step(optimiser, state.value, value_loss)
 
         both = jnp.stack([data.obs, data.next_obs])  # one larger product, [2, B, O]
         value_here, next_value = value_net.apply(value.params, both)  # [B] each
@@ -96,7 +96,7 @@ def iql(
             loss = -(imitation * policy.log_prob(data.action)).mean()
             return loss, {"actor_loss": loss, "advantage": advantage.mean()}
 
-        actor, actor_metrics = descend(actor_optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(actor_optimiser, state.actor, actor_loss)
 
         # Critic: regress onto the value of the next state.
         target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
@@ -107,9 +107,11 @@ def iql(
             loss = (batch.weight * error).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
-        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
 
-        target_critic = follow(state.target_critic, critic.params, config.target_rate)
+        target_critic = polyak_update(
+            state.target_critic, critic.params, config.target_rate
+        )
         state = IQLState(actor, critic, value, target_critic)
         return state, Info(value_metrics | actor_metrics | critic_metrics)
 

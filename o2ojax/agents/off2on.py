@@ -21,7 +21,7 @@ from o2ojax import learning, losses, networks, policies
 from o2ojax.agents import base, cql
 from o2ojax.agents.base import static
 from o2ojax.errors import UserError
-from o2ojax.learning import Learned, descend, follow
+from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
@@ -48,9 +48,9 @@ class EnsembleState(NamedTuple):
     The N policies share one optimiser, and so do the 2N critics.
     """
 
-    actor: Learned
-    critic: Learned
-    log_temperature: Learned
+    actor: TrainState
+    critic: TrainState
+    log_temperature: TrainState
     target_critic: Params
 
 
@@ -164,7 +164,7 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
             loss = -losses.soft_value(q, log_prob, temperature).mean()
             return loss, {"actor_loss": loss, "entropy": -log_prob.mean()}
 
-        actor, actor_metrics = descend(optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
         entropy = actor_metrics["entropy"]  # [], of the policy before its step
 
         # Temperature: as high as the target entropy asks.
@@ -172,7 +172,7 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
             loss = losses.temperature_loss(log_temperature, entropy, target_entropy)
             return loss, {"temperature": temperature}
 
-        log_temperature, temperature_metrics = descend(
+        log_temperature, temperature_metrics = gradient_step(
             optimiser, state.log_temperature, temperature_loss
         )
 
@@ -192,9 +192,11 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
             spread = q.min(axis=1).std(axis=0).mean()
             return loss, {"critic_loss": loss, "q": q.mean(), "q_spread": spread}
 
-        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
 
-        target_critic = follow(state.target_critic, critic.params, config.target_rate)
+        target_critic = polyak_update(
+            state.target_critic, critic.params, config.target_rate
+        )
         state = EnsembleState(actor, critic, log_temperature, target_critic)
         return state, Info(actor_metrics | temperature_metrics | critic_metrics)
 
@@ -206,9 +208,9 @@ def combine(state: cql.CQLState, config: Off2OnConfig) -> EnsembleState:
     optimiser = optax.adam(config.online_lr)
     log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
     return EnsembleState(
-        actor=learning.begin(optimiser, state.actor.params),
-        critic=learning.begin(optimiser, state.critic.params),
-        log_temperature=learning.begin(optimiser, log_temperature),
+        actor=learning.init(optimiser, state.actor.params),
+        critic=learning.init(optimiser, state.critic.params),
+        log_temperature=learning.init(optimiser, log_temperature),
         target_critic=state.critic.params,
     )
 
@@ -257,5 +259,5 @@ ALGORITHM = base.Algorithm(
     Off2OnConfig,
     recipe,
     batches=lambda config: config.num_agents,
-    takes={"off2on": first_agents, "cql": only_agent},
+    warm_starts={"off2on": first_agents, "cql": only_agent},
 )

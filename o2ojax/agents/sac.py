@@ -14,7 +14,7 @@ import optax
 from o2ojax import learning, losses, networks, policies
 from o2ojax.agents import base
 from o2ojax.agents.base import static
-from o2ojax.learning import Learned, descend, follow
+from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
@@ -34,9 +34,9 @@ class SACConfig:
 class SACState(NamedTuple):
     """All that SAC learns. The temperature is kept as its logarithm, []."""
 
-    actor: Learned
-    critic: Learned
-    log_temperature: Learned
+    actor: TrainState
+    critic: TrainState
+    log_temperature: TrainState
     target_critic: Params
 
 
@@ -56,9 +56,9 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
         critic = critic_net.init(key_critic, obs, action)
         log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
         return SACState(
-            actor=learning.begin(optimiser, actor_net.init(key_actor, obs)),
-            critic=learning.begin(optimiser, critic),
-            log_temperature=learning.begin(optimiser, log_temperature),
+            actor=learning.init(optimiser, actor_net.init(key_actor, obs)),
+            critic=learning.init(optimiser, critic),
+            log_temperature=learning.init(optimiser, log_temperature),
             target_critic=critic,
         )
 
@@ -75,7 +75,7 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
             loss = -losses.soft_value(q, log_prob, temperature).mean()
             return loss, {"actor_loss": loss, "entropy": -log_prob.mean()}
 
-        actor, actor_metrics = descend(optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
         entropy = actor_metrics["entropy"]  # [], of the policy before its step
 
         # Temperature: as high as the target entropy asks.
@@ -83,7 +83,7 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
             loss = losses.temperature_loss(log_temperature, entropy, target_entropy)
             return loss, {"temperature": temperature}
 
-        log_temperature, temperature_metrics = descend(
+        log_temperature, temperature_metrics = gradient_step(
             optimiser, state.log_temperature, temperature_loss
         )
 
@@ -100,9 +100,11 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
             loss = (batch.weight * error).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
-        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
 
-        target_critic = follow(state.target_critic, critic.params, config.target_rate)
+        target_critic = polyak_update(
+            state.target_critic, critic.params, config.target_rate
+        )
         state = SACState(actor, critic, log_temperature, target_critic)
         return state, Info(actor_metrics | temperature_metrics | critic_metrics)
 
@@ -131,9 +133,9 @@ def from_cql(taken: Any, config: SACConfig) -> SACState:
     optimiser = optax.adam(config.lr)
     log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
     return SACState(
-        actor=learning.begin(optimiser, taken.actor.params),
-        critic=learning.begin(optimiser, taken.critic.params),
-        log_temperature=learning.begin(optimiser, log_temperature),
+        actor=learning.init(optimiser, taken.actor.params),
+        critic=learning.init(optimiser, taken.critic.params),
+        log_temperature=learning.init(optimiser, log_temperature),
         target_critic=taken.critic.params,
     )
 
@@ -144,5 +146,5 @@ def from_first(taken: Any, config: SACConfig) -> SACState:
 
 
 ALGORITHM = base.Algorithm(
-    SACConfig, recipe, takes={"cql": from_cql, "off2on": from_first}
+    SACConfig, recipe, warm_starts={"cql": from_cql, "off2on": from_first}
 )

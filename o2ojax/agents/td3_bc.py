@@ -16,7 +16,7 @@ import optax
 from o2ojax import learning, losses, networks, policies
 from o2ojax.agents import base
 from o2ojax.agents.base import static
-from o2ojax.learning import Learned, descend, follow
+from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
@@ -39,8 +39,8 @@ class TD3BCConfig:
 class TD3BCState(NamedTuple):
     """All that TD3+BC learns. The step counts updates, []."""
 
-    actor: Learned
-    critic: Learned
+    actor: TrainState
+    critic: TrainState
     target_actor: Params
     target_critic: Params
     step: Array
@@ -82,8 +82,8 @@ def td3_bc(
         actor = actor_net.init(key_actor, obs)
         critic = critic_net.init(key_critic, obs, action)
         return TD3BCState(
-            actor=learning.begin(optimiser, actor),
-            critic=learning.begin(optimiser, critic),
+            actor=learning.init(optimiser, actor),
+            critic=learning.init(optimiser, critic),
             target_actor=actor,
             target_critic=critic,
             step=jnp.zeros((), jnp.int32),
@@ -115,7 +115,7 @@ def td3_bc(
             loss = (batch.weight * error).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
-        critic, critic_metrics = descend(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
 
         # Actor: raise the first critic, and stay close to the data.
         bc_weight = bc_schedule(state.step)
@@ -129,15 +129,15 @@ def td3_bc(
             loss = loss.mean()
             return loss, {"actor_loss": loss, "distance": distance.mean()}
 
-        actor, actor_metrics = descend(optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
 
         # Delay: of every `delay` updates, the last moves the actor and the targets; the
         # others drop that step. A `lax.cond` would save nothing: mapped over members,
         # it runs both of its branches.
         new = (
             actor,
-            follow(state.target_actor, actor.params, config.target_rate),
-            follow(state.target_critic, critic.params, config.target_rate),
+            polyak_update(state.target_actor, actor.params, config.target_rate),
+            polyak_update(state.target_critic, critic.params, config.target_rate),
         )
         old = (state.actor, state.target_actor, state.target_critic)
         step = state.step + 1

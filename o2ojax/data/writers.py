@@ -9,7 +9,7 @@ import numpy as np
 
 from o2ojax.data import compact, minari
 from o2ojax.data.dataset import PARAMETERS, DataError, matrix, rows_of_each
-from o2ojax.files import write_whole
+from o2ojax.data.files import write_whole
 from o2ojax.types import Transition
 
 

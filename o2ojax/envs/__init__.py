@@ -4,9 +4,10 @@ import difflib
 
 import jax
 
-from o2ojax.envs import families, locomotion, manipulation
+from o2ojax.envs import locomotion, manipulation
 from o2ojax.envs.physics import Simulator, c_physics
 from o2ojax.errors import UserError, unknown
+from o2ojax.meta import families
 from o2ojax.types import Env
 
 BUILDERS = {

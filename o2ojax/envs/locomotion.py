@@ -21,7 +21,7 @@ from o2ojax.envs.physics import (
     PhysicsState,
     Simulator,
     place,
-    vary,
+    randomise_dynamics,
 )
 from o2ojax.envs.restart import restarting
 from o2ojax.types import Array, Env, EnvSpec
@@ -180,7 +180,9 @@ def load_model(file: str) -> mujoco.MjModel:
 @functools.cache
 def load_models(file: str, simulator: Simulator) -> Models:
     """The variants of one of gymnasium's models, the same at every call."""
-    return vary([load_model(file) for _ in range(simulator.variants)], simulator)
+    return randomise_dynamics(
+        [load_model(file) for _ in range(simulator.variants)], simulator
+    )
 
 
 def start_states(task: Task, model: mujoco.MjModel) -> PhysicsState:
@@ -194,7 +196,7 @@ def start_states(task: Task, model: mujoco.MjModel) -> PhysicsState:
     return place(model, model.qpos0 + positions, velocities, task.bodies)
 
 
-def judge(
+def reward_and_done(
     task: Task,
     decision_time: float,
     before: PhysicsState,
@@ -227,7 +229,7 @@ def locomotion(
         # A member that died of NaN must not spoil the workspaces that all share.
         control = jnp.where(jnp.isfinite(action), action, 0.0)
         after = move(before, control, variant)
-        return after, *judge(task, decision_time, before, action, after)
+        return after, *reward_and_done(task, decision_time, before, action, after)
 
     first = PhysicsState(*(leaf[0] for leaf in starts))
     spec = EnvSpec(

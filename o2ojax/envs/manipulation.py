@@ -28,7 +28,7 @@ from o2ojax.envs.physics import (
     PhysicsState,
     Simulator,
     place,
-    vary,
+    randomise_dynamics,
 )
 from o2ojax.envs.restart import restarting
 from o2ojax.types import Array, Env, EnvSpec
@@ -232,7 +232,7 @@ def load_models(simulator: Simulator) -> Models:
     models = [
         mujoco.MjModel.from_xml_path(str(SCENE)) for _ in range(simulator.variants)
     ]
-    return vary(models, simulator)
+    return randomise_dynamics(models, simulator)
 
 
 def start_states(task: Task, model: mujoco.MjModel, spread: float = 0.1) -> Scene:

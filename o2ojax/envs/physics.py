@@ -61,7 +61,7 @@ class Simulator(NamedTuple):
     friction: float = 0.0
 
 
-def vary(models: Models, simulator: Simulator) -> Models:
+def randomise_dynamics(models: Models, simulator: Simulator) -> Models:
     """Makes equal models the variants asked for, in place, the same at every call."""
     generator = np.random.default_rng(0)
     for model in models:

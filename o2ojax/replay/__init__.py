@@ -1,8 +1,9 @@
 """Stores of experience, by name."""
 
-from o2ojax import devices
 from o2ojax.errors import UserError, unknown
-from o2ojax.replay import balanced, tasks, uniform, windows
+from o2ojax.meta import task_store
+from o2ojax.parallel import devices
+from o2ojax.replay import balanced, uniform, windows
 from o2ojax.types import Array, Buffer, Transition
 
 BUFFERS = ("uniform", "symmetric", "balanced", "online", "tasks")
@@ -34,15 +35,15 @@ def offline(
     batch: int,
     horizon: int = 0,
     of_windows: windows.Options = windows.Options(),  # noqa: B008
-    draws: tasks.Draws | None = None,
+    context_sampling: task_store.ContextSampling | None = None,
     num_tasks: int = 1,
 ) -> Buffer:
     """The store of an offline phase: of windows, where the agent needs a horizon.
 
     Or of `num_tasks` tasks, for an agent that draws from each, `batch` rows of each.
     """
-    if draws:
-        return tasks.offline(dataset, num_tasks, batch, draws)
+    if context_sampling:
+        return task_store.offline(dataset, num_tasks, batch, context_sampling)
     if horizon:
         return windows.offline(dataset, horizon, batch, of_windows)
     return uniform.offline(dataset, batch)
@@ -58,7 +59,7 @@ def make(
     horizon: int = 0,
     num_envs: int = 1,
     of_windows: windows.Options = windows.Options(),  # noqa: B008
-    draws: tasks.Draws | None = None,
+    context_sampling: task_store.ContextSampling | None = None,
     num_tasks: int = 1,
 ) -> Buffer:
     """The store of an online phase.
@@ -75,20 +76,27 @@ def make(
         horizon: transitions of the windows to hand out; 0 for single transitions.
         num_envs: environments whose transitions arrive in turn.
         of_windows: options of a store of windows.
-        draws: what an agent that infers its task asks for; None for the others.
+        context_sampling: what an agent that infers its task asks for; None for others.
         num_tasks: of the family.
     Raises:
         UserError: for an unknown name, or a store that needs the missing dataset.
     """
     if name not in BUFFERS:
         raise unknown("replay", name, BUFFERS)
-    if (name == "tasks") != (draws is not None):
+    if (name == "tasks") != (context_sampling is not None):
         raise UserError(
             f"replay {name!r} does not go with this agent: those that infer their task"
             " need replay.name 'tasks', and no others do"
         )
-    if draws:
-        return tasks.online(dataset, like, num_tasks, capacity, draws.online, draws)
+    if context_sampling:
+        return task_store.online(
+            dataset,
+            like,
+            num_tasks,
+            capacity,
+            context_sampling.online,
+            context_sampling,
+        )
     if horizon and name not in OF_WINDOWS:
         raise UserError(
             f"replay {name!r} hands out single transitions, and the agent learns from"
@@ -114,8 +122,10 @@ def divided(buffer: Buffer) -> Buffer:
     """The same store, of whose batches a device has its part, where devices share."""
 
     def sample(replay, key):
-        replay, batch = buffer.sample(replay, devices.own_key(key, (devices.ROWS,)))
-        data, weight, index = devices.own_part((batch.data, batch.weight, batch.index))
+        replay, batch = buffer.sample(replay, devices.shard_key(key, (devices.ROWS,)))
+        data, weight, index = devices.shard_rows(
+            (batch.data, batch.weight, batch.index)
+        )
         return replay, batch._replace(data=data, weight=weight, index=index)
 
     return buffer._replace(sample=sample)

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import optax
 
 from o2ojax import learning, losses
-from o2ojax.learning import Learned, descend
+from o2ojax.learning import TrainState, gradient_step
 from o2ojax.networks import MLP, fan_in_uniform, small_uniform
-from o2ojax.replay import ring, sums
+from o2ojax.replay import ring, sum_tree
 from o2ojax.replay.ring import Ring
-from o2ojax.replay.sums import Sums
+from o2ojax.replay.sum_tree import SumTree
 from o2ojax.replay.uniform import evenly, take, take_both
 from o2ojax.types import Array, Batch, Buffer, Key, Transition
 
@@ -59,7 +59,7 @@ class Balanced(NamedTuple):
     """What a member's store holds; the dataset is not among it.
 
     rows:     what the member gathered.
-    sums:     priorities of the dataset's rows, then of the ring's.
+    priorities: priorities of the dataset's rows, then of the ring's.
     entry:    []  the priority that new rows enter with, and keep until first drawn:
               `first_priority`, then the highest that was ever given.
     ratio:    the network of ratios.
@@ -67,9 +67,9 @@ class Balanced(NamedTuple):
     """
 
     rows: Ring
-    sums: Sums
+    priorities: SumTree
     entry: Array
-    ratio: Learned
+    ratio: TrainState
     dead: Array
 
 
@@ -131,9 +131,9 @@ def balanced(
         known = jnp.arange(num_offline + capacity) < num_offline
         return Balanced(
             rows=ring.empty(like, capacity),
-            sums=sums.build(known.astype(jnp.float32)),
+            priorities=sum_tree.build(known.astype(jnp.float32)),
             entry=jnp.float32(first_priority(num_offline, options.first_share)),
-            ratio=learning.begin(optimiser, params),
+            ratio=learning.init(optimiser, params),
             dead=jnp.array(False),
         )
 
@@ -142,7 +142,7 @@ def balanced(
         priorities = jnp.full(slots.shape, store.entry)
         return store._replace(
             rows=ring.add(store.rows, fresh),
-            sums=sums.change(store.sums, num_offline + slots, priorities),
+            priorities=sum_tree.set(store.priorities, num_offline + slots, priorities),
         )
 
     def sample(store: Balanced, key: Key) -> tuple[Balanced, Batch]:
@@ -150,7 +150,7 @@ def balanced(
         num_online = ring.filled(store.rows)
 
         # Rows for the agent, by their priorities, which a dead network cannot tell.
-        drawn = sums.draw(store.sums, key_draw, batch)
+        drawn = sum_tree.sample(store.priorities, key_draw, batch)
         even = jax.random.randint(key_even, (batch,), 0, num_offline + num_online)
         index = jnp.where(store.dead, even, drawn)
         data = take_both(dataset, store.rows, index)
@@ -166,7 +166,7 @@ def balanced(
             loss = losses.density_ratio_loss(offline_ratio, online_ratio).mean()
             return loss, (loss, offline_ratio, online_ratio)
 
-        ratio, (loss, offline_ratio, online_ratio) = descend(
+        ratio, (loss, offline_ratio, online_ratio) = gradient_step(
             optimiser, store.ratio, ratio_loss
         )
 
@@ -174,8 +174,8 @@ def balanced(
         drawn_ratio = ratio_net.apply(store.ratio.params, data.obs, data.action)
         dead = ~(jnp.concatenate([offline_ratio, online_ratio]) > 0).any()  # or NaN
         priorities = priority(drawn_ratio, offline_ratio, options.temper)
-        priorities = jnp.where(dead, sums.read(store.sums, index), priorities)
-        told = {
+        priorities = jnp.where(dead, sum_tree.get(store.priorities, index), priorities)
+        metrics = {
             "ratio_loss": loss,
             "ratio_offline": offline_ratio.mean(),
             "ratio_online": online_ratio.mean(),
@@ -184,19 +184,19 @@ def balanced(
             DEAD: dead.astype(jnp.float32),
         }
         store = store._replace(
-            sums=sums.change(store.sums, index, priorities),
+            priorities=sum_tree.set(store.priorities, index, priorities),
             entry=jnp.maximum(store.entry, priorities.max()),
             ratio=ratio,
             dead=dead,
         )
-        return store, evenly(data, index)._replace(metrics=told)
+        return store, evenly(data, index)._replace(metrics=metrics)
 
-    def reweigh(store, batch, info):
+    def update_priorities(store, batch, info):
         del batch, info
         return store
 
-    def opening(store, task, key):
+    def trial_context(store, task, key):
         del store, task, key
         return ()
 
-    return Buffer(init, add, sample, reweigh, opening)
+    return Buffer(init, add, sample, update_priorities, trial_context)

@@ -39,15 +39,15 @@ def evenly(data: Transition, index: Array) -> Batch:
 def plain(init, add, sample) -> Buffer:
     """A store without priorities, that offers nothing to a trial."""
 
-    def reweigh(replay, batch, info):
+    def update_priorities(replay, batch, info):
         del batch, info
         return replay
 
-    def opening(replay, task, key):
+    def trial_context(replay, task, key):
         del replay, task, key
         return ()
 
-    return Buffer(init, add, sample, reweigh, opening)
+    return Buffer(init, add, sample, update_priorities, trial_context)
 
 
 def offline(dataset: Transition, batch: int) -> Buffer:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from o2ojax.replay import ring, sums
+from o2ojax.replay import ring, sum_tree
 from o2ojax.replay.ring import Ring
-from o2ojax.replay.sums import Sums
+from o2ojax.replay.sum_tree import SumTree
 from o2ojax.replay.uniform import take_both
 from o2ojax.types import Array, Batch, Buffer, Info, Key, Transition
 
@@ -51,7 +51,7 @@ class Windows(NamedTuple):
     rows:       what the member gathered; () in a store that nothing is added to.
     """
 
-    priorities: dict[str, Sums]
+    priorities: dict[str, SumTree]
     rows: Ring | tuple[()]
 
 
@@ -71,7 +71,7 @@ def keep(online: Windows, offline: Windows) -> Windows:
     rows = jnp.arange(len(known))
     priorities = {
         # the padding's zeros, if they reach the ring, find it empty
-        name: tree if name == "ring" else sums.change(tree, rows, known)
+        name: tree if name == "ring" else sum_tree.set(tree, rows, known)
         for name, tree in online.priorities.items()
     }
     return online._replace(priorities=priorities)
@@ -158,7 +158,7 @@ def _windows(
         known = (jnp.arange(num_old + capacity) < num_old).astype(jnp.float32)
         like = jax.tree.map(lambda x: x[0], dataset)
         return Windows(
-            {name: sums.build(known[p.first : p.end]) for name, p in parts.items()},
+            {name: sum_tree.build(known[p.first : p.end]) for name, p in parts.items()},
             ring.empty(like, capacity) if capacity else (),
         )
 
@@ -170,7 +170,7 @@ def _windows(
         tree = store.priorities[ring_part]
         highest = tree[0].max()
         entry = jnp.where(highest > 0, highest, 1.0)  # the first of all enter with 1
-        tree = sums.change(
+        tree = sum_tree.set(
             tree,
             num_old - parts[ring_part].first + row % capacity,
             jnp.where(complete, entry, 0.0),
@@ -196,27 +196,27 @@ def _windows(
         index, weight = [], []
         for (name, part), key_part in zip(parts.items(), keys, strict=True):
             tree = store.priorities[name]
-            drawn = sums.draw(tree, key_part, part.num)
-            priorities = sums.read(tree, drawn)
+            drawn = sum_tree.sample(tree, key_part, part.num)
+            priorities = sum_tree.get(tree, drawn)
             index.append(part.first + drawn)
             weight.append((priorities / priorities.min()) ** -options.beta)
         index = jnp.concatenate(index)
         return store, Batch(read(store, index), jnp.concatenate(weight), index)
 
-    def reweigh(store: Windows, batch: Batch, info: Info) -> Windows:
+    def update_priorities(store: Windows, batch: Batch, info: Info) -> Windows:
         error = jnp.clip(info.td_error, 0.0, HIGHEST)
         found = (error + LEAST) ** options.alpha
         priorities, at = {}, 0
         for name, part in parts.items():
             mine = slice(at, at + part.num)
-            priorities[name] = sums.change(
+            priorities[name] = sum_tree.set(
                 store.priorities[name], batch.index[mine] - part.first, found[mine]
             )
             at += part.num
         return store._replace(priorities=priorities)
 
-    def opening(store, task, key) -> tuple[()]:
+    def trial_context(store, task, key) -> tuple[()]:
         del store, task, key
         return ()
 
-    return Buffer(init, add, sample, reweigh, opening)
+    return Buffer(init, add, sample, update_priorities, trial_context)

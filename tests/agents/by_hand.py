@@ -144,7 +144,7 @@ def imitation_step(adam: Adam, data: Transition, weight, lr):
     return step(adam, grads, lr), {"actor_loss": -(weight * log_prob).mean()}
 
 
-def follow(target, params, rate):
+def polyak_update(target, params, rate):
     return jax.tree.map(lambda old, new: (1 - rate) * old + rate * new, target, params)
 
 
@@ -179,7 +179,7 @@ def iql(state, batch: Batch, config):
     q, told = critic_step(state["critic"], data, weight, target, config.lr)
     metrics |= told
 
-    target_critic = follow(state["target_critic"], q.params, config.target_rate)
+    target_critic = polyak_update(state["target_critic"], q.params, config.target_rate)
     state = dict(actor=actor, critic=q, value=new, target_critic=target_critic)
     return state, metrics
 
@@ -231,7 +231,9 @@ def sac(state, batch: Batch, config, noise, next_noise):
     new_q, told = critic_step(state["critic"], data, batch.weight, target, config.lr)
     metrics |= told
 
-    target_critic = follow(state["target_critic"], new_q.params, config.target_rate)
+    target_critic = polyak_update(
+        state["target_critic"], new_q.params, config.target_rate
+    )
     state = dict(
         actor=actor,
         critic=new_q,

@@ -52,7 +52,7 @@ def awac(state, batch: Batch, config, noise, next_noise):
         state["critic"], data, batch.weight, target, config.lr
     )
 
-    target_critic = by_hand.follow(
+    target_critic = by_hand.polyak_update(
         state["target_critic"], critic.params, config.target_rate
     )
     return dict(actor=actor, critic=critic, target_critic=target_critic), metrics | told

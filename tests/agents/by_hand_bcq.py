@@ -1,7 +1,15 @@
 """BCQ once more: NumPy, float64, every gradient written out."""
 
 import numpy as np
-from by_hand import critic, critic_step, follow, mlp, mlp_back, slope_by_action, step
+from by_hand import (
+    critic,
+    critic_step,
+    mlp,
+    mlp_back,
+    polyak_update,
+    slope_by_action,
+    step,
+)
 
 from o2ojax.types import Batch
 
@@ -85,7 +93,7 @@ def bcq(state, batch: Batch, config, noise, next_latent, latent):
         vae=vae,
         actor=actor,
         critic=q,
-        target_actor=follow(state["target_actor"], actor.params, rate),
-        target_critic=follow(state["target_critic"], q.params, rate),
+        target_actor=polyak_update(state["target_actor"], actor.params, rate),
+        target_critic=polyak_update(state["target_critic"], q.params, rate),
     )
     return state, metrics

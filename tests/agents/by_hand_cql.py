@@ -114,7 +114,7 @@ def cql(state, batch: Batch, config, noise: Noise):
         actor=actor,
         critic=critic,
         log_temperature=log_temperature,
-        target_critic=by_hand.follow(
+        target_critic=by_hand.polyak_update(
             state["target_critic"], critic.params, config.target_rate
         ),
         log_multiplier=log_multiplier,

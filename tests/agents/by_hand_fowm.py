@@ -127,7 +127,12 @@ def terms(params, data, config, held):
 
 
 def model_loss(params, data, weight, config, held):
-    by_term = config.consistency, config.reward, config.value, config.value
+    by_term = (
+        config.consistency_weight,
+        config.reward_weight,
+        config.value_weight,
+        config.value_weight,
+    )
     total = np.tensordot(by_term, terms(params, data, config, held), 1)
     return (weight * total).mean() / data.reward.shape[1]
 

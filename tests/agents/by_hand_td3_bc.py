@@ -1,7 +1,15 @@
 """TD3+BC and the variant in O2AC's manner once more: NumPy, float64, by hand."""
 
 import numpy as np
-from by_hand import critic, critic_step, follow, mlp, mlp_back, slope_by_action, step
+from by_hand import (
+    critic,
+    critic_step,
+    mlp,
+    mlp_back,
+    polyak_update,
+    slope_by_action,
+    step,
+)
 
 from o2ojax.types import Batch
 
@@ -44,8 +52,12 @@ def td3_bc(state, batch: Batch, config, noise, mean, std, damping=0.0, bc_weight
 
     new = dict(
         actor=actor,
-        target_actor=follow(state["target_actor"], actor.params, config.target_rate),
-        target_critic=follow(state["target_critic"], q.params, config.target_rate),
+        target_actor=polyak_update(
+            state["target_actor"], actor.params, config.target_rate
+        ),
+        target_critic=polyak_update(
+            state["target_critic"], q.params, config.target_rate
+        ),
     )
     count = state["step"] + 1
     if count % config.delay:

@@ -58,7 +58,7 @@ def start():
     )
 
 
-def draws(key, rows=8):
+def context_sampling(key, rows=8):
     """The noise that an update's key stands for."""
     key_vae, key_next, key_actor = jax.random.split(key, 3)
     shapes = ((rows,), (CONFIG.num_candidates, rows), (rows,))
@@ -90,7 +90,7 @@ def test_updates_by_hand(start, changes):
         key = jax.random.key(at)
         state, info = update(config, state, batch, key)
         expected, metrics = by_hand_bcq.bcq(
-            expected, by_hand.double(batch), config, *draws(key)
+            expected, by_hand.double(batch), config, *context_sampling(key)
         )
         by_hand.close(info.metrics, metrics, rtol=2e-5, atol=2e-6)
         by_hand.agree_in_all(state, expected)
@@ -106,7 +106,7 @@ def test_a_latent_spread_beyond_its_bounds_is_clipped(start):
     expected, metrics = by_hand_bcq.vae_step(
         by_hand.fresh(params),
         by_hand.double(BATCHES[0].data),
-        draws(KEY)[0],
+        context_sampling(KEY)[0],
         CONFIG.kl_weight,
         CONFIG.lr,
     )

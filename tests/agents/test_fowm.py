@@ -86,7 +86,8 @@ def double(tree):
 def pairs(key):
     """The critics that the model's and the actor's targets are asked of."""
     return [
-        np.asarray(fowm.two_of(k, CONFIG.num_critics)) for k in jax.random.split(key)
+        np.asarray(fowm.sample_pair(k, CONFIG.num_critics))
+        for k in jax.random.split(key)
     ]
 
 
@@ -121,7 +122,12 @@ def test_every_term_and_the_models_gradient(start, ends):
     state, info = update(CONFIG, start, batch(ends), KEY)
 
     terms = by_hand_fowm.terms(params, data, CONFIG, held).mean(1)
-    terms *= CONFIG.consistency, CONFIG.reward, CONFIG.value, CONFIG.value
+    terms *= (
+        CONFIG.consistency_weight,
+        CONFIG.reward_weight,
+        CONFIG.value_weight,
+        CONFIG.value_weight,
+    )
     names = ("consistency_loss", "reward_loss", "critic_loss", "value_loss")
     for name, term in zip(names, terms, strict=True):
         np.testing.assert_allclose(info.metrics[name], term, rtol=1e-4)
@@ -245,7 +251,7 @@ def test_a_plan_is_dropped_where_the_episode_stops(start):
     agent = fowm.fowm(SPEC, CONFIG)
     step = jax.tree.map(lambda x: x[0, 0], window())
     for last in (False, True):
-        memory, kept = agent.explore.remember(
+        memory, kept = agent.explore.observe(
             start, jnp.ones((H, 2)), step._replace(last=jnp.array(last))
         )
         np.testing.assert_array_equal(memory, 0.0 if last else 1.0)
@@ -264,7 +270,7 @@ def test_a_high_price_leads_to_plans_that_the_critics_agree_on(start):
         obs = jax.random.normal(KEY, (64, 3))
         act = jax.vmap(agent.exploit.act, (None, None, 0, 0))
         action, _ = act(start, jnp.zeros((H, 2)), obs, keys)
-        nets, params = fowm.nets_of(SPEC, config), start.model.params
+        nets, params = fowm.make_networks(SPEC, config), start.model.params
         z = nets.encoder.apply(params["encoder"], obs)
         return nets.critic.apply(params["critic"], z, action).std(axis=0, ddof=1)
 
@@ -290,13 +296,13 @@ def test_acting_by_the_mean_is_not_acting_by_an_elite(start):
 TDMPC = dataclasses.replace(CONFIG, in_sample=False)
 
 
-def draws(key):
+def context_sampling(key):
     """The noise [B, H, A] and the pair that a policy's value is asked with."""
     key_noise, key_pair = jax.random.split(key)
     noise = jax.random.normal(key_noise, (H * B, 2))  # by rows, time first
     noise = np.float64(noise).reshape(H, B, 2).swapaxes(0, 1)
     noise = np.clip(TDMPC.noise * noise, -0.3, 0.3)
-    return noise, np.asarray(fowm.two_of(key_pair, TDMPC.num_critics))
+    return noise, np.asarray(fowm.sample_pair(key_pair, TDMPC.num_critics))
 
 
 def policy_q(critic, actor, z, noise, pair):
@@ -306,7 +312,7 @@ def policy_q(critic, actor, z, noise, pair):
 
 def test_tdmpc_bootstraps_from_what_its_policy_would_do(start):
     params, target, data = double((start.model.params, start.target, window(ENDS)))
-    noise, pair = draws(jax.random.split(KEY)[0])
+    noise, pair = context_sampling(jax.random.split(KEY)[0])
     seen, _, slow = by_hand_fowm.fixed(params, target, data, CONFIG, pair)
     targets = []
     for t in range(H):
@@ -316,7 +322,9 @@ def test_tdmpc_bootstraps_from_what_its_policy_would_do(start):
         targets.append(data.reward[:, t] + TDMPC.gamma * data.discount[:, t] * q)
     held = seen, targets, slow
     _, info = update(TDMPC, start, batch(ENDS), KEY)
-    expected = CONFIG.value * by_hand_fowm.terms(params, data, CONFIG, held).mean(1)[2]
+    expected = (
+        CONFIG.value_weight * by_hand_fowm.terms(params, data, CONFIG, held).mean(1)[2]
+    )
     np.testing.assert_allclose(info.metrics["critic_loss"], expected, rtol=1e-4)
     assert "value_loss" not in info.metrics
 
@@ -326,7 +334,7 @@ def test_tdmpcs_policy_climbs_the_critics(start):
     states = by_hand_fowm.imagine(double(start.model.params), data)
     state, info = update(TDMPC, start, batch(), KEY)
     critic = double(state.model.params["critic"])  # after the model's step
-    noise, pair = draws(jax.random.split(KEY)[1])
+    noise, pair = context_sampling(jax.random.split(KEY)[1])
 
     def loss(actor):
         each = [
@@ -350,7 +358,7 @@ def test_tdmpc_leaves_v_alone(start):
 
 # A model of the task's end
 
-ENDING = dataclasses.replace(CONFIG, termination=2.0, lr=3e-3)
+ENDING = dataclasses.replace(CONFIG, termination_weight=2.0, lr=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +370,7 @@ def test_the_end_is_learned_by_cross_entropy(ending):
     _, info = update(ENDING, ending, batch(ENDS), KEY)
     counts = by_hand_fowm.counts(double(window(ENDS)), CONFIG.rho)
     # every chance is 1/2 at birth
-    expected = ENDING.termination * np.log(2.0) * counts.sum(0).mean()
+    expected = ENDING.termination_weight * np.log(2.0) * counts.sum(0).mean()
     np.testing.assert_allclose(info.metrics["termination_loss"], expected, rtol=1e-5)
 
 
@@ -377,7 +385,7 @@ def test_the_end_is_foreseen_after_learning_and_bounds_what_is_planned_for(endin
         )[0]
     )
     state = many(ending)
-    nets, params = fowm.nets_of(SPEC, ENDING), state.model.params
+    nets, params = fowm.make_networks(SPEC, ENDING), state.model.params
     data = ends.data
     z = nets.encoder.apply(params["encoder"], data.obs[:, 0])
     logit = nets.alive.apply(params["alive"], z, data.action[:, 0])

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from o2ojax import loop, policies, population, replay
+from o2ojax import loop, policies, replay
 from o2ojax.agents import AGENTS, base
 from o2ojax.envs.probes import aim, endless, one_step, telltale, two_steps
 from o2ojax.replay import uniform, windows
+from o2ojax.run import population
 from o2ojax.types import Run, Transition
 
 KEY = jax.random.key(0)
@@ -44,7 +45,7 @@ NUM_ROUNDS = 6
 # Floats that are compiled in, and why.
 COMPILED_IN = {
     ("iql", "dropout"): "flax asks in Python whether it drops anything",
-    ("fowm", "termination"): "the network is there, or it is not",
+    ("fowm", "termination_weight"): "the network is there, or it is not",
 }
 # Floats that change nothing before the online phase.
 ONLINE_ONLY = {
@@ -102,7 +103,7 @@ TINY = {
     "decoder_widths": (16,),
     "num_tasks": 2,
     "context": 8,
-    "opening": 8,
+    "trial_context": 8,
     "online_batch": 16,
     "trial_rows": 0,
 }
@@ -155,9 +156,9 @@ class Job(NamedTuple):
         return AGENTS[self.name].horizon(self.config)
 
     @property
-    def draws(self):
+    def context_sampling(self):
         """What it asks of a store of tasks; None where it knows nothing of them."""
-        return AGENTS[self.name].draws(self.config)
+        return AGENTS[self.name].context_sampling(self.config)
 
     def recipe(self, config=None):
         """The same recipe for one member, outside the programs."""
@@ -170,7 +171,10 @@ class Job(NamedTuple):
         like = base.blank_transition(ENV.spec)
         stores = (
             replay.offline(
-                DATASET, SIZES.batch * self.batches, self.horizon, draws=self.draws
+                DATASET,
+                SIZES.batch * self.batches,
+                self.horizon,
+                context_sampling=self.context_sampling,
             ),
             replay.make(
                 store_for(self.config, self.name),
@@ -180,7 +184,7 @@ class Job(NamedTuple):
                 SIZES.batch,
                 horizon=self.horizon,
                 num_envs=SIZES.num_envs,
-                draws=self.draws,
+                context_sampling=self.context_sampling,
             ),
         )
         config = config or self.config
@@ -189,7 +193,7 @@ class Job(NamedTuple):
 
 def store_for(config, name) -> str:
     """The store of an agent's online phase."""
-    return "tasks" if AGENTS[name].draws(config) else SIZES.replay
+    return "tasks" if AGENTS[name].context_sampling(config) else SIZES.replay
 
 
 class Life(NamedTuple):
@@ -224,7 +228,7 @@ def lend(tree):
 
 
 def offline(job, members, *chunks):
-    run, first, metrics = job.programs.begin(members, DATASET), 0, None
+    run, first, metrics = job.programs.init(members, DATASET), 0, None
     for num in chunks:
         run, metrics = job.programs.offline(run, members, DATASET, first, num)
         first += num
@@ -243,7 +247,7 @@ def online(job, members, trained, *chunks):
 def life(job):
     members = job.members()
     programs = job.programs
-    born = host(programs.begin(members, DATASET))
+    born = host(programs.init(members, DATASET))
     trained, offline_metrics = offline(job, members, SIZES.offline_updates)
     handed = host(programs.hand_over(lend(trained), members, DATASET))
     done, online_metrics = online(job, members, trained, NUM_ROUNDS)
@@ -283,8 +287,8 @@ def acts(policy, buffer, agent_state, store, obs, keys):
     agent_state = lend(agent_state)
 
     def one(obs, key):
-        opening = buffer.opening(lend(store), jnp.int32(0), key)
-        memory = policy.start(agent_state, opening, key)
+        trial_context = buffer.trial_context(lend(store), jnp.int32(0), key)
+        memory = policy.start(agent_state, trial_context, key)
         return policy.act(agent_state, memory, obs, key)[0]
 
     return jax.jit(jax.vmap(one))(obs, keys)
@@ -498,7 +502,7 @@ def test_a_setting_counts_and_a_seed_counts_and_nothing_else(job, life):
     field = SWEPT.get(job.name, "lr")
     value = getattr(job.config, field)
     members = job.members(SEEDS[:2], {field: (value, value, 0.5 * value)})
-    born = host(job.programs.begin(members, DATASET))
+    born = host(job.programs.init(members, DATASET))
     trained, _ = offline(job, members, SIZES.offline_updates)
     done, _ = online(job, members, trained, NUM_ROUNDS)
     # the same start, but for the seed
@@ -581,7 +585,7 @@ def tried(job, field):
 
 def test_every_hyper_parameter_does_something_and_none_recompiles(job, life):
     """Half of each value leads elsewhere; the programs of the first job do it all."""
-    programs = (job.programs.begin, job.programs.offline)
+    programs = (job.programs.init, job.programs.offline)
     compiled = [program._cache_size() for program in programs]
     assert min(compiled) > 0
     idle, early, late = [], [], []
@@ -595,7 +599,7 @@ def test_every_hyper_parameter_does_something_and_none_recompiles(job, life):
             jnp.stack([KEY] * NUM_MEMBERS),
             jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *configs),
         )
-        born = host(job.programs.begin(members, DATASET)).agent
+        born = host(job.programs.init(members, DATASET)).agent
         run = offline(job, members, SIZES.offline_updates)[0]
         trained = run.agent
         for place in range(len(some) + 1, NUM_MEMBERS):
@@ -695,7 +699,9 @@ def solved(job):
     @jax.jit
     def train(data, key):
         def one(data):
-            buffer = replay.offline(data, 32 * job.batches, horizon, draws=job.draws)
+            buffer = replay.offline(
+                data, 32 * job.batches, horizon, context_sampling=job.context_sampling
+            )
             agent = build(config, buffer)
             run = Run(agent.init(key), buffer.init(), ())
             return loop.offline(agent, buffer, run, key, 0, NUM_UPDATES)[0].agent
@@ -707,7 +713,7 @@ def solved(job):
         return AGENTS[job.name].recipe(ENV.spec, config, plan, buffer, buffer).offline
 
     agent = build(config, uniform.offline(DATASET, 32))
-    of_tasks = job.draws is not None
+    of_tasks = job.context_sampling is not None
     return Solved(agent, job.batches, horizon, of_tasks, train(data, KEY))
 
 

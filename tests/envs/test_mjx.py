@@ -9,12 +9,13 @@ import mujoco
 import numpy as np
 import pytest
 
-from o2ojax import agents, envs, population
+from o2ojax import agents, envs
 from o2ojax.agents import iql
 from o2ojax.data import read
 from o2ojax.envs import locomotion, mjx_physics
 from o2ojax.envs.physics import PhysicsState, body_ids, c_physics, host_step
 from o2ojax.errors import UserError
+from o2ojax.run import population
 from tests.envs.test_parity import their_steps
 
 NUM_STATES = 100
@@ -137,7 +138,7 @@ def online_program(physics):
     programs = population.programs(agents.find("iql"), env, sizes)
     members = population.members(iql.IQLConfig(widths=(8, 8)), range(2), {})
     dataset = read("halfcheetah-medium-replay").transitions
-    run = jax.eval_shape(programs.begin, members, dataset)
+    run = jax.eval_shape(programs.init, members, dataset)
     run = jax.eval_shape(programs.hand_over, run, members, dataset)
     return programs.online.lower(run, members, dataset, np.int32(0), 2).as_text()
 

@@ -122,7 +122,7 @@ def test_reward_end_and_observation_are_gymnasiums(name):
     theirs = make_theirs(name)
 
     def judge(before, action, after):
-        return locomotion.judge(task, theirs.dt, before, action, after)
+        return locomotion.reward_and_done(task, theirs.dt, before, action, after)
 
     with jax.enable_x64(True):
         our_reward, our_ended = jax.vmap(judge)(before, action, after)
@@ -313,7 +313,7 @@ def replay(name):
     decision_time = model.opt.timestep * task.frame_skip
 
     def judge(before, action, after):
-        return locomotion.judge(task, decision_time, before, action, after)[0]
+        return locomotion.reward_and_done(task, decision_time, before, action, after)[0]
 
     with jax.enable_x64(True):
         reward = jax.vmap(judge)(before, action, after)

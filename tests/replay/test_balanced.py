@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from o2ojax import losses
-from o2ojax.replay import balanced, ring, sums
+from o2ojax.replay import balanced, ring, sum_tree
 from o2ojax.types import Transition
 
 KEY = jax.random.key(0)
@@ -40,13 +40,15 @@ def weights(num, zeros=0.3):
 
 @pytest.mark.parametrize("num", [1, 32, 33, 1024, 1025, 40_000])
 def test_every_cell_is_the_sum_of_those_below(num):
-    tree = sums.build(jnp.asarray(weights(num)))
+    tree = sum_tree.build(jnp.asarray(weights(num)))
     np.testing.assert_array_equal(tree[0].reshape(-1)[:num], weights(num))
     np.testing.assert_array_equal(tree[0].reshape(-1)[num:], 0)
     for below, above in zip(tree, tree[1:], strict=False):
         summed = np.float64(below).sum(axis=1)
         np.testing.assert_allclose(above.reshape(-1)[: len(summed)], summed, rtol=1e-6)
-    np.testing.assert_allclose(sums.total(tree), np.float64(weights(num)).sum(), 1e-5)
+    np.testing.assert_allclose(
+        sum_tree.total(tree), np.float64(weights(num)).sum(), 1e-5
+    )
     assert len(tree[-1]) == 1
 
 
@@ -55,21 +57,21 @@ def test_changed_priorities_are_as_if_built_so_even_where_a_row_stands_twice():
     values = np.float32([3.0, 0.5, 7.0, 0.5, 0.0])
     after = before.copy()
     after[index] = values
-    changed = jax.jit(sums.change)(sums.build(jnp.asarray(before)), index, values)
-    for ours, expected in zip(changed, sums.build(jnp.asarray(after)), strict=True):
+    changed = jax.jit(sum_tree.set)(sum_tree.build(jnp.asarray(before)), index, values)
+    for ours, expected in zip(changed, sum_tree.build(jnp.asarray(after)), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(sums.read(changed, index), values)
+    np.testing.assert_array_equal(sum_tree.get(changed, index), values)
 
 
 def test_draws_are_those_of_a_cumulative_sum():
     """The stratum's point, looked up in the cumulative sum of all rows in float64."""
     priorities, num = weights(3_000), 512
-    tree = sums.build(jnp.asarray(priorities))
+    tree = sum_tree.build(jnp.asarray(priorities))
     offsets = np.float64(jax.random.uniform(KEY, (num,)))
     total = np.float64(priorities).sum()
     left = (np.arange(num) + offsets) / num * total
     expected = np.searchsorted(np.cumsum(np.float64(priorities)), left, side="right")
-    drawn = np.asarray(sums.draw(tree, KEY, num))
+    drawn = np.asarray(sum_tree.sample(tree, KEY, num))
     assert (drawn == expected).mean() > 0.99  # single precision moves a few by one
     assert np.abs(drawn - expected).max() <= 5  # over rows of priority 0
 
@@ -77,9 +79,9 @@ def test_draws_are_those_of_a_cumulative_sum():
 def test_rows_of_priority_0_are_never_drawn():
     priorities = np.zeros(5_000, np.float32)
     priorities[[3, 700, 4_998]] = [1e-3, 1e3, 1.0]
-    tree = sums.build(jnp.asarray(priorities))
+    tree = sum_tree.build(jnp.asarray(priorities))
     for seed in range(20):
-        drawn = np.unique(sums.draw(tree, jax.random.key(seed), 256))
+        drawn = np.unique(sum_tree.sample(tree, jax.random.key(seed), 256))
         assert set(drawn) <= {3, 700, 4_998}
 
 
@@ -87,9 +89,9 @@ def test_frequencies_match_priorities_at_a_million_rows():
     """Chi-square over 1000 groups of rows, 2M draws one by one, each from the whole."""
     num, draws, groups = 1_000_000, 2_000_000, 1_000
     priorities = np.float32(np.random.default_rng(1).exponential(size=num) ** 2)
-    tree = sums.build(jnp.asarray(priorities))
+    tree = sum_tree.build(jnp.asarray(priorities))
     one_by_one = jax.jit(
-        lambda keys: jax.vmap(lambda key: sums.draw(tree, key, 1)[0])(keys)
+        lambda keys: jax.vmap(lambda key: sum_tree.sample(tree, key, 1)[0])(keys)
     )
     drawn = np.asarray(one_by_one(jax.random.split(KEY, draws)))
     group = np.random.default_rng(2).integers(0, groups, num)
@@ -186,7 +188,7 @@ def test_1000_new_rows_have_the_share_that_was_asked_for(share):
     """By the mass of the tree, and by what is drawn before any of them was read."""
     num_old, num_new = 20_000, 1_000
     buffer, store = store_of(np.zeros(num_old), np.zeros(num_new), first_share=share)
-    priorities = store.sums[0].reshape(-1)[: num_old + num_new]
+    priorities = store.priorities[0].reshape(-1)[: num_old + num_new]
     mass = priorities[num_old:].sum() / priorities.sum()
     np.testing.assert_allclose(mass, share, atol=1e-3)
     keys = jax.random.split(KEY, 200)
@@ -198,11 +200,11 @@ def test_1000_new_rows_have_the_share_that_was_asked_for(share):
 
 def test_a_row_that_was_read_has_its_new_priority_and_the_others_theirs():
     buffer, store = store_of(np.linspace(-1, 1, 300), np.linspace(0, 2, 50))
-    before = store.sums[0].reshape(-1)[:350]
+    before = store.priorities[0].reshape(-1)[:350]
     after, batch = jax.jit(buffer.sample)(store, KEY)
     read = np.zeros(350, bool)
     read[np.asarray(batch.index)] = True
-    now = after.sums[0].reshape(-1)[:350]
+    now = after.priorities[0].reshape(-1)[:350]
     np.testing.assert_array_equal(now[~read], before[~read])
     key_old = jax.random.split(KEY, 4)[2]
     old = jax.random.randint(key_old, (128,), 0, 300)
@@ -221,7 +223,7 @@ def test_new_rows_enter_with_the_highest_priority_so_far():
     assert float(store.entry) == first == 2.0
     store = store._replace(entry=jnp.float32(9.0))
     store = jax.jit(buffer.add)(store, rows_at([0.0, 0.0]))  # over the two oldest
-    online = store.sums[0].reshape(-1)[2_000:2_004]
+    online = store.priorities[0].reshape(-1)[2_000:2_004]
     np.testing.assert_array_equal(online, [9.0, 9.0, first, first])
     after, _ = jax.jit(buffer.sample)(store, KEY)
     assert float(after.entry) == 9.0  # no ratio made a higher one
@@ -234,7 +236,7 @@ def test_a_dead_ratio_says_so_and_draws_are_even():
     died, batch = jax.jit(buffer.sample)(store, KEY)
     assert batch.metrics[balanced.DEAD] == 1.0 and bool(died.dead)
     assert batch.metrics["ratio_lost"] == 1.0
-    for ours, before in zip(died.sums, store.sums, strict=True):
+    for ours, before in zip(died.priorities, store.priorities, strict=True):
         np.testing.assert_allclose(ours, before, rtol=1e-6)
     keys = jax.random.split(KEY, 200)
     _, batches = jax.jit(jax.vmap(buffer.sample, (None, 0)))(died, keys)
@@ -256,6 +258,6 @@ def test_rows_come_whole_from_the_dataset_and_from_the_ring():
 
 def test_a_member_holds_a_ring_and_a_number_per_row_and_no_copy_of_the_dataset():
     buffer, store = store_of(np.zeros(50_000), np.zeros(10), widths=(8,))
-    sizes = [leaf.size for leaf in jax.tree.leaves(store._replace(sums=()))]
+    sizes = [leaf.size for leaf in jax.tree.leaves(store._replace(priorities=()))]
     assert max(sizes) < 500
-    assert sum(level.size for level in store.sums) < 1.05 * 50_010
+    assert sum(level.size for level in store.priorities) < 1.05 * 50_010

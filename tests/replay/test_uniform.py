@@ -137,8 +137,8 @@ def test_reading_changes_nothing(even):
         np.array_equal(a, b)
         for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True)
     )
-    assert even.reweigh(state, batch, ()) is state
-    assert even.opening(state, 0, KEY) == ()
+    assert even.update_priorities(state, batch, ()) is state
+    assert even.trial_context(state, 0, KEY) == ()
 
 
 def test_only_the_ring_is_a_members_own(even):

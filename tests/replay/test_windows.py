@@ -77,7 +77,9 @@ def test_windows_are_drawn_by_their_errors_and_weighed_back():
     # every row is told its error
     batch = store.sample(replay, KEY)[1]
     everything = batch._replace(index=jnp.arange(BATCH) % NUM_OLD)
-    drawn = store.reweigh(replay, everything, told(error[np.arange(BATCH) % NUM_OLD]))
+    drawn = store.update_priorities(
+        replay, everything, told(error[np.arange(BATCH) % NUM_OLD])
+    )
     sample = jax.jit(store.sample)
     for key in jax.random.split(KEY, 300):
         _, batch = sample(drawn, key)
@@ -105,7 +107,7 @@ def test_errors_are_bounded_and_new_windows_enter_with_the_highest_of_their_part
     error = np.zeros(BATCH)
     row = int(batch.index[0])
     error[np.asarray(batch.index) == row] = 1e6
-    replay = store.reweigh(replay, batch, told(error))
+    replay = store.update_priorities(replay, batch, told(error))
     np.testing.assert_allclose(
         by_row(replay.priorities["data"])[row], 1e4**0.6, rtol=1e-5
     )
@@ -145,7 +147,9 @@ def test_the_dataset_keeps_its_priorities_when_the_agent_goes_online():
     offline = windows.offline(DATASET, HORIZON, BATCH)
     replay = offline.init()
     _, batch = offline.sample(replay, KEY)
-    learned = offline.reweigh(replay, batch, told(1.0 + np.asarray(batch.index)))
+    learned = offline.update_priorities(
+        replay, batch, told(1.0 + np.asarray(batch.index))
+    )
     expected = by_row(learned.priorities["data"])[:NUM_OLD]
     assert len(np.unique(expected)) == NUM_OLD
     for make, name in ((windows.symmetric, "data"), (windows.union, "both")):
@@ -163,7 +167,7 @@ def test_halves_are_weighed_each_for_itself_and_the_union_as_one():
     assert (batch.index[:half] < NUM_OLD).all() and (
         batch.index[half:] >= NUM_OLD
     ).all()
-    replay = store.reweigh(replay, batch, told(1.0 + np.asarray(batch.index)))
+    replay = store.update_priorities(replay, batch, told(1.0 + np.asarray(batch.index)))
     _, batch = store.sample(replay, jax.random.key(1))
     assert batch.weight[:half].max() == batch.weight[half:].max() == 1.0
 

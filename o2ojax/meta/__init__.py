@@ -1,0 +1,1 @@
+"""Agents that infer their task as they play, and all that exists for them."""

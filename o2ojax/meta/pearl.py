@@ -1,0 +1,217 @@
+"""PEARL: soft actor-critic in many tasks at once, given an inferred latent task.
+
+Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic
+Context Variables", ICML 2019, arxiv.org/abs/1903.08254. Online, with rewards: what
+SMAC is measured against, and what gathers its offline data. The critics' loss teaches
+the encoder what to infer; contexts are what a task's last trials explored with latents
+from the prior, as is done at test time. Where episodes end early, some of what came
+after slips in.
+
+The authors learn V beside Q, as SAC first did; here targets come from the target
+critics, as it does since. Their small costs of the policy's mean and spread are left
+out, and so is the reward decoder that SMAC's authors learn beside it. They draw a
+latent at every step, PEARL's for every episode, as here. Contexts are of a task's last
+five trials, theirs of the last one: with few tasks, the encoder learns the places of a
+single trial by heart, and critics then know a task by them. The last episode of a trial
+is played by what the trials before explored, where theirs is by what was just explored;
+in the first trial of all nothing is known yet, and it is played by a blank.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2ojax import learning, losses, networks, policies
+from o2ojax.agents import base
+from o2ojax.agents.base import static
+from o2ojax.learning import TrainState, gradient_step, polyak_update
+from o2ojax.meta import belief
+from o2ojax.meta.belief import Belief
+from o2ojax.meta.smac import append_latent, row
+from o2ojax.meta.task_store import ContextSampling, TrialContext
+from o2ojax.policies import Trial
+from o2ojax.types import (
+    Agent,
+    Batch,
+    EnvSpec,
+    Info,
+    Key,
+    Params,
+    Policy,
+    Recipe,
+    Transition,
+)
+
+
+@base.config
+class PEARLConfig:
+    """Defaults are SMAC's authors' for gathering their data, but for trials and
+    contexts: theirs explore for 400 steps, then for 600, and infer from the last trial.
+    Floats are traced; `config.batch` is for a dataset, which PEARL seldom has.
+    """
+
+    lr: float = 3e-4
+    gamma: float = 0.99
+    target_rate: float = 0.005
+    reward_scale: float = 5.0
+    temperature: float = 1.0  # of the entropy, beside scaled rewards
+    kl_weight: float = 0.1  # of the sum over tasks and latent dimensions
+    sees_next: bool = static(False)  # context has s': needed where dynamics vary
+    # what an update draws, see `ContextSampling`
+    num_tasks: int = static(4)
+    context: int = static(64)
+    online_batch: int = static(256)
+    trial_context: int = static(256)
+    recent: int = static(3_000)  # rows that contexts come from: of five trials,
+    trial_rows: int = static(600)  # each of so many rows, of which the first
+    explored_rows: int = static(400)  # so many were played with latents from the prior
+    # episodes of a trial that have z from the prior, and all of them when judged
+    prior_explore: int = static(2)
+    prior_exploit: int = static(2)
+    trial: int = static(3)
+    # sizes
+    latent_dim: int = static(5)
+    widths: tuple[int, ...] = static((300, 300, 300))
+    encoder_widths: tuple[int, ...] = static((200, 200, 200))
+
+
+class PEARLState(NamedTuple):
+    """All that PEARL learns.
+
+    critic: the parameters of critics and encoder, by name, under one optimiser.
+    """
+
+    critic: TrainState
+    actor: TrainState
+    target_critic: Params
+
+
+def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
+    """Builds the agent, inside the traced function that uses it: floats are traced."""
+    encoder = networks.ContextEncoder(config.latent_dim, config.encoder_widths)
+    actor_net = networks.SquashedActor(spec.action_dim, config.widths)
+    one_critic = networks.Critic(
+        config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
+    )
+    critic_net = networks.Ensemble(one_critic, 2)
+    optimiser = optax.adam(config.lr)
+
+    def init(key: Key) -> PEARLState:
+        key_encoder, key_actor, key_critic = jax.random.split(key, 3)
+        blank, latent = base.blank_transition(spec), jnp.zeros(config.latent_dim)
+        informed = jnp.concatenate([blank.obs, latent])
+        critic = critic_net.init(key_critic, informed, blank.action)
+        seen = encoder.init(key_encoder, row(blank, config.sees_next))
+        return PEARLState(
+            critic=learning.init(optimiser, {"critic": critic, "encoder": seen}),
+            actor=learning.init(optimiser, actor_net.init(key_actor, informed)),
+            target_critic=critic,
+        )
+
+    def infer(params: Params, context: Transition) -> Belief:
+        """The posterior given context [..., C]."""
+        seen = encoder.apply(params["encoder"], row(context, config.sees_next))
+        return belief.of_rows(*seen)
+
+    def update(state: PEARLState, batch: Batch, key: Key) -> tuple[PEARLState, Info]:
+        data = batch.data  # [G, B]
+        key_z, key_next, key_actor = jax.random.split(key, 3)
+
+        # Critic and encoder: regress onto the soft value of the next state.
+        known = belief.draw(infer(state.critic.params, batch.context), key_z)  # [G, Z]
+        there = append_latent(data.next_obs, known)
+        next_policy = actor_net.apply(state.actor.params, there)
+        next_action, next_log_prob = next_policy.sample_and_log_prob(key_next)
+        next_q = critic_net.apply(state.target_critic, there, next_action).min(axis=0)
+        next_value = losses.soft_value(next_q, next_log_prob, config.temperature)
+        reward = config.reward_scale * data.reward
+        target = losses.td_target(reward, data.discount, next_value, config.gamma)
+
+        def critic_loss(params):
+            posterior = infer(params, batch.context)
+            here = append_latent(data.obs, belief.draw(posterior, key_z))
+            q = critic_net.apply(params["critic"], here, data.action)  # [2, G, B]
+            error = jnp.square(q - target[None]).sum(axis=0).mean()
+            kl = losses.kl_from_standard_normal(*belief.normal(posterior)).sum()
+            loss = error + config.kl_weight * kl
+            return loss, {"critic_loss": error, "kl": kl, "q": q.mean()}
+
+        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
+
+        # Actor: raise the critics' lower estimate, and stay unpredictable.
+        here = append_latent(data.obs, known)
+
+        def actor_loss(params):
+            action, log_prob = actor_net.apply(params, here).sample_and_log_prob(
+                key_actor
+            )
+            q = critic_net.apply(state.critic.params["critic"], here, action)
+            value = losses.soft_value(q.min(axis=0), log_prob, config.temperature)
+            return -value.mean(), {
+                "actor_loss": -value.mean(),
+                "entropy": -log_prob.mean(),
+            }
+
+        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
+
+        target_critic = polyak_update(
+            state.target_critic, critic.params["critic"], config.target_rate
+        )
+        state = PEARLState(critic, actor, target_critic)
+        return state, Info(critic_metrics | actor_metrics)
+
+    def start(state: PEARLState, trial_context: TrialContext, key: Key) -> Trial:
+        known = infer(state.critic.params, trial_context.known)
+        return policies.begin_trial(known, True, key)
+
+    def act(state: PEARLState, trial: Trial, obs, key):
+        z = policies.latent(trial, config.prior_explore, key)
+        policy = actor_net.apply(state.actor.params, jnp.concatenate([obs, z]))
+        return policy.sample_and_log_prob(key)[0], trial
+
+    def observe(state: PEARLState, trial: Trial, transition: Transition):
+        del state
+        return trial._replace(episode=trial.episode + transition.last), transition
+
+    exploit, oracle = policies.adapting(
+        lambda state, obs, z: actor_net.apply(
+            state.actor.params, jnp.concatenate([obs, z])
+        ).mode(),
+        lambda state, context: infer(state.critic.params, context),
+        config.latent_dim,
+        config.prior_exploit,
+        per_episode=True,
+    )
+    return Agent(init, update, Policy(start, act, observe), exploit, oracle)
+
+
+def recipe(
+    spec: EnvSpec, config: PEARLConfig, plan: base.Plan, offline_buffer, online_buffer
+) -> Recipe:
+    """PEARL goes on online as it was offline, if it was offline at all."""
+    del plan
+    return base.keep_learning(pearl(spec, config), offline_buffer, online_buffer)
+
+
+def context_sampling(config: PEARLConfig) -> ContextSampling:
+    """What its updates and trials ask of a store."""
+    return ContextSampling(
+        config.num_tasks,
+        config.context,
+        config.trial_context,
+        config.online_batch,
+        config.recent,
+        config.trial_rows,
+        config.explored_rows,
+    )
+
+
+ALGORITHM = base.Algorithm(
+    PEARLConfig,
+    recipe,
+    context_sampling=context_sampling,
+    trial=lambda config: config.trial,
+    whole_batch="it is of tasks, each beside the context that tells it",
+)

@@ -1,0 +1,299 @@
+"""SMAC (meta-RL): learn tasks offline with rewards, then explore online without any.
+
+Pong et al., "Offline Meta-Reinforcement Learning with Online Self-Supervision", ICML
+2022, arxiv.org/abs/2107.03974. Not to be taken for the StarCraft benchmark, nor for
+"Score-Matched Actor-Critics" (2026), which go from offline to online, too.
+
+A context encoder infers a latent task z from transitions, a decoder tells the reward
+of (s, a) in z, and AWAC learns a policy and critics given z. What the learned policy
+gathers looks unlike the offline data, so z is inferred wrongly when it explores for
+itself. Online, therefore, it plays training tasks, and the decoder, given z inferred
+from *offline* rows, replaces their rewards: learning sees no true reward (judging
+still does). Encoder and decoder stay frozen. The contexts of policy and critics are
+drawn from offline and online rows together, so that they learn to act by both; and the
+policy climbs Q, besides imitating.
+
+Where the paper and its code differ, this is the code: the advantage has V at the same
+state, the next action follows another draw of z, the reward is decoded on the rows that
+critics learn from, z is drawn anew at every step, also when judged, and the policy
+climbs Q online. Contexts are kept as the authors keep them for ant; for cheetah, only
+what the prior explores joins the offline contexts, as `trial_rows` and `explored_rows`
+can have it. Unlike the code, a trial's contexts are drawn once, when it begins, not
+after each of its episodes; it explores with the prior for so many episodes, not steps;
+the tasks of a round differ; and every update draws its tasks anew, where the code keeps
+them for four.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2ojax import learning, losses, networks, policies
+from o2ojax.agents import base
+from o2ojax.agents.base import static
+from o2ojax.learning import TrainState, gradient_step, polyak_update
+from o2ojax.meta import belief
+from o2ojax.meta.belief import Belief
+from o2ojax.meta.task_store import ContextSampling, TrialContext
+from o2ojax.policies import Trial
+from o2ojax.types import (
+    Agent,
+    Array,
+    Batch,
+    EnvSpec,
+    Info,
+    Key,
+    Params,
+    Policy,
+    Recipe,
+    Transition,
+)
+
+
+@base.config
+class SMACConfig:
+    """Defaults are the authors'. Floats are traced."""
+
+    lr: float = 3e-4
+    gamma: float = 0.99
+    target_rate: float = 0.005
+    reward_scale: float = 5.0  # of what critics learn; the decoder's is 1
+    temperature: float = 100.0  # of the imitation, the paper's lambda
+    kl_weight: float = 0.1  # of the posterior's distance from N(0, 1)
+    q_weight: float = 1.0  # online, of the policy's own value beside the imitation
+    labels: str = static("decoder")  # of rewards online; "true": the oracle
+    sees_next: bool = static(False)  # context has s': needed where dynamics vary
+    # what an update draws, see `ContextSampling`
+    num_tasks: int = static(4)
+    context: int = static(64)
+    online_batch: int = static(256)  # rows of each task; offline `batch`, 128
+    trial_context: int = static(256)
+    recent: int = static(0)
+    trial_rows: int = static(0)
+    explored_rows: int = static(0)
+    num_labels: int = static(5)  # latents that label rewards, in turn by episodes
+    # episodes of a trial in which z is from the prior: the first so many
+    prior_explore: int = static(3)  # online, where the authors' trials have five
+    prior_exploit: int = static(2)  # when it is judged
+    trial: int = static(3)  # episodes when it is judged, the last by its return
+    per_episode: bool = static(False)  # draws z for an episode, not for every step
+    # sizes
+    latent_dim: int = static(5)
+    widths: tuple[int, ...] = static((300, 300, 300))  # of policy and critics
+    encoder_widths: tuple[int, ...] = static((200, 200, 200))
+    decoder_widths: tuple[int, ...] = static((64, 64))
+
+
+class SMACState(NamedTuple):
+    """All that SMAC learns.
+
+    tasks: the parameters of encoder and decoder, by name, under one optimiser.
+    """
+
+    tasks: TrainState
+    actor: TrainState
+    critic: TrainState
+    target_critic: Params
+
+
+def row(context: Transition, sees_next: bool) -> Array:
+    """What the encoder sees of transitions, [..., I]."""
+    seen = [context.obs, context.action, context.reward[..., None]]
+    return jnp.concatenate(seen + [context.next_obs] * sees_next, axis=-1)
+
+
+def append_latent(obs: Array, latent: Array) -> Array:
+    """Observations [G, B, O] and a latent for each task [G, Z]: [G, B, O + Z]."""
+    latent = jnp.broadcast_to(latent[:, None], (*obs.shape[:-1], latent.shape[-1]))
+    return jnp.concatenate([obs, latent], axis=-1)
+
+
+def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
+    """Builds the agent of a phase, inside the traced function that uses it.
+
+    Args:
+        online: whether the policy also climbs its own value, and, by the decoder's
+            labels, encoder and decoder stand still.
+    """
+    encoder = networks.ContextEncoder(config.latent_dim, config.encoder_widths)
+    decoder = networks.RewardDecoder(config.decoder_widths)
+    actor_net = networks.SquashedActor(spec.action_dim, config.widths)
+    one_critic = networks.Critic(
+        config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
+    )
+    critic_net = networks.Ensemble(one_critic, 2)
+    optimiser = optax.adam(config.lr)
+    frozen = online and config.labels == "decoder"
+
+    def init(key: Key) -> SMACState:
+        key_encoder, key_decoder, key_actor, key_critic = jax.random.split(key, 4)
+        blank, latent = base.blank_transition(spec), jnp.zeros(config.latent_dim)
+        informed = jnp.concatenate([blank.obs, latent])
+        tasks = {
+            "encoder": encoder.init(key_encoder, row(blank, config.sees_next)),
+            "decoder": decoder.init(key_decoder, blank.obs, blank.action, latent),
+        }
+        critic = critic_net.init(key_critic, informed, blank.action)
+        return SMACState(
+            tasks=learning.init(optimiser, tasks),
+            actor=learning.init(optimiser, actor_net.init(key_actor, informed)),
+            critic=learning.init(optimiser, critic),
+            target_critic=critic,
+        )
+
+    def infer(params: Params, context: Transition) -> Belief:
+        """The posterior given context [..., C]."""
+        seen = encoder.apply(params["encoder"], row(context, config.sees_next))
+        return belief.of_rows(*seen)
+
+    def update(state: SMACState, batch: Batch, key: Key) -> tuple[SMACState, Info]:
+        data = batch.data  # [G, B]
+        key_z, key_next_z, key_next, key_actor = jax.random.split(key, 4)
+
+        # Task: a latent by which the context's task can tell its rewards.
+        def task_loss(params):
+            posterior = infer(params, batch.context)
+            z = belief.draw(posterior, key_z)  # [G, Z]
+            each = jnp.broadcast_to(z[:, None], (*data.reward.shape, z.shape[-1]))
+            reward = decoder.apply(params["decoder"], data.obs, data.action, each)
+            error = jnp.square(reward - data.reward).mean()
+            kl = losses.kl_from_standard_normal(*belief.normal(posterior)).sum(-1)
+            loss = error + config.kl_weight * kl.mean()
+            metrics = {"task_loss": loss, "reward_error": error, "kl": kl.mean()}
+            return loss, metrics
+
+        if frozen:  # its error is of the decoder's own labels, too
+            tasks, task_metrics = state.tasks, task_loss(state.tasks.params)[1]
+        else:
+            tasks, task_metrics = gradient_step(optimiser, state.tasks, task_loss)
+
+        # From here, latents are given: no gradient of policy or critics changes them.
+        # They, and the critics that the policy climbs, are those before this update.
+        posterior = infer(state.tasks.params, batch.context)
+        z, next_z = belief.draw(posterior, key_z), belief.draw(posterior, key_next_z)
+        here = append_latent(data.obs, z)
+
+        # Critic: regress onto the value of the next action, by another draw of z.
+        next_policy = actor_net.apply(
+            state.actor.params, append_latent(data.next_obs, next_z)
+        )
+        next_action, _ = next_policy.sample_and_log_prob(key_next)
+        next_q = critic_net.apply(
+            state.target_critic, append_latent(data.next_obs, z), next_action
+        )
+        reward = config.reward_scale * data.reward
+        target = losses.td_target(
+            reward, data.discount, next_q.min(axis=0), config.gamma
+        )
+
+        def critic_loss(params):
+            q = critic_net.apply(params, here, data.action)  # [2, G, B]
+            loss = jnp.square(q - target[None]).sum(axis=0).mean()
+            return loss, {"critic_loss": loss, "q": q.mean()}
+
+        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
+
+        # Actor: imitate the data, the better actions more; online, climb Q besides.
+        policy = actor_net.apply(state.actor.params, here)
+        own, _ = policy.sample_and_log_prob(key_actor)
+        q = critic_net.apply(state.critic.params, here, data.action).min(axis=0)
+        value = critic_net.apply(state.critic.params, here, own).min(axis=0)
+        advantage = (q - value).reshape(-1)  # [G * B]
+        imitation = losses.batch_advantage_weight(advantage, config.temperature)
+
+        def actor_loss(params):
+            policy = actor_net.apply(params, here)
+            log_prob = policy.log_prob(data.action).reshape(-1)
+            loss = -(imitation * log_prob).mean()
+            if online:
+                own, _ = policy.sample_and_log_prob(key_actor)
+                q = critic_net.apply(state.critic.params, here, own).min(axis=0)
+                loss = loss - config.q_weight * q.mean()
+            return loss, {"actor_loss": loss, "advantage": advantage.mean()}
+
+        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
+
+        target_critic = polyak_update(
+            state.target_critic, critic.params, config.target_rate
+        )
+        state = SMACState(tasks, actor, critic, target_critic)
+        return state, Info(task_metrics | critic_metrics | actor_metrics)
+
+    def start(state: SMACState, trial_context: TrialContext, key: Key) -> Trial:
+        known, labels = infer(state.tasks.params, trial_context.known), ()
+        key_noise, key_labels = jax.random.split(key)
+        if config.labels == "decoder":
+            logged = infer(state.tasks.params, trial_context.logged)
+            keys = jax.random.split(key_labels, config.num_labels)
+            labels = jax.vmap(belief.draw, (None, 0))(logged, keys)
+        return policies.begin_trial(known, config.per_episode, key_noise, labels)
+
+    def act(state: SMACState, trial: Trial, obs, key):
+        key_z, key_action = jax.random.split(key)
+        z = policies.latent(trial, config.prior_explore, key_z)
+        policy = actor_net.apply(state.actor.params, jnp.concatenate([obs, z]))
+        return policy.sample_and_log_prob(key_action)[0], trial
+
+    def observe(state: SMACState, trial: Trial, transition: Transition):
+        """What is stored has the decoder's reward; the true one is not looked at."""
+        if config.labels == "decoder":
+            z = trial.labels[trial.episode % config.num_labels]
+            reward = decoder.apply(
+                state.tasks.params["decoder"], transition.obs, transition.action, z
+            )
+            transition = transition._replace(reward=reward)
+        return trial._replace(episode=trial.episode + transition.last), transition
+
+    exploit, oracle = policies.adapting(
+        lambda state, obs, z: actor_net.apply(
+            state.actor.params, jnp.concatenate([obs, z])
+        ).mode(),
+        lambda state, context: infer(state.tasks.params, context),
+        config.latent_dim,
+        config.prior_exploit,
+        config.per_episode,
+    )
+    return Agent(init, update, Policy(start, act, observe), exploit, oracle)
+
+
+def recipe(
+    spec: EnvSpec, config: SMACConfig, plan: base.Plan, offline_buffer, online_buffer
+) -> Recipe:
+    """Offline with rewards; then encoder and decoder are frozen, and policy climbs."""
+    del plan
+
+    def hand_over(agent_state, replay, key):
+        del replay, key
+        return agent_state, online_buffer.init()
+
+    return Recipe(
+        smac(spec, config, online=False),
+        offline_buffer,
+        hand_over,
+        smac(spec, config, online=True),
+        online_buffer,
+    )
+
+
+def context_sampling(config: SMACConfig) -> ContextSampling:
+    """What its updates and trials ask of a store."""
+    return ContextSampling(
+        config.num_tasks,
+        config.context,
+        config.trial_context,
+        config.online_batch,
+        config.recent,
+        config.trial_rows,
+        config.explored_rows,
+    )
+
+
+ALGORITHM = base.Algorithm(
+    SMACConfig,
+    recipe,
+    context_sampling=context_sampling,
+    trial=lambda config: config.trial,
+    whole_batch="it is of tasks, each beside the context that tells it",
+)

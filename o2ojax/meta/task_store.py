@@ -1,0 +1,211 @@
+"""Stores of a family of tasks: for each, its rows of the dataset, and a ring.
+
+A batch is of a few tasks, drawn with replacement; of each, rows to learn from, and,
+drawn apart, rows to infer the task from. The dataset stands once for all members; only
+the rings are a member's own.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from o2ojax.errors import UserError
+from o2ojax.replay.ring import Ring
+from o2ojax.types import Array, Batch, Buffer, Key, Transition
+
+
+class ContextSampling(NamedTuple):
+    """What an agent that infers its task asks of a store.
+
+    tasks:   G, of a batch.
+    context: C, rows of each task to infer it from.
+    trial_context: rows of its task that a trial is offered.
+    online:  rows of each task in a batch, online.
+    recent:  contexts are drawn from a task's last so many rows; 0: from all.
+    trial:   rows of a trial: the dataset, the ring, what is added to it and `recent`
+             are whole ones; 0 where contexts may be of any rows.
+    explored: of each trial, contexts are drawn from the first so many.
+    """
+
+    tasks: int
+    context: int
+    trial_context: int
+    online: int
+    recent: int = 0
+    trial: int = 0
+    explored: int = 0
+
+
+class TrialContext(NamedTuple):
+    """What the store offers to a trial.
+
+    known:  Transition [`ContextSampling.trial_context`], drawn as contexts are.
+    logged: likewise, of any of its rows of the dataset; () where there is none.
+    """
+
+    known: Transition
+    logged: Transition | tuple[()]
+
+
+def by_task(dataset: Transition, num_tasks: int) -> Transition:
+    """Rows [T * N], of one task after the other, as [T, N]."""
+    return jax.tree.map(lambda x: x.reshape(num_tasks, -1, *x.shape[1:]), dataset)
+
+
+def offline(
+    dataset: Transition, num_tasks: int, batch: int, context_sampling: ContextSampling
+) -> Buffer:
+    """The dataset alone; nothing is ever added.
+
+    Args:
+        dataset: leaves [T * N, ...], task by task; read, never copied.
+        num_tasks: T.
+        batch: rows of each task in a batch.
+    """
+
+    def add(replay, fresh):
+        raise TypeError("the offline store holds a dataset and takes no transitions")
+
+    return _tasks(dataset, dataset, num_tasks, 0, batch, context_sampling)._replace(
+        add=add
+    )
+
+
+def online(
+    dataset: Transition | None,
+    like: Transition,
+    num_tasks: int,
+    capacity: int,
+    batch: int,
+    context_sampling: ContextSampling,
+) -> Buffer:
+    """The dataset and a ring of `capacity` rows for each task.
+
+    Args:
+        dataset: as for `offline`, or None where there is none.
+        like: a transition without leading axes, to shape the rings by.
+        num_tasks, batch, context_sampling: as for `offline`.
+    """
+    if dataset is None:
+        dataset = jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), like)
+        return _tasks(dataset, None, num_tasks, capacity, batch, context_sampling)
+    return _tasks(dataset, dataset, num_tasks, capacity, batch, context_sampling)
+
+
+def _tasks(
+    rows: Transition,
+    logged: Transition | None,
+    num_tasks: int,
+    capacity: int,
+    batch: int,
+    context_sampling: ContextSampling,
+) -> Buffer:
+    num_old = len(rows.reward) // num_tasks  # of each task
+    if context_sampling.trial and num_old % context_sampling.trial:
+        raise UserError(
+            f"config.agent.trial_rows is {context_sampling.trial}, but the dataset has"
+            f" {num_old} rows of each task, which are no whole trials; 0 draws contexts"
+            " from all"
+        )
+
+    def init() -> Ring | tuple[()]:
+        if not capacity:
+            return ()
+        kept = jax.tree.map(
+            lambda x: jnp.zeros((num_tasks, capacity, *x.shape[1:]), x.dtype), rows
+        )
+        return Ring(kept, jnp.zeros(num_tasks, jnp.int32))
+
+    def add(replay: Ring, fresh: Transition) -> Ring:
+        """Writes each transition over the oldest of its task's."""
+        is_of = fresh.task[:, None] == jnp.arange(num_tasks)[None]  # [N, T]
+        so_far = jnp.cumsum(is_of, axis=0, dtype=jnp.int32)
+        rank = jnp.take_along_axis(so_far, fresh.task[:, None], axis=1)[:, 0]
+        # what is overwritten by what comes with it is not written at all
+        kept = so_far[-1][fresh.task] - rank < capacity
+        slot = (replay.count[fresh.task] + rank - 1) % capacity
+        slot = jnp.where(kept, slot, capacity)  # beyond the end: dropped
+        rows = jax.tree.map(
+            lambda old, new: old.at[fresh.task, slot].set(new, mode="drop"),
+            replay.rows,
+            fresh,
+        )
+        return Ring(rows, replay.count + so_far[-1])
+
+    def filled(replay, task: Array) -> Array:
+        """Rows of a task, those of the dataset first."""
+        if not capacity:
+            return jnp.full(task.shape, num_old)
+        return num_old + jnp.minimum(replay.count[task], capacity)
+
+    def read(replay, task: Array, index: Array) -> Transition:
+        """The rows [...] of tasks [...], in the order in which they came."""
+        at = jnp.clip(task * num_old + index, 0, max(num_tasks * num_old - 1, 0))
+        if not capacity:
+            return jax.tree.map(lambda x: x[at], rows)
+        count = replay.count[task]
+        slot = index - num_old
+        slot = jnp.where(count > capacity, (count + slot) % capacity, slot)
+        new = jax.tree.map(lambda x: x[task, slot], replay.rows)
+        if not num_old:
+            return new
+
+        def choose(old, new):
+            is_old = (index < num_old).reshape(
+                index.shape + (1,) * (new.ndim - index.ndim)
+            )
+            return jnp.where(is_old, old[at], new)
+
+        return jax.tree.map(choose, rows, new)
+
+    def drawn(replay, task: Array, key: Key, num: int) -> Array:
+        """`num` of the rows of tasks [...], with equal chances: [..., num]."""
+        end = jnp.maximum(filled(replay, task)[..., None], 1)
+        return jax.random.randint(key, (*task.shape, num), 0, end)
+
+    def context(replay, task: Array, key: Key, num: int) -> Transition:
+        end = jnp.maximum(filled(replay, task)[..., None], 1)
+        first = (
+            jnp.maximum(end - context_sampling.recent, 0)
+            if context_sampling.recent
+            else 0 * end
+        )
+        key_row, key_within = jax.random.split(key)
+        at = jax.random.randint(key_row, (*task.shape, num), first, end)
+        if context_sampling.trial:
+            within = jax.random.randint(
+                key_within, at.shape, 0, context_sampling.explored
+            )
+            at = at // context_sampling.trial * context_sampling.trial + within
+        return read(replay, jnp.broadcast_to(task[..., None], at.shape), at)
+
+    def sample(replay, key: Key) -> tuple[Ring, Batch]:
+        key_task, key_data, key_context = jax.random.split(key, 3)
+        task = jax.random.randint(key_task, (context_sampling.tasks,), 0, num_tasks)
+        index = drawn(replay, task, key_data, batch)
+        return replay, Batch(
+            data=read(replay, jnp.broadcast_to(task[:, None], index.shape), index),
+            weight=jnp.ones(index.shape),
+            index=index,
+            context=context(replay, task, key_context, context_sampling.context),
+        )
+
+    def update_priorities(replay, batch, info):
+        del batch, info
+        return replay
+
+    def trial_context(replay, task: Array, key: Key) -> TrialContext:
+        """For a task [] that the store does not know, as those judged on: any rows."""
+        task = jnp.minimum(task, num_tasks - 1)
+        key_known, key_logged = jax.random.split(key)
+        known = context(replay, task, key_known, context_sampling.trial_context)
+        if logged is None:
+            return TrialContext(known, ())
+        at = jax.random.randint(
+            key_logged, (context_sampling.trial_context,), 0, num_old
+        )
+        at = task * num_old + at
+        return TrialContext(known, jax.tree.map(lambda x: x[at], logged))
+
+    return Buffer(init, add, sample, update_priorities, trial_context)

@@ -1,0 +1,1 @@
+"""Devices and processes: where the members of a run are trained."""

@@ -1,0 +1,7 @@
+"""Runs made comparable: read them, tabulate them, draw their curves."""
+
+from o2ojax.report.figures import draw
+from o2ojax.report.results import Result, names, read
+from o2ojax.report.tables import estimate, markdown, rows, table
+
+__all__ = ["Result", "draw", "estimate", "markdown", "names", "read", "rows", "table"]

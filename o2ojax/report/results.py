@@ -1,0 +1,113 @@
+"""Runs as their directories tell them, and what to call them."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from o2ojax.errors import UserError
+from o2ojax.report import statistics
+from o2ojax.report.tables import data_label, rows
+
+
+class Result(NamedTuple):
+    """A run as its directory tells it.
+
+    name:    the directory, as it was given.
+    config:  what was asked for: "env", "physics", "simulator", "dataset",
+             "algorithm", "seeds", "population".
+    curves:  what was measured.
+    summary: what it comes to, as `statistics.summarise` returns it.
+    """
+
+    name: str
+    config: dict[str, Any]
+    curves: statistics.Curves
+    summary: dict[str, Any]
+
+
+def read(directory: str | Path) -> Result:
+    """Reads `config.json`, `returns.npz` and `summary.json` of a run.
+
+    Raises:
+        UserError: a file is missing, damaged, or at odds with the others.
+    """
+    path = Path(directory)
+    config = _read_json(path / "config.json")
+    needed = set("env physics simulator dataset algorithm seeds population".split())
+    if absent := needed - config.keys():
+        raise UserError(f"{path / 'config.json'} lacks {', '.join(sorted(absent))}")
+    curves = _read_curves(path / "returns.npz")
+    summary = _read_json(path / "summary.json")
+    try:
+        statistics.groups(config, curves.returns.shape[1])
+        rows(summary)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{path}: config.json or summary.json is not as a run writes it"
+        ) from None
+    return Result(str(directory), config, curves, summary)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{path.parent} is not the directory of a finished run: no {path.name}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no dictionary")
+    return content
+
+
+def _read_curves(path: Path) -> statistics.Curves:
+    damage = (OSError, ValueError, EOFError, KeyError, IndexError)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            curves = statistics.Curves(
+                file["returns"], file["phase"], file["step"], file.get("success")
+            )
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is no run: no {path.name}") from None
+    except (*damage, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    num_points = len(curves.returns) if curves.returns.ndim == 3 else -1
+    if not curves.phase.shape == curves.step.shape == (num_points,):
+        shapes = ", ".join(str(field.shape) for field in curves[:3])
+        raise UserError(
+            f"{path}: returns, phase and step should be [point, member, episode], "
+            f"[point] and [point]; they are {shapes}"
+        )
+    if curves.returns.dtype.kind != "f":
+        raise UserError(f"{path}: returns are {curves.returns.dtype}, not floats")
+    if curves.success is not None and curves.success.shape != curves.returns.shape:
+        raise UserError(
+            f"{path}: success is {curves.success.shape}; it should be as returns,"
+            f" {curves.returns.shape}"
+        )
+    if not np.isin("offline", curves.phase):
+        raise UserError(f"{path} has no offline point")
+    return curves
+
+
+def names(results: Sequence[Result]) -> list[str]:
+    """The names of runs whose algorithm and data are not theirs alone; "" else."""
+    plain = [title(result) for result in results]
+    return [
+        result.name if plain.count(title) > 1 else ""
+        for result, title in zip(results, plain, strict=True)
+    ]
+
+
+def title(result: Result) -> str:
+    """What a run is, in a legend: its algorithm and its data."""
+    return f"{result.config['algorithm']}, {data_label(result.config)}"

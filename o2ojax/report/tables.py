@@ -1,0 +1,126 @@
+"""Tables of runs: for a terminal, and as Markdown."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from o2ojax.envs import Simulator
+
+COLUMNS = (
+    "agent",
+    "dataset",
+    "members",
+    "budget",
+    "offline score",
+    "dip",
+    "final score",
+    "regret",
+)
+LAST_COLUMN = "final return"  # where a score is something else
+WORDS = ("agent", "dataset", "budget")  # the columns that are no numbers
+NOTE = (
+    "Scores are returns on our own tasks and data, scaled by D4RL's reference scores "
+    "where those exist: they are not D4RL scores. On tasks that can be done, the score "
+    "is the percentage of episodes whose last step leaves them done. "
+    "Interquartile mean over members, 95% bootstrap interval. Budget: offline updates, "
+    "online environment steps (and updates) of each member."
+)
+
+
+def rows(summary: dict[str, Any], note: str = "") -> list[tuple[str, ...]]:
+    """The cells under COLUMNS and LAST_COLUMN: a row, or one for each setting.
+
+    A note is added to the dataset, to tell apart runs that are the same but for more
+    than a table has columns for.
+    """
+    parts = summary.get("groups") or [summary]
+    budget = _count(summary["offline"]["updates"])
+    if "online" in summary:
+        steps, updates = (_count(summary["online"][x]) for x in ("steps", "updates"))
+        budget += f", {steps} ({updates})"
+    cells = []
+    for part in parts:
+        online = part.get("online", {})
+        cells.append(
+            (
+                label(summary["agent"], part.get("settings", {})),
+                ", ".join(filter(None, (data_label(summary), note))),
+                str(summary["members"] // len(parts)),
+                budget,
+                estimate(part["offline"]["score"]),
+                *(estimate(online.get(name)) for name in ("dip", "score", "regret")),
+                estimate((online or part["offline"]).get("return")),
+            )
+        )
+    return cells
+
+
+def data_label(described: dict[str, Any]) -> str:
+    """The dataset, and the physics where it is not the one Gymnasium uses."""
+    parts = [described["dataset"] or f"none ({described['env']})"]
+    if described["physics"] != "mujoco":
+        parts.append(f"on {described['physics']}")
+    usual = Simulator()._asdict()
+    chosen = described["simulator"].items()
+    parts += [f"{name}={value}" for name, value in chosen if value != usual[name]]
+    return ", ".join(parts)
+
+
+def label(agent: str, settings: dict[str, Any]) -> str:
+    """An agent and its settings, as `iql, beta=3.0`."""
+    return ", ".join([agent, *(f"{name}={value}" for name, value in settings.items())])
+
+
+def _count(number: int) -> str:
+    """20000 as 20k, 1500000 as 1.5M."""
+    for size, letter in ((1_000_000, "M"), (1_000, "k")):
+        if number >= size:
+            return f"{number / size:g}{letter}"
+    return str(number)
+
+
+def estimate(figure: dict[str, Any] | None) -> str:
+    """An interquartile mean with its interval, in words."""
+    if figure is None:
+        return "-"
+    if figure["iqm"] is None:
+        return "NaN"
+    low, high = figure["ci95"]
+    return f"{figure['iqm']:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def table(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> Table:
+    """Budgets, scores, dips and regrets: a row per run, or per setting of a run."""
+    result = Table(title=Text(NOTE), box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = _columns(summaries)
+    for name in columns:
+        justify = "left" if name in WORDS else "right"
+        whole = name == "dataset"  # the numbers are broken at blanks instead
+        result.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
+    for row in _all_rows(summaries, notes):
+        result.add_row(*map(Text, row[: len(columns)]))
+    return result
+
+
+def _columns(summaries: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    told = any("return" in summary["offline"] for summary in summaries)
+    return (*COLUMNS, LAST_COLUMN) if told else COLUMNS
+
+
+def _all_rows(
+    summaries: Sequence[dict[str, Any]], notes: Sequence[str]
+) -> Iterable[tuple[str, ...]]:
+    notes = notes or [""] * len(summaries)
+    for summary, note in zip(summaries, notes, strict=True):
+        yield from rows(summary, note)
+
+
+def markdown(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
+    """The same table for a Markdown page."""
+    columns = _columns(summaries)
+    lines = [columns, ["---" if name in WORDS else "---:" for name in columns]]
+    lines += [row[: len(columns)] for row in _all_rows(summaries, notes)]
+    return "\n".join([NOTE, "", *(f"| {' | '.join(line)} |" for line in lines)])

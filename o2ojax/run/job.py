@@ -1,0 +1,238 @@
+"""What a run is while it goes on: what stays the same, and what changes."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from o2ojax import agents, data, envs, replay
+from o2ojax.errors import UserError
+from o2ojax.parallel import devices, processes
+from o2ojax.report import statistics
+from o2ojax.run import config as settings
+from o2ojax.run import population, validation
+from o2ojax.run.population import Members, Programs, Sizes
+from o2ojax.types import EnvSpec, Run, Transition
+
+
+class Job(NamedTuple):
+    """What stays the same during a run."""
+
+    config: ConfigDict
+    spec: EnvSpec
+    workdir: Path
+    sizes: Sizes
+    layout: devices.Layout
+    members: Members  # where they stand
+    programs: Programs
+    dataset: Transition | None  # on every device
+    fingerprint: str  # of the dataset
+
+    @property
+    def num_members(self) -> int:
+        """Seeds times settings."""
+        return self.layout.num_members
+
+    def description(self) -> dict[str, Any]:
+        """What `config.json` says of the run."""
+        seeds = settings.seeds(self.config)
+        grid = settings.grid(self.config.population)
+        members = [
+            {"seed": seed} | dict(zip(grid, values, strict=True))
+            for values in itertools.product(*grid.values())
+            for seed in seeds
+        ]
+        return settings.described(self.config) | {
+            "members": members,
+            "data_fingerprint": self.fingerprint,
+        }
+
+
+@dataclasses.dataclass
+class Record:
+    """What changes on the host during a run; a checkpoint holds it as JSON.
+
+    phase:   "offline" or "online".
+    step:    updates offline, transitions per member online.
+    points:  evaluations so far: {"phase", "step", "returns" [M][episodes]}, and
+             "success" likewise where the task can be done, "adaptation", lists [M] by
+             name, where agents infer tasks.
+    dead:    member -> where its weights stopped being finite.
+    log_size: bytes of metrics.jsonl.
+    seconds: spent in each phase's chunks, compilation aside.
+    reached: whether a member has scored `online.until`.
+    updates_taken: offline updates that its agents had from another run.
+    """
+
+    phase: str = "offline"
+    step: int = 0
+    points: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    dead: dict[str, str] = dataclasses.field(default_factory=dict)
+    log_size: int = 0
+    seconds: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"offline": 0.0, "online": 0.0}
+    )
+    reached: bool = False
+    updates_taken: int = 0
+
+
+def prepare(
+    config: ConfigDict, workdir: Path, on: Sequence[jax.Device] | None = None
+) -> Job:
+    """Everything that can be refused is refused here, before anything compiles.
+
+    Args:
+        on: the devices to use; all that there are, unless told.
+    Raises:
+        UserError: the config, the dataset, or the two together cannot work; or the
+            processes of a run were given different ones.
+    """
+    validation.check(config)
+    simulator = envs.Simulator(**config.simulator)
+    env = envs.make(config.env, config.physics, simulator, **_tasks(config))
+    validation.check_trials(config, env.spec)
+    dataset = _read(config, env.spec)
+    sizes = _sizes(config, env.spec, _reward_scale(config, dataset))
+    members = population.members(
+        settings.agent_config(config),
+        settings.seeds(config),
+        settings.grid(config.population),
+    )
+    layout = devices.assign_devices(len(members.keys), on, **config.devices)
+    job = Job(
+        config=config,
+        spec=env.spec,
+        workdir=workdir,
+        sizes=sizes,
+        layout=layout,
+        members=devices.shard(layout, members),
+        programs=population.programs(
+            agents.find(config.algorithm), env, sizes, layout.mesh
+        ),
+        dataset=devices.replicate(layout, dataset),
+        fingerprint="" if dataset is None else data.fingerprint(dataset),
+    )
+    processes.agree(
+        json.dumps(job.description(), sort_keys=True),
+        "its config or its dataset differs; all processes run the same command",
+    )
+    return job
+
+
+def _read(config: ConfigDict, spec: EnvSpec) -> Transition | None:
+    """The dataset's rows, if there is one: of this environment, as the agent needs."""
+    if not config.dataset:
+        return None
+    algorithm, agent = agents.find(config.algorithm), settings.agent_config(config)
+    logged = data.read(config.dataset, config.clip_actions)
+    data.fit(logged, spec)
+    horizon, context_sampling = (
+        algorithm.horizon(agent),
+        algorithm.context_sampling(agent),
+    )
+    if horizon:
+        data.hold_windows(logged, spec, horizon)
+    if not context_sampling:
+        return logged.transitions
+    parameters = envs.families.split(config.env, **_tasks(config))
+    return data.hold_tasks(
+        logged, spec, parameters[: spec.num_train], context_sampling.context
+    )
+
+
+def _reward_scale(config: ConfigDict, dataset: Transition | None) -> float:
+    if config.reward.scale != settings.RETURN_RANGE:
+        return config.reward.scale
+    if dataset is None:
+        raise UserError(
+            "config.reward.scale='return_range' is taken from a dataset, and"
+            " config.dataset names none; give a number"
+        )
+    return 1000 / data.return_range(dataset)
+
+
+def _sizes(config: ConfigDict, spec: EnvSpec, reward_scale: float) -> Sizes:
+    steps_per_round, updates_per_round = settings.round_shape(config)
+    return Sizes(
+        offline_updates=config.offline.updates,
+        online_steps=config.online.steps,
+        num_envs=config.online.envs,
+        warmup=config.online.warmup,
+        steps_per_round=steps_per_round,
+        updates_per_round=updates_per_round,
+        first_round=config.online.first_round,
+        batch=config.batch,
+        replay=config.replay.name,
+        capacity=_capacity(config, spec),
+        eval_episodes=config.eval.episodes,
+        reward_scale=reward_scale,
+        reward_shift=config.reward.shift,
+        balanced=replay.balanced.Options(**config.replay.balanced),
+        windows=replay.windows.Options(**config.replay.windows),
+    )
+
+
+def _tasks(config: ConfigDict) -> dict[str, int]:
+    """How many tasks of a family, as `envs.make` takes it."""
+    return {"num_train": config.tasks.train, "num_test": config.tasks.test}
+
+
+def _capacity(config: ConfigDict, spec: EnvSpec) -> int:
+    """Rows of the online ring; of each task's, in a store of tasks."""
+    steps = max(config.online.steps, 1)
+    if config.replay.name == "tasks":
+        steps = min(steps, 3 * -(-steps // spec.num_train))
+        trial = config.agent.trial_rows or 1
+        steps = -(-steps // trial) * trial
+    return config.replay.capacity or steps
+
+
+def total(job: Job, phase: str) -> int:
+    """How long a phase is: updates offline, transitions per member online."""
+    if phase == "offline":
+        return job.sizes.offline_updates
+    return job.sizes.online_steps
+
+
+def number(job: Job, record: Record) -> int:
+    """Steps since the run began: a checkpoint's number. The hand-over counts as one."""
+    if record.phase == "offline":
+        return record.step
+    return job.sizes.offline_updates + 1 + record.step
+
+
+def shape(job: Job, phase: str) -> Run:
+    """The shapes of a Run in a phase: leaves `jax.ShapeDtypeStruct`, [M, ...]."""
+    run = jax.eval_shape(job.programs.init, job.members, job.dataset)
+    if phase == "online":
+        run = jax.eval_shape(job.programs.hand_over, run, job.members, job.dataset)
+    num = job.num_members
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype), run
+    )
+
+
+def describe_member(job: Job, member: int) -> str:
+    """A member's seed, and its settings where there is a population."""
+    told = job.description()["members"][member]
+    seed, settings_of = told.pop("seed"), told.items()
+    return ", ".join([f"seed {seed}", *(f"{name} {x:g}" for name, x in settings_of)])
+
+
+def curves(record: Record) -> statistics.Curves:
+    """The evaluations so far, as arrays."""
+    points, success = record.points, None
+    if "success" in points[0]:
+        success = np.array([p["success"] for p in points], np.float32)
+    return statistics.Curves(
+        returns=np.array([p["returns"] for p in points], np.float32),
+        phase=np.array([p["phase"] for p in points]),
+        step=np.array([p["step"] for p in points], np.int64),
+        success=success,
+    )

@@ -1,0 +1,380 @@
+"""A run from its config to its summary: chunks of compiled work, and what lies between.
+
+Only this file and what it calls touch the host while a run goes on: it logs, evaluates,
+saves and draws the progress bar between chunks, and never inside one. Everything that
+it needs to go on is in the newest checkpoint: the `Run`, and the `Record`.
+"""
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from o2ojax import replay, report
+from o2ojax.data.files import write_json
+from o2ojax.errors import UserError
+from o2ojax.parallel import devices, processes
+from o2ojax.report import statistics
+from o2ojax.run import config as settings
+from o2ojax.run import workdir
+from o2ojax.run.checkpoint import Checkpoints
+from o2ojax.run.job import Job, Record, curves, describe_member, number, prepare, shape
+from o2ojax.run.job import total as total_of
+from o2ojax.run.logs import Logs, NoLogs
+from o2ojax.run.progress import Progress
+from o2ojax.run.warm_start import warm_start
+from o2ojax.types import Played, Run
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; all is saved."""
+
+
+def train(config: ConfigDict, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Runs a config in a directory, from the start or from its newest checkpoint.
+
+    Returns:
+        the summary, as in `summary.json`.
+    Raises:
+        UserError: what is wrong with the config, the data or the directory; or all
+            members have died of NaN.
+        Interrupted: SIGTERM or SIGINT came; the run is saved.
+    """
+    job = prepare(config, directory)
+    _, record = run_phases(job, progress)
+    return finish(job, record, progress)
+
+
+def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
+    """Both phases, resumed where a checkpoint is. Returns how it ended."""
+    leads = processes.leads()
+    with ExitStack() as opened:
+        if leads:
+            opened.enter_context(workdir.sole_owner(job.workdir))
+        asked_to_stop = opened.enter_context(stop_on_signal())  # to the last file's end
+        checkpoints = open_checkpoints(job)
+        opened.callback(checkpoints.close)
+        if checkpoints.numbers():  # else nothing is lost by another config
+            workdir.refuse_another_config(job.description(), job.workdir)
+        progress.headline(headline(job))
+        for caveat in settings.caveats(job.config):
+            progress.warn(caveat)
+        restored = restore(job, checkpoints)
+        run, record = restored or begin(job, progress)
+        if restored:
+            progress.headline(f"goes on from {record.phase} {record.step:,}")
+        if processes.any_of(asked_to_stop()):
+            raise Interrupted if restored else KeyboardInterrupt  # nothing new to save
+        logs = NoLogs()
+        if leads:
+            workdir.describe(job.workdir, job.description())
+            logs = Logs(
+                job.workdir, record.log_size, number(job, record), job.config.wandb
+            )
+        opened.callback(logs.close)
+        session = Session(job, checkpoints, logs, progress, record)
+        session.asked_to_stop = asked_to_stop
+        run = session.phase(run)
+        session.save(run)
+        if job.sizes.online_steps and record.phase == "offline":
+            checkpoints.finish()
+            run = hand_over(job, run, record)
+            run = session.phase(run)
+            session.save(run)
+    return run, record
+
+
+def open_checkpoints(job: Job) -> Checkpoints:
+    """Those of a run's directory; to be written by the first process alone.
+
+    Raises:
+        UserError: not all processes see the same ones.
+    """
+    processes.meet()  # once the first has made the directory its own
+    leads = processes.leads()
+    checkpoints = Checkpoints(
+        job.workdir / "checkpoints", keep=job.sizes.offline_updates, read_only=not leads
+    )
+    processes.agree(
+        str(checkpoints.numbers()[-1:]),
+        f"another checkpoint is its newest, or none; {job.workdir} must be on a file"
+        " system that all processes share",
+    )
+    return checkpoints
+
+
+def headline(job: Job) -> str:
+    """What is about to happen, in one line."""
+    config, rows = job.config, "no data"
+    if job.dataset is not None:
+        episodes = int(job.dataset.last.sum())
+        rows = f"{len(job.dataset.last):,} rows in {episodes:,} episodes"
+    members = f"{job.num_members} member{'s' * (job.num_members > 1)}"
+    return (
+        f"{config.algorithm} on {config.dataset or config.env} ({rows}):"
+        f" {members}, {job.sizes.offline_updates:,} updates, then"
+        f" {job.sizes.online_steps:,} environment steps each{job.layout.describe()}, in"
+        f" {job.workdir}"
+    )
+
+
+def begin(job: Job, progress: Progress) -> tuple[Run, Record]:
+    """The first Run: new agents, or those of another run's offline phase."""
+    source = job.config.offline["from"]
+    if source:
+        return warm_start(job, Path(source), progress)
+    return job.programs.init(job.members, job.dataset), Record()
+
+
+def hand_over(job: Job, run: Run, record: Record) -> Run:
+    """From the end of the offline phase to the start of the online one."""
+    record.phase, record.step = "online", job.sizes.warmup
+    return job.programs.hand_over(run, job.members, job.dataset)
+
+
+class Session:
+    """A run while it goes on: its programs, its files, and its record."""
+
+    def __init__(
+        self,
+        job: Job,
+        checkpoints: Checkpoints,
+        logs: Logs | NoLogs,
+        progress: Progress,
+        record: Record,
+    ):
+        self.job, self.record = job, record
+        self.checkpoints, self.logs, self.progress = checkpoints, logs, progress
+        self.asked_to_stop: Callable[[], bool] = lambda: False
+        self._compiled: dict[tuple, Callable] = {}
+        self._warned: set[tuple[str, int]] = set()
+
+    def phase(self, run: Run) -> Run:
+        """Goes on with the phase that the record names, to its end."""
+        job, record = self.job, self.record
+        total = total_of(job, record.phase)
+        log, evaluation, checkpoint = (
+            job.config[name].every for name in ("log", "eval", "checkpoint")
+        )
+        if not total and not record.points:  # the point that the online phase leaves
+            self.look_for_nan(run)
+            self.evaluate(run)
+        if record.step == total or record.reached:
+            return run
+        with self.progress.phase(record.phase, total, record.step) as bar:
+            while record.step < total and not record.reached:
+                size = min(total, (record.step // log + 1) * log) - record.step
+                if self.at_first_round():
+                    size = job.sizes.transitions_per_round
+                run = self.chunk(run, size, bar)
+                at_end = record.step == total
+                if record.step % evaluation == 0 or at_end:
+                    self.evaluate(run)
+                if processes.any_of(self.asked_to_stop()):
+                    self.save(run)
+                    raise Interrupted
+                if record.step % checkpoint == 0 and not at_end:
+                    self.save(run)
+        return run
+
+    def chunk(self, run: Run, size: int, bar: Any) -> Run:
+        """`size` updates offline, or transitions per member online; logged."""
+        job, record = self.job, self.record
+        name, program = f"{record.phase} phase", job.programs.offline
+        first, sized = record.step, (size,)
+        if record.phase == "online":
+            program, per_round = job.programs.online, job.sizes.transitions_per_round
+            first, sized = first // per_round, (size // per_round,)
+        if self.at_first_round():
+            name, program, sized = "first round", job.programs.first_round, ()
+        arguments = (run, job.members, job.dataset, np.int32(first))
+        compiled = self.compile(name, program, arguments, *sized)
+        started = time.perf_counter()
+        run, metrics = jax.block_until_ready(compiled(*arguments))
+        seconds = time.perf_counter() - started
+        record.seconds[record.phase] += seconds
+        record.step += size
+        metrics = devices.gather(job.layout, metrics)
+        self.look_for_nan(run)
+        self.look_for_warnings(metrics)
+        self.logs.write(record.phase, record.step, number(job, record), metrics)
+        bar.advance(size, size * job.num_members / seconds)
+        return run
+
+    def at_first_round(self) -> bool:
+        """Whether what comes next is a first round with updates of its own number."""
+        sizes, record = self.job.sizes, self.record
+        at_start = record.phase == "online" and record.step == sizes.warmup
+        return at_start and sizes.first_round > 1
+
+    def evaluate(self, run: Run) -> None:
+        """Plays fresh episodes with every member's judged policy, and notes them."""
+        job, record = self.job, self.record
+        program = getattr(job.programs, f"evaluate_{record.phase}")
+        arguments = (run, job.members, job.dataset, np.int32(record.step))
+        compiled = self.compile(f"{record.phase} evaluation", program, arguments)
+        played = devices.gather(job.layout, compiled(*arguments))
+        told = {"returns": np.array(played.returns, np.float32)}  # [M, episodes]
+        if np.size(played.success):
+            told["success"] = np.array(played.success, np.float32)
+        for values in told.values():
+            values[[int(member) for member in record.dead]] = np.nan
+        point = {name: values.tolist() for name, values in told.items()}
+        adapted = {name: x.tolist() for name, x in dict(played.adaptation).items()}
+        if adapted:
+            point["adaptation"] = adapted
+        record.points.append({"phase": record.phase, "step": record.step} | point)
+        if processes.leads():
+            workdir.save_returns(job.workdir, curves(record))
+        score = statistics.scores(curves(record), job.config.env)[-1]
+        self.logs.write(
+            record.phase,
+            record.step,
+            number(job, record),
+            told | before(played) | dict(played.adaptation) | {"score": score},
+        )
+        record.reached = record.phase == "online" and bool(
+            (score >= job.config.online.until).any()
+        )
+        self.progress.point(record.phase, record.step, statistics.interval(score))
+
+    def look_for_nan(self, run: Run) -> None:
+        """Names the members whose weights are no longer finite.
+
+        Raises:
+            UserError: none is left alive.
+        """
+        job, record = self.job, self.record
+        healthy = np.asarray(devices.gather(job.layout, job.programs.healthy(run)))
+        where = f"by {record.phase} step {record.step}"
+        for member in np.flatnonzero(~healthy):
+            if str(member) not in record.dead:
+                record.dead[str(member)] = where
+                self.progress.warn(
+                    f"member {member} ({describe_member(job, member)}) has died of NaN"
+                    f" {where}; its returns are NaN from here, the others go on"
+                )
+        if not healthy.any():
+            raise UserError(
+                f"all {job.num_members} members have died of NaN, the last {where};"
+                f" the last good checkpoint is in {job.workdir / 'checkpoints'}."
+                " A smaller config.agent.lr often helps"
+            )
+
+    def look_for_warnings(self, metrics: dict[str, Any]) -> None:
+        """Says once, for each member, what its store has to complain of."""
+        for name, meaning in replay.WARNINGS.items():
+            for member in np.flatnonzero(np.asarray(metrics.get(name, 0.0)) > 0):
+                if (name, member) not in self._warned:
+                    self._warned.add((name, member))
+                    who = describe_member(self.job, member)
+                    self.progress.warn(f"member {member} ({who}): {meaning}")
+
+    def compile(
+        self, name: str, program: Callable, arguments: tuple, *size: int
+    ) -> Callable:
+        """Compiles a program once per size, and says how long that took."""
+        if (name, size) not in self._compiled:
+            with self.progress.compiling(name):
+                self._compiled[name, size] = program.lower(*arguments, *size).compile()
+        return self._compiled[name, size]
+
+    def save(self, run: Run) -> None:
+        """Begins a checkpoint of everything, whole: whatever devices go on from it."""
+        leads = processes.leads()
+        run = devices.gather(self.job.layout, run, keep=leads)
+        if leads:
+            self.record.log_size = self.logs.size()
+            record = dataclasses.asdict(self.record)
+            self.checkpoints.save(number(self.job, self.record), run, record)
+
+
+def before(played: Played) -> dict[str, np.ndarray]:
+    """Mean returns [M] of a trial's episodes but the last, by their numbers from 1."""
+    if not np.size(played.before):
+        return {}
+    means = np.asarray(played.before).mean(axis=1)  # [M, trial - 1]
+    return {f"episode_{at}": mean for at, mean in enumerate(means.T, start=1)}
+
+
+def restore(job: Job, checkpoints: Checkpoints) -> tuple[Run, Record] | None:
+    """The newest checkpoint of this run, if there is one."""
+    numbers = checkpoints.numbers()
+    if not numbers:
+        return None
+    record = Record(**checkpoints.record(numbers[-1]))
+    run = checkpoints.restore(
+        numbers[-1],
+        shape(job, record.phase),
+        put=lambda leaf: devices.shard(job.layout, leaf),
+    )
+    return run, record
+
+
+def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
+    """Writes `summary.json` and `curves.png`, and shows the table."""
+    steps = record.step if record.phase == "online" else 0
+    learned = max(steps - job.sizes.warmup, 0)
+    updates = job.sizes.offline_updates
+    rounds = learned // job.sizes.transitions_per_round
+    rounds += (job.sizes.first_round - 1) * (rounds > 0)  # in updates
+    speeds = {
+        "offline": {
+            "updates": updates + record.updates_taken,
+            "updates_per_second": _rate(job, "offline", updates, record),
+        },
+        "online": {
+            "steps": steps,
+            "updates": rounds * job.sizes.updates_per_round,
+            "steps_per_second": _rate(job, "online", learned, record),
+        },
+    }
+    described = job.description()
+    adapted = record.points[-1].get("adaptation", {})
+    summary = statistics.summarise(described, curves(record), speeds, adapted)
+    if not processes.leads():
+        return summary
+    workdir.save_returns(job.workdir, curves(record))
+    result = report.Result(str(job.workdir), described, curves(record), summary)
+    report.draw([result], job.workdir / "curves.png")
+    write_json(job.workdir / "summary.json", summary)  # last: its presence means done
+    progress.table(report.table([summary]))
+    return summary
+
+
+def _rate(job: Job, phase: str, done: int, record: Record) -> float:
+    """Per second, all members together, compilation aside."""
+    seconds = record.seconds[phase]
+    return done * job.num_members / seconds if seconds else 0.0
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """While inside, SIGTERM and the first SIGINT only set what this yields."""
+    received = []
+
+    def note(number, frame):
+        del frame
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not received and processes.leads():  # not by a console: it may be in use
+            os.write(2, b"stops and saves as soon as it can; Ctrl-C again: at once\n")
+        received.append(number)
+
+    before = {
+        number: signal.signal(number, note)
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

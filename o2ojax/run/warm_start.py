@@ -1,0 +1,150 @@
+"""Going online with the agents that another run's offline phase left behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from o2ojax import agents, replay
+from o2ojax.errors import UserError
+from o2ojax.parallel import compiled, devices
+from o2ojax.run import config as settings
+from o2ojax.run.checkpoint import Checkpoints
+from o2ojax.run.job import Job, Record, shape
+from o2ojax.run.progress import Progress
+from o2ojax.run.workdir import read_description
+from o2ojax.types import Run
+
+
+def warm_start(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
+    """The offline agents of another run, member by member, or seed by seed.
+
+    They are of this run's algorithm, or of one from whose agents it can go on.
+
+    Raises:
+        UserError: no such run, or one whose agents cannot be taken.
+    """
+    described = read_description(source)
+    if described is None:
+        raise UserError(f"config.offline.from={source}: there is no run there")
+    adopt = _adoption(job, described, source)
+    number = described["offline"]["updates"]
+    if number == 0:
+        raise UserError(
+            f"config.offline.from={source} had no offline phase of its own; name the"
+            " run that its agents came from"
+        )
+    checkpoints = Checkpoints(source / "checkpoints", read_only=True)
+    if number not in checkpoints.numbers():
+        raise UserError(
+            f"config.offline.from={source}: its offline phase has not come to an end"
+        )
+    _tell_differences(job, described, source, progress)
+    num_taken = len(described["seeds"]) * int(
+        np.prod([len(values) for values in described["population"].values()])
+    )
+    index = np.array(_sources(job, described, num_taken, source))
+    taken = checkpoints.restore(
+        number,
+        _shape(job, described, num_taken),
+        part=True,
+        put=lambda leaf: devices.shard(job.layout, leaf[index]),
+    )
+    checkpoints.close()
+    adopt = compiled.over_members(adopt, (0, 0), mesh=job.layout.mesh)
+    state = adopt(taken.agent, job.members.configs)
+    _check_shape(job, state, source)
+    state = jax.tree.map(jnp.copy, state)  # a donated run holds no array twice
+    store = job.programs.init(job.members, job.dataset).replay  # theirs is not taken
+    return Run(state, store, ()), Record(updates_taken=number)
+
+
+def _adoption(job: Job, described: dict, source: Path) -> Callable:
+    """What makes a member's offline agent of one of theirs and our config."""
+    theirs, ours = described["algorithm"], job.config.algorithm
+    if described["env"] != job.config.env:
+        raise UserError(
+            f"config.offline.from={source} is a run of env {described['env']!r},"
+            f" not of {job.config.env!r}"
+        )
+    warm_starts = agents.find(ours).warm_starts
+    if theirs in warm_starts:
+        return warm_starts[theirs]
+    if theirs == ours:
+        return lambda taken, config: taken
+    able = ", ".join(sorted({ours, *warm_starts}))
+    raise UserError(
+        f"config.offline.from={source} is a run of algorithm {theirs!r}, from whose"
+        f" agents {ours!r} cannot go on; it can from those of: {able}"
+    )
+
+
+def _tell_differences(
+    job: Job, described: dict, source: Path, progress: Progress
+) -> None:
+    ours, compared = job.description(), ["reward", "data_fingerprint"]
+    if described["algorithm"] == job.config.algorithm:
+        compared.append("agent")
+    changed = settings.differences(
+        {name: described[name] for name in compared},
+        {name: ours[name] for name in compared},
+    )
+    if changed:
+        progress.warn(f"{source} was trained otherwise: {'; '.join(changed)}")
+    note = agents.find(described["algorithm"]).offline_only
+    if described["online"]["steps"] == 0 and note:
+        progress.warn(f"{source} is an offline-only run: {note}")
+
+
+def _shape(job: Job, described: dict, num_taken: int) -> Run:
+    """The shapes of the Run that their offline phase left."""
+    algorithm = agents.find(described["algorithm"])
+    config = algorithm.config(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in described["agent"].items()
+        }
+    )
+    nothing = replay.uniform.nothing()
+    plan = agents.Plan(described["offline"]["updates"], described["online"]["steps"])
+    recipe = algorithm.recipe(job.spec, config, plan, nothing, nothing)
+    agent = jax.eval_shape(recipe.offline.init, jax.random.key(0))
+    agent = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((num_taken, *x.shape), x.dtype), agent
+    )
+    return Run(agent, (), ())
+
+
+def _check_shape(job: Job, state: Any, source: Path) -> None:
+    wanted = shape(job, "offline").agent
+    same = jax.tree.structure(state) == jax.tree.structure(wanted) and all(
+        leaf.shape[1:] == like.shape[1:]
+        for leaf, like in zip(
+            jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True
+        )
+    )
+    if not same:
+        raise UserError(
+            f"config.offline.from={source}: its agents have other networks than this"
+            " config describes; give config.agent.widths, and all that sizes a network,"
+            f" as in {source / 'config.json'}"
+        )
+
+
+def _sources(job: Job, described: dict, num_taken: int, source: Path) -> list[int]:
+    """Which of the taken members each of ours goes on from."""
+    theirs, ours = list(described["seeds"]), list(settings.seeds(job.config))
+    mine = job.description()
+    if (theirs, described["population"]) == (ours, mine["population"]):
+        return list(range(num_taken))
+    if described["population"] or not set(ours) <= set(theirs):
+        raise UserError(
+            f"config.offline.from={source} has seeds {theirs} and population"
+            f" {described['population']}; this run has seeds {ours} and population"
+            f" {mine['population']}. Either both are the same, or the other run has no"
+            " population and all of these seeds"
+        )
+    return [theirs.index(seed) for seed in ours] * (job.num_members // len(ours))

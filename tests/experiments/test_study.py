@@ -1,0 +1,161 @@
+"""The study of Off2OnRL: what it runs, and what it makes of the runs."""
+
+import pytest
+
+from experiments import run as command
+from experiments import study
+from experiments.configs import fowm_study, off2on_study
+from o2ojax.run import validation
+from tests.report.test_report import config, curves, is_png, write_run
+
+
+@pytest.mark.parametrize("method", off2on_study.NAMES)
+def test_every_method_has_a_config_that_stands(method):
+    found = off2on_study.get_config(f"{method}/hopper-random")
+    if method in off2on_study.STARTS_FROM:
+        found.offline["from"] = "runs/some"
+    validation.check(found)
+    goes_online = method not in off2on_study.OFFLINE
+    assert found.online.steps == (10_000 if goes_online else 0)
+    learns_offline = method not in (*off2on_study.STARTS_FROM, "sac")
+    assert found.offline.updates == (20_000 if learns_offline else 0)
+    assert (found.batch, found.seeds) == (128, 4)
+
+
+def test_what_tells_the_methods_apart():
+    found = {
+        method: off2on_study.get_config(f"{method}/hopper-random")
+        for method in off2on_study.NAMES
+    }
+    stores = {method: found[method].replay.name for method in off2on_study.NAMES}
+    assert stores["off2on"] == stores["off2on-1"] == "balanced"
+    assert stores["off2on-uniform"] == stores["sac-ft"] == stores["awac"] == "uniform"
+    assert stores["sac-ft-online"] == stores["sac"] == "online"
+    assert found["off2on"].agent.num_agents == found["cql"].agent.num_agents == 5
+    assert found["off2on-1"].agent.num_agents == 1
+    assert found["sac"].dataset == "" and found["sac"].env == "hopper"
+
+
+def test_an_unknown_method_is_refused_before_anything_runs(capsys):
+    assert study.main(["off2on", "--methods=off2on,sca"]) == 2
+    assert "sca" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_ends_the_study(monkeypatch, tmp_path):
+    seen = []
+
+    def main(arguments):
+        seen.append(arguments)
+        return 1
+
+    monkeypatch.setattr(command, "main", main)
+    options = [
+        "off2on",
+        "--datasets=hopper-random",
+        f"--workdir={tmp_path}",
+        "--config.seeds=2",
+    ]
+    assert study.main([*options, "--methods=cql,off2on"]) == 1
+    [[first, override, workdir]] = seen
+    assert first.endswith("off2on_study.py:cql/hopper-random")
+    assert override == "--config.seeds=2"
+    assert workdir == f"--workdir={tmp_path / 'hopper-random' / 'cql'}"
+
+
+def test_all_runs_end_in_figures_and_tables(monkeypatch, tmp_path):
+    """CQL is trained once for all that start from it; the tables say who got where."""
+    started_from = {}
+
+    def main(arguments):
+        given = dict(argument.split("=", 1) for argument in arguments)
+        method, _, dataset = given["--config"].rpartition(":")[2].partition("/")
+        started_from[method] = given.get("--config.offline.from")
+        score = 10.0 * len(started_from)
+        online = [] if method in off2on_study.OFFLINE else [[score + 5] * 2]
+        run = tmp_path / dataset / method
+        run.parent.mkdir(exist_ok=True)
+        write_run(
+            run,
+            config(dataset=dataset, algorithm=method.split("-")[0]),
+            curves([[score] * 2], online),
+        )
+        return 0
+
+    monkeypatch.setattr(command, "main", main)
+    arguments = ["off2on", f"--workdir={tmp_path}", f"--out={tmp_path / 'out'}"]
+    assert study.main([*arguments, "--datasets=counter-a"]) == 0
+    cql = str(tmp_path / "counter-a" / "cql")
+    assert {method for method, run in started_from.items() if run == cql} == set(
+        off2on_study.STARTS_FROM
+    )
+    assert is_png(tmp_path / "out" / "counter-a.png")
+    table = (tmp_path / "out" / "table.md").read_text()
+    at = {method: 10.0 * (1 + i) for i, method in enumerate(off2on_study.NAMES)}
+    online, offline = table.split("## Offline scores")
+    for method in set(off2on_study.NAMES) - set(off2on_study.OFFLINE):
+        [row] = [row for row in online.splitlines() if row.startswith(f"| {method} |")]
+        assert f"{at[method] + 5:.1f} [" in row
+    assert "Not run" not in table
+    for agent, method in off2on_study.AFTER_OFFLINE.items():
+        [row] = [row for row in offline.splitlines() if row.startswith(f"| {agent} |")]
+        assert f"{at[method]:.1f} [" in row
+
+    # what has not ended is named, and the rest is shown
+    (tmp_path / "counter-a" / "bcq" / "summary.json").unlink()
+    monkeypatch.setattr(command, "main", None)  # nothing is run
+    assert study.main([*arguments, "--datasets=counter-a", "--report"]) == 0
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "Not run to its end: bcq." in table
+    assert "| bcq |" not in table and "| bcq | - |" not in table
+    assert "| awac | " in table
+
+
+@pytest.mark.parametrize("method", fowm_study.NAMES)
+@pytest.mark.parametrize("dataset", fowm_study.DATASETS)
+def test_every_method_of_fowms_study_has_a_config_that_stands(method, dataset):
+    found = fowm_study.get_config(f"{method}/{dataset}")
+    if method in fowm_study.STARTS_FROM:
+        found.offline["from"] = "runs/some"
+    validation.check(found)
+    assert found.offline.updates == (0 if method in fowm_study.STARTS_FROM else 5_000)
+    assert found.online.steps == (0 if method == "fowm-offline" else 2_500)
+    assert (found.batch, found.seeds) == (128, 4)
+
+
+def test_what_tells_fowms_ablations_apart():
+    found = {
+        method: fowm_study.get_config(f"{method}/lift-medium-replay")
+        for method in fowm_study.NAMES
+    }
+    assert (
+        found["fowm"].agent.penalty == 1 and found["fowm-lambda-0"].agent.penalty == 0
+    )
+    assert found["fowm"].replay.name == found["tdmpc"].replay.name == "symmetric"
+    assert found["fowm-uniform"].replay.name == found["iql"].replay.name == "uniform"
+    assert found["fowm"].agent.in_sample and not found["tdmpc"].agent.in_sample
+    assert {0.0, 1.0} < set(found["fowm-lambdas"].population.penalty)
+    for shared in ("gamma", "expectile"):
+        assert found["iql"].agent[shared] == found["fowm"].agent[shared]
+    assert found["iql"].reward.scale == found["fowm"].reward.scale == 1
+
+
+def test_a_sweep_has_a_figure_of_its_own(tmp_path):
+    dataset = "counter-a"
+    (tmp_path / dataset).mkdir()
+    plain = config(dataset=dataset, algorithm="fowm")
+    write_run(tmp_path / dataset / "fowm", plain, curves([[1, 1]], [[2, 2]]))
+    swept = plain | {"seeds": 1, "population": {"penalty": [0.0, 1.0]}}
+    write_run(tmp_path / dataset / "fowm-lambdas", swept, curves([[1, 1]], [[2, 9]]))
+    out = tmp_path / "out"
+    given = ["fowm", "--report", f"--workdir={tmp_path}", f"--out={out}"]
+    assert study.main([*given, f"--datasets={dataset}"]) == 0
+    assert is_png(out / "counter-a.png") and is_png(out / "counter-a-fowm-lambdas.png")
+    table = (out / "table.md").read_text()
+    assert "| fowm-lambdas, penalty=1.0 |" in table
+
+
+def test_nothing_is_shown_of_nothing(tmp_path, capsys):
+    given = ["fowm", "--report", f"--workdir={tmp_path}", "--datasets=lift"]
+    assert study.main(given) == 2
+    assert "no run of lift has ended" in capsys.readouterr().err
+    assert not (tmp_path / "table.md").exists()

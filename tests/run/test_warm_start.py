@@ -1,0 +1,133 @@
+"""Going on from the agents of another run, of the same algorithm or of another."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import run as command
+from o2ojax.run import config as settings
+from o2ojax.run import job, training
+from o2ojax.run.checkpoint import Checkpoints
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "--config.env=hopper",
+    "--config.agent.widths=8,8",
+    "--config.batch=8",
+    "--config.seeds=2",
+    "--config.eval.every=20",
+    "--config.eval.episodes=1",
+    "--config.checkpoint.every=20",
+    "--config.log.every=10",
+)
+OFFLINE = (
+    "--config=experiments/configs/off2on.py:hopper-medium-replay",
+    "--config.agent.num_actions=2",
+    "--config.agent.num_agents=2",
+    "--config.offline.updates=20",
+    "--config.online.steps=0",
+    "--config.online.round=0",
+)
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("source")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        assert command.main([*OFFLINE, *SMALL, f"--workdir={workdir}"]) == 0
+    return workdir
+
+
+def go_on(source, workdir, algorithm, *overrides):
+    return command.main(
+        [
+            f"--config=experiments/configs/{algorithm}.py:hopper-medium-replay",
+            *SMALL,
+            f"--config.offline.from={source}",
+            "--config.offline.updates=0",
+            "--config.online.steps=20",
+            "--config.online.warmup=0",
+            "--config.online.round=0",
+            "--config.replay.balanced.widths=8,8",
+            *overrides,
+            f"--workdir={workdir}",
+        ]
+    )
+
+
+def last_agent(workdir, arguments):
+    config = settings.load(arguments[0].partition("=")[2])
+    settings.override(config, arguments[1:])
+    prepared = job.prepare(config, workdir)
+    run, _ = training.restore(prepared, Checkpoints(workdir / "checkpoints", keep=20))
+    return run.agent
+
+
+def test_an_ensemble_of_one_goes_on_with_balanced_replay(source, tmp_path):
+    fewer = ("--config.agent.num_agents=1", "--config.agent.num_actions=2")
+    assert go_on(source, tmp_path, "off2on", *fewer) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["offline"]["updates"] == 20
+    told = [
+        json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
+    online = [line for line in told if "ratio_offline" in line]
+    assert [line["step"] for line in online] == [1, 10, 20]  # the first round apart
+    assert all(0 <= x <= 1 for line in online for x in line["online_share"])
+
+
+def test_sac_goes_on_from_each_members_first_agent(source, tmp_path):
+    from_data = (
+        "--config.dataset=hopper-medium-replay",
+        "--config.replay.name=uniform",
+    )
+    assert go_on(source, tmp_path, "sac", *from_data, "--config.agent.lr=1e-12") == 0
+    theirs = last_agent(source, [*OFFLINE, *SMALL])
+    run = json.loads((tmp_path / "config.json").read_text())
+    assert run["offline"]["from"] == str(source)
+    ours = last_agent(
+        tmp_path,
+        [
+            "--config=experiments/configs/sac.py:hopper-medium-replay",
+            *SMALL,
+            *from_data,
+            "--config.offline.updates=0",
+            "--config.online.steps=20",
+            "--config.online.warmup=0",
+        ],
+    )
+    jax.tree.map(  # two seeds; hardly moved, at a learning rate of nothing
+        lambda a, b: np.testing.assert_allclose(a, b[:, 0], rtol=1e-5, atol=1e-8),
+        ours.actor.params,
+        theirs.actor.params,
+    )
+
+
+@pytest.mark.parametrize(
+    "algorithm, override, said",
+    [
+        ("off2on", "--config.agent.num_agents=3", "has 2 CQL agent(s) for each"),
+        ("off2on", "--config.agent.num_agents=0", "config.agent.num_agents is 0"),
+        ("off2on", "--config.agent.widths=16,8", "other networks than this config"),
+        ("iql", "--config.batch=8", "from whose agents 'iql' cannot go on; it can"),
+        ("off2on", "--config.seeds=3", "all of these seeds"),
+        ("off2on", "--config.dataset=", "which draws from a dataset"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_with_what_can(
+    source, tmp_path, capsys, algorithm, override, said
+):
+    two = ["--config.agent.num_agents=2"] if algorithm == "off2on" else []
+    assert go_on(source, tmp_path, algorithm, *two, override) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
