@@ -26,6 +26,7 @@ medium-expert  medium, then as many rows of expert
 """
 
 import argparse
+import dataclasses
 import shlex
 import sys
 import time
@@ -37,18 +38,19 @@ import jax
 import numpy as np
 
 from experiments.run import use_compilation_cache
-from o2ojax import agents, data, envs, loop, policies, replay
+from o2ojax import agents, data, envs, loop, policies
 from o2ojax.data.files import write_json
 from o2ojax.envs import manipulation
 from o2ojax.envs.scripted import SCRIPTED
 from o2ojax.errors import GO_ON, UserError, unknown
 from o2ojax.meta import families
-from o2ojax.run import config as settings
-from o2ojax.run import training, validation
+from o2ojax.run import training
+from o2ojax.run.config import RunConfig
 from o2ojax.run.job import Job, Record, prepare
 from o2ojax.run.progress import Progress
+from o2ojax.run.resolve import load, override, resolve
 from o2ojax.run.workdir import surroundings
-from o2ojax.types import Env, EnvSpec, Policy, Run, Transition
+from o2ojax.types import EMPTY, Env, EnvSpec, Policy, Run, Transition
 
 # The SAC runs that a kind is made from.
 KINDS = {
@@ -82,14 +84,14 @@ class Learner(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input, GO_ON interrupted and saved."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    options, overrides = parser().parse_known_args(given)
+    command = sys.argv[1:] if arguments is None else list(arguments)
+    options, overrides = parser().parse_known_args(command)
     use_compilation_cache()
     try:
-        config = settings.load(options.config)
-        settings.override(config, overrides)
-        validation.check(config)
-        of_tasks = config.env in families.FAMILIES
+        given = load(options.config)
+        override(given, overrides)
+        config = resolve(given)
+        of_tasks = envs.ENVS.find(config.env).parameters is not None
         kinds = options.kinds or (PEARL if of_tasks else "random,medium-replay,medium")
         kinds = kinds.split(",")
         check(kinds, of_tasks, config, options)
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 transitions = data.subsample(transitions, options.subsample)
             made_from = [learners[stage] for stage in needs[kind]]
             path = options.out / f"{name}-{kind}.npz"
-            save(path, kind, transitions, config, made_from, given)
+            save(path, kind, transitions, config, made_from, command)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -167,7 +169,7 @@ def parser() -> argparse.ArgumentParser:
 def check(
     kinds: Sequence[str],
     of_tasks: bool,
-    config: settings.ConfigDict,
+    config: RunConfig,
     options: argparse.Namespace,
 ) -> None:
     """Refuses what cannot work, before hours are spent on it."""
@@ -194,7 +196,7 @@ def check(
         ) from error
 
 
-def check_last(config: settings.ConfigDict, options: argparse.Namespace) -> None:
+def check_last(config: RunConfig, options: argparse.Namespace) -> None:
     """Refuses what would leave parts of trials, or not as many of each task."""
     for name in ("rows", "subsample"):
         if getattr(options, name):
@@ -202,7 +204,7 @@ def check_last(config: settings.ConfigDict, options: argparse.Namespace) -> None
                 f"--{name}={getattr(options, name)} is for one task; of a family, as"
                 " many rows of each task are kept as --last says"
             )
-    trial, _ = settings.round_shape(config)
+    trial = config.steps_per_round
     if options.last % trial:
         raise UserError(
             f"--last={options.last} would cut trials; it must be a multiple of {trial},"
@@ -210,13 +212,11 @@ def check_last(config: settings.ConfigDict, options: argparse.Namespace) -> None
         )
 
 
-def learn(
-    stage: str, config: settings.ConfigDict, workdir: Path, progress: Progress
-) -> Learner:
+def learn(stage: str, config: RunConfig, workdir: Path, progress: Progress) -> Learner:
     """A SAC run: until its mark for medium, to its last step for expert."""
-    config = config.copy_and_resolve_references()
     if stage == "expert":
-        config.online.until = float("inf")
+        online = dataclasses.replace(config.online, until=float("inf"))
+        config = dataclasses.replace(config, online=online)
     job = prepare(config, workdir)
     run, record = training.run_phases(job, progress)
     score = data.score(config.env, np.array(record.points[-1]["returns"])).mean(axis=1)
@@ -230,7 +230,7 @@ def learn(
 
 def make(
     kind: str,
-    config: settings.ConfigDict,
+    config: RunConfig,
     learners: dict[str, Learner],
     num_rows: int,
     progress: Progress,
@@ -242,7 +242,7 @@ def make(
             for half in ("medium", "expert")
         ]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *halves)
-    env = envs.make(config.env, config.physics, envs.Simulator(**config.simulator))
+    env = envs.make(config.env, config.physics, config.simulator)
     if config.env in SCRIPTED:
         return demonstrate(kind, env, num_rows, progress)
     if kind == "medium-replay":
@@ -252,11 +252,8 @@ def make(
     policy, state = policies.uniform(env.spec.action_dim), ()
     if kind in learners:
         job, run, _, member = learners[kind]
-        nothing = replay.uniform.nothing()
         plan = agents.Plan(job.sizes.offline_updates, job.sizes.online_steps)
-        recipe = agents.find(config.algorithm).recipe(
-            env.spec, settings.agent_config(config), plan, nothing, nothing
-        )
+        recipe = config.entry.recipe(env.spec, config.agent, plan)
         policy = recipe.online.explore
         state = jax.tree.map(lambda leaf: leaf[member], run.agent)
     return play(kind, env, policy, state, num_rows, progress)
@@ -354,12 +351,11 @@ def gather(
     env: Env, policy: Policy, state: Any, key: jax.Array, num_rows: int, bar: Any
 ) -> Transition:
     """At least `num_rows` transitions of a fixed policy in NUM_ENVS environments."""
-    nothing = replay.uniform.nothing()
     key_start, key_collect = jax.random.split(key)
 
     @jax.jit
     def start(key):
-        return loop.start_workers(env, policy, nothing, state, (), key, NUM_ENVS)
+        return loop.start_workers(env, policy, EMPTY, state, (), key, NUM_ENVS)
 
     @jax.jit
     def play(workers, first):
@@ -393,14 +389,14 @@ def save(
     path: Path,
     kind: str,
     transitions: Transition,
-    config: settings.ConfigDict,
+    config: RunConfig,
     made_from: Sequence[Learner],
     given: Sequence[str],
 ) -> None:
     """Writes a dataset, and beside it where it came from."""
     parameters = None
     if kind == PEARL:
-        parameters = envs.families.split(config.env, config.tasks.train)
+        parameters = families.split(config.env, config.tasks.train)
         parameters = parameters[: transitions.task.max() + 1]
     data.write(path, transitions, parameters)
     returns = data.episode_returns(transitions)
@@ -410,7 +406,7 @@ def save(
         "physics": envs.choose_physics(config.physics),
         "runs": [
             {
-                "seed": settings.seeds(job.config)[member],
+                "seed": job.config.seeds[member],
                 "environment_steps": record.step,
                 "score": float(
                     data.score(config.env, record.points[-1]["returns"][member]).mean()

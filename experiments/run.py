@@ -18,9 +18,10 @@ from o2ojax import report
 from o2ojax.data.minari import PREFIX as MINARI
 from o2ojax.errors import GO_ON, UserError
 from o2ojax.parallel import processes
-from o2ojax.run import config as settings
-from o2ojax.run import validation
+from o2ojax.registry import is_door
+from o2ojax.run.config import RunConfig
 from o2ojax.run.progress import Progress
+from o2ojax.run.resolve import load, override, resolve
 from o2ojax.run.training import Interrupted, train
 from o2ojax.run.workdir import newest_checkpoint, refuse_another_config
 
@@ -135,9 +136,9 @@ def how_to_go_on(workdir: Path | None) -> str:
 def obey(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Reads the config, and runs it."""
     try:
-        config = settings.load(options.config)
-        settings.override(config, overrides)
-        validation.check(config)
+        given = load(options.config)
+        override(given, overrides)
+        config = resolve(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -147,7 +148,7 @@ def obey(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     return execute(config, options.workdir)
 
 
-def execute(config: settings.ConfigDict, workdir: Path) -> int:
+def execute(config: RunConfig, workdir: Path) -> int:
     """Runs a config to its end, or goes on with it; says how that went.
 
     Returns:
@@ -197,16 +198,25 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
-def default_workdir(config: settings.ConfigDict) -> Path:
+def default_workdir(config: RunConfig) -> Path:
     """Where a run goes that is not told."""
     if config.dataset.startswith(MINARI):
-        data = config.dataset.removeprefix(MINARI).replace("/", "-").replace(":", "-")
+        data = config.dataset.removeprefix(MINARI)
+    elif is_door(config.dataset):
+        data = config.dataset
     else:
         data = Path(config.dataset).stem
-    return Path("runs") / config.algorithm / (data or config.env)
+    return Path("runs") / _folder(config.algorithm) / _folder(data or config.env)
 
 
-def finished(config: settings.ConfigDict, workdir: Path, progress: Progress) -> bool:
+def _folder(name: str) -> str:
+    """A name as that of a folder: of a door, what is behind it."""
+    if is_door(name):
+        name = name.rpartition(":")[2]
+    return name.replace("/", "-").replace(":", "-")
+
+
+def finished(config: RunConfig, workdir: Path, progress: Progress) -> bool:
     """Whether the directory holds a finished run of this config; shows it if so."""
     path = workdir / "summary.json"
     processes.agree(
@@ -216,7 +226,7 @@ def finished(config: settings.ConfigDict, workdir: Path, progress: Progress) -> 
     )
     if not path.exists():
         return False
-    refuse_another_config(settings.described(config), workdir)
+    refuse_another_config(config.described(), workdir)
     try:
         summary = json.loads(path.read_text())
     except json.JSONDecodeError:  # damaged: it is made again from the checkpoint

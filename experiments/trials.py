@@ -15,6 +15,7 @@ Its `get_resources(config)`, if there is one, returns the "cpus" and "gpus" of a
 with that config, as a dict with either, both, or none of them.
 """
 
+import dataclasses
 import itertools
 import re
 import runpy
@@ -23,10 +24,10 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from o2ojax import data
+from o2ojax import data, envs
 from o2ojax.errors import UserError, unknown
-from o2ojax.run import config as settings
-from o2ojax.run import validation
+from o2ojax.run.config import RunConfig
+from o2ojax.run.resolve import load, override, resolve
 from o2ojax.run.workdir import (
     newest_checkpoint,
     read_description,
@@ -48,7 +49,7 @@ class Trial(NamedTuple):
     """
 
     name: str
-    config: settings.ConfigDict
+    config: RunConfig
     directory: Path
     cpus: int
     gpus: float
@@ -102,7 +103,7 @@ def read_datasets(listed: Sequence[Trial]) -> None:
             read_already.add(trial.config.dataset)
 
 
-def _asked(file_resources: Callable, made: settings.ConfigDict) -> dict:
+def _asked(file_resources: Callable, made: RunConfig) -> dict:
     try:
         return dict(file_resources(made))
     except Exception as error:
@@ -111,7 +112,7 @@ def _asked(file_resources: Callable, made: settings.ConfigDict) -> dict:
         ) from error
 
 
-def read(path: Path) -> tuple[list[dict], Callable[[settings.ConfigDict], dict]]:
+def read(path: Path) -> tuple[list[dict], Callable[[RunConfig], dict]]:
     """The grids of a sweep's file, and its `get_resources`.
 
     Raises:
@@ -224,18 +225,18 @@ def written(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
 
 
-def make_config(setting: Setting, overrides: Sequence[str]) -> settings.ConfigDict:
+def make_config(setting: Setting, overrides: Sequence[str]) -> RunConfig:
     """The config of one trial.
 
     Raises:
         UserError: it cannot be loaded, or a field is wrong.
     """
-    config = settings.load(str(setting[CONFIG]))
-    settings.override(config, overrides)
+    config = load(str(setting[CONFIG]))
+    override(config, overrides)
     for field, value in setting.items():
         if field == CONFIG:
             continue
-        settings.override(config, [f"--config.{field}={value}"])
+        override(config, [f"--config.{field}={value}"])
         taken = reduce(lambda node, name: node[name], field.split("."), config)
         if isinstance(taken, tuple) and not field.startswith("population."):
             if not isinstance(value, (tuple, list)):
@@ -243,19 +244,18 @@ def make_config(setting: Setting, overrides: Sequence[str]) -> settings.ConfigDi
                     f"config.{field} holds a tuple, so its values are tuples, as"
                     f" ((64, 64), (256, 256)); one of them is {value!r}"
                 )
-    validation.check(on_physics(config, "mujoco"))
-    return config
+    return resolve(config)
 
 
-def on_physics(config: settings.ConfigDict, physics: str) -> settings.ConfigDict:
+def on_physics(config: RunConfig, physics: str) -> RunConfig:
     """The config with a physics for `auto`.
 
     What `auto` stands for is for a trial's worker to say: to ask would start JAX in the
     sweep's own process, which would take memory of a GPU that is meant for trials.
     """
-    stated = config.copy_and_resolve_references()
-    stated.physics = physics if config.physics == "auto" else config.physics
-    return stated
+    if config.physics != "auto" or not envs.ENVS.find(config.env).any_physics:
+        return config
+    return dataclasses.replace(config, physics=physics)
 
 
 def _check_resources(asked: dict[str, Any]) -> None:
@@ -283,5 +283,5 @@ def is_done(trial: Trial) -> bool:
     if done or newest_checkpoint(trial.directory) is not None:
         before = read_description(trial.directory) or {}
         config = on_physics(trial.config, before.get("physics", "mujoco"))
-        refuse_another_config(settings.described(config), trial.directory)
+        refuse_another_config(config.described(), trial.directory)
     return done

@@ -231,5 +231,7 @@ def play(
     success = jnp.zeros(num, bool) if env.success else ()
     start = (workers, jnp.zeros((num, trial)), success, jnp.zeros(num, jnp.int32), 0)
     workers, returns, success, _, _ = jax.lax.while_loop(unfinished, step, start)
-    before = returns[:, :-1] if trial > 1 else ()
-    return Played(returns[:, -1], success, before), workers
+    metrics = {f"episode_{at + 1}": returns[:, at] for at in range(trial - 1)}
+    if env.success:
+        metrics["success"] = success
+    return Played(returns[:, -1], metrics), workers

@@ -11,16 +11,18 @@ Axis letters, used in every shape comment of the package:
     G  tasks                           C  rows that a task is inferred from
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Key = jax.Array  # a typed key, from `jax.random.key`
 Params = Any  # weights: a pytree of arrays
 Metrics = dict[str, Array]  # scalars, by name
-Obs = Any  # [..., O], or a dict of modalities
+Obs = Any  # [..., O], or a dict of named parts, each [..., *its own shape]
 AgentState = Any
 Memory = Any
 Replay = Any
@@ -36,6 +38,8 @@ class Transition(NamedTuple):
     next_obs: [..., O]  what was seen next, before any automatic restart.
     last:     [...]     True where the episode stopped, for any reason.
     task:     [...]     int32, which task of a family; 0 where there is one.
+    extras:   by name, [..., *its own shape]: what an algorithm asks of its data
+              besides, as "return_to_go"; {} for most.
     """
 
     obs: Obs
@@ -45,6 +49,7 @@ class Transition(NamedTuple):
     next_obs: Obs
     last: Array
     task: Array
+    extras: dict[str, Array] = {}
 
 
 class Batch(NamedTuple):
@@ -93,7 +98,7 @@ class Policy(NamedTuple):
 class Agent(NamedTuple):
     """An algorithm, its hyper-parameters chosen.
 
-    init:    (key) -> state.
+    init:    (key) -> state; None for an agent that only goes on from another's.
     update:  (state, batch, key) -> (state, Info).
     explore: the Policy that gathers data.
     exploit: the Policy that is judged.
@@ -101,60 +106,87 @@ class Agent(NamedTuple):
              first: it is told the task by what the store offers. None for the others.
     """
 
-    init: Callable
+    init: Callable | None
     update: Callable
     explore: Policy
     exploit: Policy
     oracle: Policy | None = None
 
 
+def _unchanged(replay, *given):
+    del given
+    return replay
+
+
+def _no_context(replay, task, key):
+    del replay, task, key
+    return ()
+
+
 class Buffer(NamedTuple):
     """A store of experience.
 
     init:    () -> replay.
-    add:     (replay, transitions [N]) -> replay.
-    sample:  (replay, key) -> (replay, Batch). A store may refit itself when read.
+    sample:  (replay, key) -> (replay, Batch). A store may refit itself when read. None
+             for one that holds nothing.
+    add:     (replay, transitions [N]) -> replay. None for one that takes none.
     update_priorities: (replay, batch, info) -> replay, for stores that are prioritised
-             by what an update found; identity for the others.
+             by what an update found.
     trial_context: (replay, task, key) -> what a trial starts from; () for most.
     """
 
     init: Callable
-    add: Callable
-    sample: Callable
-    update_priorities: Callable
-    trial_context: Callable
+    sample: Callable | None
+    add: Callable | None = None
+    update_priorities: Callable = _unchanged
+    trial_context: Callable = _no_context
+
+
+EMPTY = Buffer(init=lambda: (), sample=None)  # of a run that has no data yet
+
+
+def _keep_learning(agent_state, old, fresh, key):
+    del old, key
+    return agent_state, fresh
 
 
 class Recipe(NamedTuple):
     """Offline to online.
 
-    hand_over: (agent_state, replay, key) -> (agent_state, replay): from what the
-               offline phase leaves to what the online phase starts with.
+    offline, online: the agent of either phase.
+    hand_over: (agent_state, old, fresh, key) -> (agent_state, replay): from what the
+        offline phase leaves, its agent and its store, to what the online phase starts
+        with. `fresh` is its store, with nothing gathered yet.
     """
 
     offline: Agent
-    offline_buffer: Buffer
-    hand_over: Callable
     online: Agent
-    online_buffer: Buffer
+    hand_over: Callable = _keep_learning
 
 
 class EnvSpec(NamedTuple):
     """What is known of an environment before it runs.
 
+    obs: `jax.ShapeDtypeStruct` of an observation; of each part, where it is a dict.
     horizon: steps after which an episode is cut; the task itself goes on.
     num_tasks: of a family; a member's environments are dealt them in turn, or, where
         trials begin anew, at random.
+    decision_time: seconds between two decisions; 0 where time means nothing.
     num_test: the last so many are for judging alone; 0: judged on those trained on.
     """
 
     name: str
-    obs_dim: int
+    obs: Any
     action_dim: int
     horizon: int
     num_tasks: int = 1
     num_test: int = 0
+    decision_time: float = 0.0
+
+    @property
+    def obs_dim(self) -> int:
+        """Numbers of an observation, all its parts together."""
+        return sum(math.prod(part.shape) for part in jax.tree.leaves(self.obs))
 
     @property
     def num_train(self) -> int:
@@ -184,12 +216,15 @@ class Env(NamedTuple):
     step:  (EnvState, action [A], key) -> (EnvState, Transition).
     success: (obs [..., O]) -> [...], whether the task is done in what is seen; asked of
         a transition's `next_obs`. None where a task is never done.
+    render: (EnvState, leaves [T, ...]) -> uint8 [T, height, width, 3], on the host.
+        None where there is nothing to see.
     """
 
     spec: EnvSpec
     reset: Callable
     step: Callable
     success: Callable | None = None
+    render: Callable | None = None
 
 
 class Workers(NamedTuple):
@@ -203,17 +238,14 @@ class Played(NamedTuple):
     """What came of episodes that were played to judge a policy.
 
     returns: [episode]  undiscounted; of a trial, its last episode's.
-    success: [episode]  whether the last step left the task done (and not, as others
-             count, whether any step did); () where a task is never done.
-    before:  [episode, trial - 1]  returns of the trial's other episodes; () where a
-             trial is one episode.
-    adaptation: scalars of agents that infer their task, see `adaptation`; () else.
+    metrics: what else was measured, by name. "success" [episode], where a task can be
+        done: whether the last step left it done (and not, as others count, whether any
+        step did). "episode_1", ... [episode]: returns of a trial's earlier episodes.
+        Scalars of agents that infer their task, see `meta.adaptation`.
     """
 
     returns: Array
-    success: Any
-    before: Any = ()
-    adaptation: Metrics | tuple[()] = ()
+    metrics: Metrics
 
 
 class Run(NamedTuple):
@@ -222,3 +254,8 @@ class Run(NamedTuple):
     agent: AgentState
     replay: Replay
     workers: Workers | tuple[()]  # () during the offline phase
+
+
+def vector(size: int) -> jax.ShapeDtypeStruct:
+    """An `EnvSpec.obs` of so many numbers, float32."""
+    return jax.ShapeDtypeStruct((size,), jnp.float32)

@@ -14,7 +14,7 @@ from o2ojax.run.config import RETURN_RANGE, ConfigDict, defaults
 def get_config(task: str = "hopper-medium-replay") -> ConfigDict:
     """The defaults of `FOWMConfig`, and the authors' values where tasks differ."""
     config = defaults("fowm", task)
-    config.replay.name = "symmetric"
+    config.replay.name = "symmetric_windows"
     config.eval.episodes = 20
     if config.env in manipulation.TASKS:
         config.agent.gamma = 0.95  # their 0.9 for each two: they repeat every action

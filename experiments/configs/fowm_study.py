@@ -54,7 +54,7 @@ def get_config(task: str = "fowm/lift-medium-replay") -> ConfigDict:
     if name == "fowm-lambda-0":
         config.agent.penalty = 0.0
     if name == "fowm-uniform":
-        config.replay.name = "uniform"
+        config.replay.name = "uniform_windows"
     if name == "fowm-lambdas":
         config.population.penalty = LAMBDAS[config.env in manipulation.TASKS]
         config.eval.every = 1_250  # three times as many members

@@ -81,7 +81,7 @@ def shrink(config: ConfigDict) -> None:
             config.agent[field] = small
     if config.algorithm == "bcq":
         config.agent.widths = config.agent.vae_widths = (128, 128)
-    config.replay.balanced.widths = (64, 64)
+    config.replay.widths = (64, 64)
     config.offline.updates = 20_000
     config.online.steps = 10_000
     config.online.round = 1_000

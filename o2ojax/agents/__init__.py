@@ -1,34 +1,25 @@
 """The algorithms, by name."""
 
-from o2ojax.agents import awac, bc, bcq, cql, fowm, iql, o2ac, off2on, sac, td3_bc
-from o2ojax.agents.base import Algorithm, Plan
-from o2ojax.errors import unknown
-from o2ojax.meta import pearl, smac
+from o2ojax.agents.base import Algorithm, Plan, adopt
+from o2ojax.registry import Registry
 
-AGENTS = {
-    "awac": awac.ALGORITHM,
-    "bc": bc.ALGORITHM,
-    "bcq": bcq.ALGORITHM,
-    "cql": cql.ALGORITHM,
-    "fowm": fowm.ALGORITHM,
-    "iql": iql.ALGORITHM,
-    "o2ac": o2ac.ALGORITHM,
-    "off2on": off2on.ALGORITHM,
-    "pearl": pearl.ALGORITHM,
-    "sac": sac.ALGORITHM,
-    "smac": smac.ALGORITHM,
-    "td3_bc": td3_bc.ALGORITHM,
-}
+AGENTS = Registry(
+    "algorithm",
+    {
+        "awac": "o2ojax.agents.awac:ALGORITHM",
+        "bc": "o2ojax.agents.bc:ALGORITHM",
+        "bcq": "o2ojax.agents.bcq:ALGORITHM",
+        "cql": "o2ojax.agents.cql:ALGORITHM",
+        "fowm": "o2ojax.agents.fowm:ALGORITHM",
+        "iql": "o2ojax.agents.iql:ALGORITHM",
+        "o2ac": "o2ojax.agents.o2ac:ALGORITHM",
+        "off2on": "o2ojax.agents.off2on:ALGORITHM",
+        "pearl": "o2ojax.meta.pearl:ALGORITHM",
+        "sac": "o2ojax.agents.sac:ALGORITHM",
+        "smac": "o2ojax.meta.smac:ALGORITHM",
+        "td3_bc": "o2ojax.agents.td3_bc:ALGORITHM",
+    },
+    adopt,
+)
 
-__all__ = ["AGENTS", "Algorithm", "Plan", "find"]
-
-
-def find(name: str) -> Algorithm:
-    """The algorithm of that name.
-
-    Raises:
-        UserError: for an unknown name, with the list.
-    """
-    if name not in AGENTS:
-        raise unknown("algorithm", name, AGENTS)
-    return AGENTS[name]
+__all__ = ["AGENTS", "Algorithm", "Plan"]

@@ -14,26 +14,26 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
-from o2ojax.agents.base import static
+from o2ojax.fields import count, flag, fraction, non_negative, number, positive, sizes
 from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
-@base.config
+@fields.config
 class AWACConfig:
     """Defaults are the authors' for locomotion. `temperature` is the paper's lambda."""
 
-    lr: float = 3e-4
-    gamma: float = 0.99
-    target_rate: float = 0.005
-    temperature: float = 2.0  # of the imitation; 0.5 for Adroit
-    weight_decay: float = 1e-4  # of the policy alone
-    value_at_mean: bool = static(False)  # V from the policy's mean; for Adroit
-    num_critics: int = static(2)
-    widths: tuple[int, ...] = static((256, 256))  # of the critics
-    actor_widths: tuple[int, ...] = static((256,) * 4)
+    lr: float = positive(3e-4)
+    gamma: float = fraction(0.99)
+    target_rate: float = number(0.005, above=0, at_most=1)
+    temperature: float = positive(2.0)  # of the imitation; 0.5 for Adroit
+    weight_decay: float = non_negative(1e-4)  # of the policy alone
+    value_at_mean: bool = flag(False)  # V from the policy's mean; for Adroit
+    num_critics: int = count(2)
+    widths: tuple[int, ...] = sizes(256, 256)  # of the critics
+    actor_widths: tuple[int, ...] = sizes(*(256,) * 4)
 
 
 class AWACState(NamedTuple):
@@ -116,12 +116,10 @@ def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
     return Agent(init, update, explore, exploit)
 
 
-def recipe(
-    spec: EnvSpec, config: AWACConfig, plan: base.Plan, offline_buffer, online_buffer
-) -> Recipe:
+def recipe(spec: EnvSpec, config: AWACConfig, plan: base.Plan) -> Recipe:
     """AWAC goes on online as it was offline: that is its point."""
     del plan
-    return base.keep_learning(awac(spec, config), offline_buffer, online_buffer)
+    return base.keep_learning(awac(spec, config))
 
 
 ALGORITHM = base.Algorithm(

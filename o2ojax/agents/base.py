@@ -1,108 +1,17 @@
-"""What all algorithm files share: how a hyper-parameter is declared, and a recipe."""
+"""What all algorithm files share: the registry's entry, and blanks to start from."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-from flax import struct
 
-from o2ojax.types import Agent, Array, Buffer, EnvSpec, Recipe, Transition
-
-config = struct.dataclass  # floats are leaves of the pytree: traced, sweepable
-
-
-def static(default: Any) -> Any:
-    """A hyper-parameter that is compiled in: a size, a tuple, a choice."""
-    return struct.field(pytree_node=False, default=default)
-
-
-# What a hyper-parameter of a name may be, in every algorithm: a test, and its words.
-RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "lr": (lambda x: 0 < x < float("inf"), "a positive number"),
-    "gamma": (lambda x: 0 <= x <= 1, "between 0 and 1"),
-    "target_rate": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
-    "expectile": (lambda x: 0 < x < 1, "strictly between 0 and 1"),
-    "beta": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "max_weight": (lambda x: x > 0, "positive"),
-    "dropout": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
-    "num_agents": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "online_lr": (lambda x: 0 < x < float("inf"), "a positive number"),
-    "temper": (lambda x: 0 < x < float("inf"), "a positive number"),
-    "init_temperature": (lambda x: 0 < x < float("inf"), "a positive number"),
-    "actor_lr": (lambda x: 0 < x < float("inf"), "a positive number"),
-    "conservatism": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "gap_temperature": (lambda x: 0 < x < float("inf"), "a positive number"),
-    "target_gap": (lambda x: abs(x) < float("inf"), "a finite number"),
-    "temperature": (lambda x: x > 0, "positive"),
-    "weight_decay": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "num_actions": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "num_critics": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "alpha": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "perturbation": (lambda x: x >= 0, "at least 0"),
-    "pessimism": (lambda x: 0 <= x <= 1, "between 0 and 1"),
-    "latent_bound": (lambda x: x >= 0, "at least 0"),
-    "kl_weight": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "smoothing": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "smoothing_bound": (lambda x: x >= 0, "at least 0"),
-    "exploration": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "damping": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "final_bc": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "delay": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "penalty": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "consistency_weight": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "reward_weight": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "value_weight": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "rho": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
-    "max_grad": (lambda x: x > 0, "positive"),
-    "momentum": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
-    "noise": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "termination_weight": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "iterations": (lambda x: x >= 1 and x == int(x), "a whole number, at least 1"),
-    "horizon": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "num_samples": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "num_proposals": (lambda x: isinstance(x, int) and x >= 0, "at least 0"),
-    "num_elites": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "latent_dim": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "encoder_width": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "width": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "reward_scale": (lambda x: abs(x) < float("inf"), "a finite number"),
-    "q_weight": (lambda x: 0 <= x < float("inf"), "at least 0"),
-    "labels": (lambda x: x in ("decoder", "true"), "decoder or true"),
-    "num_tasks": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "context": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "trial_context": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "online_batch": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "recent": (lambda x: isinstance(x, int) and x >= 0, "at least 0"),
-    "trial_rows": (lambda x: isinstance(x, int) and x >= 0, "at least 0"),
-    "explored_rows": (lambda x: isinstance(x, int) and x >= 0, "at least 0"),
-    "num_labels": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "prior_explore": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "prior_exploit": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "trial": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "num_candidates": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "num_candidates_act": (lambda x: isinstance(x, int) and x >= 1, "at least 1"),
-    "widths": (
-        lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
-        "positive whole numbers, as 256,256",
-    ),
-    "actor_widths": (
-        lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
-        "positive whole numbers, as 256,256",
-    ),
-    "encoder_widths": (
-        lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
-        "positive whole numbers, as 200,200",
-    ),
-    "decoder_widths": (
-        lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
-        "positive whole numbers, as 64,64",
-    ),
-    "vae_widths": (
-        lambda x: len(x) > 0 and all(isinstance(w, int) and w > 0 for w in x),
-        "positive whole numbers, as 750,750",
-    ),
-}
+from o2ojax import fields
+from o2ojax.errors import UserError
+from o2ojax.replay.store import Needs
+from o2ojax.types import Agent, Array, EnvSpec, Obs, Recipe, Transition
 
 
 class Plan(NamedTuple):
@@ -119,18 +28,21 @@ class Plan(NamedTuple):
     obs_std: Array | float = 1.0
 
 
+def nothing_to_check(*given) -> None:
+    """Of an algorithm that goes with every config that its fields accept."""
+
+
 class Algorithm(NamedTuple):
     """An entry of the registry.
 
-    config: the dataclass of its hyper-parameters, with the published defaults.
-    recipe: (spec, config, plan, offline_buffer, online_buffer) -> Recipe.
+    config: the class of its hyper-parameters, declared as in `fields`.
+    recipe: (spec, config, plan) -> Recipe.
+    needs:  (config) -> the `replay.Needs` of its stores.
+    check:  (run config) -> None. Raises UserError for a config that cannot work.
+    check_task: (run config, spec) -> None; likewise, once the environment is known.
     offline_only: what to know before going online with the agents of a run that was
         planned to stay offline; "" where it makes no difference.
     batches: (config) -> how many batches an offline update takes, in one.
-    horizon: (config) -> of how many transitions the windows are that it learns from;
-        0 for single transitions.
-    context_sampling: (config) -> the `meta.task_store.ContextSampling` that it asks of
-        a store of tasks; None for an agent that knows nothing of tasks.
     trial: (config) -> of how many episodes a trial is by which it is judged. Above 0,
         every round of the online phase begins new trials, of other tasks.
     whole_batch: why devices cannot share its batches; "" where all its losses are means
@@ -140,31 +52,52 @@ class Algorithm(NamedTuple):
     """
 
     config: type
-    recipe: Callable[[EnvSpec, Any, Plan, Buffer, Buffer], Recipe]
+    recipe: Callable[[EnvSpec, Any, Plan], Recipe]
+    needs: Callable[[Any], Needs] = lambda config: Needs()
+    check: Callable[[Any], None] = nothing_to_check
+    check_task: Callable[[Any, EnvSpec], None] = nothing_to_check
     offline_only: str = ""
     batches: Callable[[Any], int] = lambda config: 1
-    horizon: Callable[[Any], int] = lambda config: 0
-    context_sampling: Callable[[Any], Any] = lambda config: None
     trial: Callable[[Any], int] = lambda config: 0
     whole_batch: str = ""
     warm_starts: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType({})
 
 
-def keep_learning(
-    agent: Agent, offline_buffer: Buffer, online_buffer: Buffer
-) -> Recipe:
-    """The same agent offline and online; what it gathers goes into a fresh store."""
+def adopt(found: Any, name: str) -> Algorithm:
+    """What is behind a door, as an entry.
 
-    def hand_over(agent_state, replay, key):
-        del replay, key
-        return agent_state, online_buffer.init()
+    Raises:
+        UserError: it is no Algorithm, or its config has a field that cannot be traced.
+    """
+    if not isinstance(found, Algorithm):
+        raise UserError(
+            f"{name} is of type {type(found).__name__}; it must be an"
+            " o2ojax.agents.Algorithm"
+        )
+    if not dataclasses.is_dataclass(found.config):
+        raise UserError(f"{name}: its config must be a class under @fields.config")
+    for declared in dataclasses.fields(found.config):
+        if declared.default is dataclasses.MISSING:
+            raise UserError(
+                f"{name}: field {declared.name} of its config has no default"
+            )
+        if fields.is_traced(declared) and type(declared.default) is not float:
+            raise UserError(
+                f"{name}: field {declared.name} of its config is"
+                f" {declared.default!r}; only a float can be traced: declare it by"
+                " fields.whole, fields.flag or another of o2ojax.fields"
+            )
+    return found
 
-    return Recipe(agent, offline_buffer, hand_over, agent, online_buffer)
+
+def keep_learning(agent: Agent) -> Recipe:
+    """The same agent offline and online."""
+    return Recipe(agent, agent)
 
 
-def blank_obs(spec: EnvSpec) -> Array:
-    """An observation to shape networks by, [O]."""
-    return jnp.zeros(spec.obs_dim)
+def blank_obs(spec: EnvSpec) -> Obs:
+    """An observation to shape networks by, without leading axes."""
+    return jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), spec.obs)
 
 
 def blank_action(spec: EnvSpec) -> Array:

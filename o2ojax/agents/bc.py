@@ -8,19 +8,19 @@ from typing import NamedTuple
 
 import optax
 
-from o2ojax import learning, networks, policies
+from o2ojax import fields, learning, networks, policies
 from o2ojax.agents import base
-from o2ojax.agents.base import static
+from o2ojax.fields import positive, sizes
 from o2ojax.learning import TrainState, gradient_step
 from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Recipe
 
 
-@base.config
+@fields.config
 class BCConfig:
     """Behaviour cloning has few choices."""
 
-    lr: float = 3e-4
-    widths: tuple[int, ...] = static((256, 256))
+    lr: float = positive(3e-4)
+    widths: tuple[int, ...] = sizes(256, 256)
 
 
 class BCState(NamedTuple):
@@ -57,12 +57,10 @@ def bc(spec: EnvSpec, config: BCConfig) -> Agent:
     return Agent(init, update, explore, exploit)
 
 
-def recipe(
-    spec: EnvSpec, config: BCConfig, plan: base.Plan, offline_buffer, online_buffer
-) -> Recipe:
+def recipe(spec: EnvSpec, config: BCConfig, plan: base.Plan) -> Recipe:
     """Online, it imitates the data and itself."""
     del plan
-    return base.keep_learning(bc(spec, config), offline_buffer, online_buffer)
+    return base.keep_learning(bc(spec, config))
 
 
 ALGORITHM = base.Algorithm(BCConfig, recipe)

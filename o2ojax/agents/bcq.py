@@ -12,32 +12,35 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
-from o2ojax.agents.base import static
+from o2ojax.fields import count, fraction, non_negative, number, positive, sizes
 from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
-@base.config
+@fields.config
 class BCQConfig:
     """Defaults are those of the authors' code.
 
     `pessimism` is the paper's lambda, `perturbation` Phi, `num_candidates` n.
     """
 
-    lr: float = 1e-3
-    gamma: float = 0.99
-    target_rate: float = 0.005
-    perturbation: float = 0.05  # how far an action may be moved from the data's
-    pessimism: float = 0.75  # weight of the critics' minimum against their maximum
-    latent_bound: float = 0.5  # where the latent draws of actions are clipped
-    kl_weight: float = 0.5
-    num_candidates: int = static(10)  # for the value of a next state
-    num_candidates_act: int = static(100)
-    num_critics: int = static(2)
-    widths: tuple[int, ...] = static((400, 300))
-    vae_widths: tuple[int, ...] = static((750, 750))
+    lr: float = positive(1e-3)
+    gamma: float = fraction(0.99)
+    target_rate: float = number(0.005, above=0, at_most=1)
+    # how far an action may be moved from the data's
+    perturbation: float = non_negative(0.05)
+    # weight of the critics' minimum against their maximum
+    pessimism: float = fraction(0.75)
+    # where the latent draws of actions are clipped
+    latent_bound: float = non_negative(0.5, infinite=True)
+    kl_weight: float = non_negative(0.5)
+    num_candidates: int = count(10)  # for the value of a next state
+    num_candidates_act: int = count(100)
+    num_critics: int = count(2)
+    widths: tuple[int, ...] = sizes(400, 300)
+    vae_widths: tuple[int, ...] = sizes(750, 750)
 
 
 class BCQState(NamedTuple):
@@ -155,15 +158,13 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
     )
 
 
-def recipe(
-    spec: EnvSpec, config: BCQConfig, plan: base.Plan, offline_buffer, online_buffer
-) -> Recipe:
+def recipe(spec: EnvSpec, config: BCQConfig, plan: base.Plan) -> Recipe:
     """BCQ goes on online as it was offline, under the same constraint.
 
     It explores by its latent draws alone: no published variant says of other noise.
     """
     del plan
-    return base.keep_learning(bcq(spec, config), offline_buffer, online_buffer)
+    return base.keep_learning(bcq(spec, config))
 
 
 ALGORITHM = base.Algorithm(BCQConfig, recipe)

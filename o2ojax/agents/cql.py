@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
-from o2ojax.agents.base import static
+from o2ojax.fields import count, flag, fraction, non_negative, number, positive, sizes
 from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
-@base.config
+@fields.config
 class CQLConfig:
     """Defaults are the authors' for locomotion, with the two layers of Off2OnRL.
 
@@ -29,21 +29,22 @@ class CQLConfig:
     `max_q_backup`, and `entropy_backup` the opposite of its `deterministic_backup`.
     """
 
-    lr: float = 3e-4
-    actor_lr: float = 1e-4  # of the policy and of its temperature
-    gamma: float = 0.99
-    target_rate: float = 0.005
-    entropy_per_dim: float = -1.0  # target entropy, times the number of action dims
-    init_temperature: float = 1.0
-    conservatism: float = 5.0  # weight of the gap; the code has 5 or 10
-    gap_temperature: float = 1.0  # of the soft maximum in the gap
-    target_gap: float = 5.0  # what `lagrange` keeps the weighted gap at
-    lagrange: bool = static(False)  # learn a further weight of the gap
-    entropy_backup: bool = static(False)  # pay the policy's entropy to the critics too
-    max_backup: bool = static(False)  # look ahead to the best of several next actions
-    num_actions: int = static(10)  # drawn for the gap from each of three sources
-    num_critics: int = static(2)
-    widths: tuple[int, ...] = static((256, 256))
+    lr: float = positive(3e-4)
+    actor_lr: float = positive(1e-4)  # of the policy and of its temperature
+    gamma: float = fraction(0.99)
+    target_rate: float = number(0.005, above=0, at_most=1)
+    # target entropy, times the number of action dims
+    entropy_per_dim: float = number(-1.0)
+    init_temperature: float = positive(1.0)
+    conservatism: float = non_negative(5.0)  # weight of the gap; the code has 5 or 10
+    gap_temperature: float = positive(1.0)  # of the soft maximum in the gap
+    target_gap: float = number(5.0)  # what `lagrange` keeps the weighted gap at
+    lagrange: bool = flag(False)  # learn a further weight of the gap
+    entropy_backup: bool = flag(False)  # pay the policy's entropy to the critics too
+    max_backup: bool = flag(False)  # look ahead to the best of several next actions
+    num_actions: int = count(10)  # drawn for the gap from each of three sources
+    num_critics: int = count(2)
+    widths: tuple[int, ...] = sizes(256, 256)
 
 
 class CQLState(NamedTuple):
@@ -207,12 +208,10 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
     )
 
 
-def recipe(
-    spec: EnvSpec, config: CQLConfig, plan: base.Plan, offline_buffer, online_buffer
-) -> Recipe:
+def recipe(spec: EnvSpec, config: CQLConfig, plan: base.Plan) -> Recipe:
     """CQL goes on online as it was offline, as conservative as ever."""
     del plan
-    return base.keep_learning(cql(spec, config), offline_buffer, online_buffer)
+    return base.keep_learning(cql(spec, config))
 
 
 ALGORITHM = base.Algorithm(CQLConfig, recipe)

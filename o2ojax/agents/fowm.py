@@ -19,55 +19,61 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import learning, losses, networks, planning
+from o2ojax import fields, learning, losses, networks, planning
 from o2ojax.agents import base
-from o2ojax.agents.base import static
+from o2ojax.errors import UserError
+from o2ojax.fields import count, flag, fraction, non_negative, number, positive, whole
 from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.planning import Model
-from o2ojax.replay.windows import keep, until_last
+from o2ojax.replay.store import WINDOWS, Needs
+from o2ojax.replay.windows import keep_priorities, until_last
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Policy, Recipe
 
 
-@base.config
+@fields.config
 class FOWMConfig:
     """Defaults are the authors' for hopper. Floats but `termination` are traced."""
 
-    lr: float = 3e-4
-    gamma: float = 0.99  # xArm: 0.9
-    target_rate: float = 0.01  # at every second update
-    max_grad: float = 10.0  # global norm, of the model's gradient and of the policy's
+    lr: float = positive(3e-4)
+    gamma: float = fraction(0.99)  # xArm: 0.9
+    target_rate: float = number(0.01, above=0, at_most=1)  # at every second update
+    # global norm, of the model's gradient and of the policy's
+    max_grad: float = positive(10.0, infinite=True)
     # the model's loss: weights of its terms
-    consistency_weight: float = 20.0
-    reward_weight: float = 0.5
-    value_weight: float = 0.1  # of Q and of V
-    rho: float = 0.5  # a step later counts so much of the one before
-    expectile: float = 0.7  # xArm: 0.9
+    consistency_weight: float = non_negative(20.0)
+    reward_weight: float = non_negative(0.5)
+    value_weight: float = non_negative(0.1)  # of Q and of V
+    # a step later counts so much of the one before
+    rho: float = number(0.5, above=0, at_most=1)
+    expectile: float = number(0.7, above=0, below=1)  # xArm: 0.9
     # the policy's
-    beta: float = 3.0
-    max_weight: float = 100.0
+    beta: float = non_negative(3.0)
+    max_weight: float = positive(100.0, infinite=True)
     # planning
-    penalty: float = 20.0  # lambda, the price of the critics' disagreement; xArm: 1
-    iterations: float = 1.0  # xArm: 6
-    temperature: float = 0.5  # multiplies: the higher, the more the best plan counts
-    momentum: float = 0.1
-    min_std: float = 0.05  # of the samples
-    max_std: float = 2.0
-    noise: float = 0.05  # of the policy, in its proposals and in the last value
-    num_samples: int = static(512)
-    num_proposals: int = static(51)  # of the policy, beside the samples
-    num_elites: int = static(50)
+    # lambda, the price of the critics' disagreement; xArm: 1
+    penalty: float = non_negative(20.0)
+    iterations: float = number(1.0, at_least=1, whole=True)  # xArm: 6
+    # multiplies: the higher, the more the best plan counts
+    temperature: float = positive(0.5)
+    momentum: float = number(0.1, at_least=0, below=1)
+    min_std: float = positive(0.05)  # of the samples
+    max_std: float = positive(2.0)
+    # of the policy, in its proposals and in the last value
+    noise: float = non_negative(0.05)
+    num_samples: int = count(512)
+    num_proposals: int = whole(51)  # of the policy, beside the samples
+    num_elites: int = count(50)
     # sizes
-    horizon: int = static(5)  # of windows, and of plans
-    num_critics: int = static(5)
-    latent_dim: int = static(50)
-    encoder_width: int = static(256)
-    width: int = static(512)
+    horizon: int = count(5)  # of windows, and of plans
+    num_critics: int = count(5)
+    latent_dim: int = count(50)
+    encoder_width: int = count(256)
+    width: int = count(512)
     # options
-    in_sample: bool = static(True)  # False: TD-MPC's values and policy, `climbing_loss`
-    termination_weight: float = static(
-        0.0
-    )  # weight of a model of the task's end; 0: has none
-    by_mean: bool = static(False)  # acts by the mean of the plans, not by one of them
+    in_sample: bool = flag(True)  # False: TD-MPC's values and policy, `climbing_loss`
+    # of a model of the task's end, which is there where this is not 0
+    termination_weight: float = non_negative(0.0, traced=False)
+    by_mean: bool = flag(False)  # acts by the mean of the plans, not by one of them
 
 
 class FOWMState(NamedTuple):
@@ -411,23 +417,47 @@ def search(
     )
 
 
-def recipe(
-    spec: EnvSpec, config: FOWMConfig, plan: base.Plan, offline_buffer, online_buffer
-) -> Recipe:
+def recipe(spec: EnvSpec, config: FOWMConfig, plan: base.Plan) -> Recipe:
     """FOWM goes on online as it was offline; the dataset keeps its priorities."""
     del plan
     agent = fowm(spec, config)
 
-    def hand_over(agent_state, replay, key):
+    def hand_over(agent_state, old, fresh, key):
         del key
-        return agent_state, keep(online_buffer.init(), replay)
+        return agent_state, keep_priorities(fresh, old)
 
-    return Recipe(agent, offline_buffer, hand_over, agent, online_buffer)
+    return Recipe(agent, agent, hand_over)
+
+
+def check(run) -> None:
+    """A planner keeps fewer plans than it makes, and one critic cannot disagree.
+
+    Raises:
+        UserError: names the field, what is wrong with it, and what would be right.
+    """
+    config = run.agent
+    if config.num_critics < 2:
+        raise UserError(
+            f"config.agent.num_critics is {config.num_critics}; it must be at least 2:"
+            " plans pay for the disagreement of critics"
+        )
+    if config.min_std > config.max_std:
+        raise UserError(
+            f"config.agent.min_std is {config.min_std} and max_std is {config.max_std};"
+            " it must be 0 < min_std <= max_std"
+        )
+    if config.num_elites > config.num_samples + config.num_proposals:
+        raise UserError(
+            f"config.agent.num_elites is {config.num_elites}, but only"
+            f" {config.num_samples} samples and {config.num_proposals} proposals are"
+            " there to choose from; set it no higher than their sum"
+        )
 
 
 ALGORITHM = base.Algorithm(
     FOWMConfig,
     recipe,
-    horizon=lambda config: config.horizon,
+    needs=lambda config: Needs(WINDOWS, config.horizon),
+    check=check,
     whole_batch="the errors of all its windows become their priorities",
 )

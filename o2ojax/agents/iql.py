@@ -10,26 +10,29 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
-from o2ojax.agents.base import static
+from o2ojax.fields import count, fraction, non_negative, number, positive, sizes
 from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
-@base.config
+@fields.config
 class IQLConfig:
     """Defaults are the paper's for locomotion."""
 
-    lr: float = 3e-4
-    gamma: float = 0.99
-    expectile: float = 0.7  # of the action-values that V estimates; 0.9 for mazes
-    beta: float = 3.0  # inverse temperature of the policy extraction; 10 for mazes
-    max_weight: float = 100.0  # of any one action
-    target_rate: float = 0.005
-    dropout: float = static(0.0)  # of the policy's layers; 0.1 for Adroit and Kitchen
-    num_critics: int = static(2)
-    widths: tuple[int, ...] = static((256, 256))
+    lr: float = positive(3e-4)
+    gamma: float = fraction(0.99)
+    # of the action-values that V estimates; 0.9 for mazes
+    expectile: float = number(0.7, above=0, below=1)
+    # inverse temperature of the policy extraction; 10 for mazes
+    beta: float = non_negative(3.0)
+    max_weight: float = positive(100.0, infinite=True)  # of any one action
+    target_rate: float = number(0.005, above=0, at_most=1)
+    # of the policy's layers; 0.1 for Adroit and Kitchen
+    dropout: float = number(0.0, at_least=0, below=1, traced=False)
+    num_critics: int = count(2)
+    widths: tuple[int, ...] = sizes(256, 256)
 
 
 class IQLState(NamedTuple):
@@ -121,9 +124,7 @@ def iql(
     return Agent(init, update, explore, exploit)
 
 
-def recipe(
-    spec: EnvSpec, config: IQLConfig, plan: base.Plan, offline_buffer, online_buffer
-) -> Recipe:
+def recipe(spec: EnvSpec, config: IQLConfig, plan: base.Plan) -> Recipe:
     """IQL goes on online as it was offline.
 
     The two published settings: in a run that stays offline, the policy's learning rate
@@ -132,9 +133,7 @@ def recipe(
     schedule = None
     if plan.online_steps == 0:
         schedule = optax.cosine_decay_schedule(config.lr, plan.offline_updates)
-    return base.keep_learning(
-        iql(spec, config, schedule), offline_buffer, online_buffer
-    )
+    return base.keep_learning(iql(spec, config, schedule))
 
 
 ALGORITHM = base.Algorithm(

@@ -9,17 +9,19 @@ is our own, and no parity with its results is claimed.
 import jax.numpy as jnp
 import optax
 
-from o2ojax import losses
+from o2ojax import fields, losses
 from o2ojax.agents import base, td3_bc
+from o2ojax.fields import non_negative
 from o2ojax.types import Agent, EnvSpec, Recipe
 
 
-@base.config
+@fields.config
 class O2ACConfig(td3_bc.TD3BCConfig):
     """TD3+BC's, and what is new."""
 
-    damping: float = 1.0  # of values above the batch's mean; 0 damps none
-    final_bc: float = 0.0  # weight of the distance to the data when online ends
+    damping: float = non_negative(1.0)  # of values above the batch's mean; 0 damps none
+    # weight of the distance to the data when online ends
+    final_bc: float = non_negative(0.0)
 
 
 def o2ac(
@@ -39,24 +41,23 @@ def o2ac(
     )
 
 
-def recipe(
-    spec: EnvSpec, config: O2ACConfig, plan: base.Plan, offline_buffer, online_buffer
-) -> Recipe:
+def recipe(spec: EnvSpec, config: O2ACConfig, plan: base.Plan) -> Recipe:
     """Online, the distance to the data counts for less and less.
 
     Its weight falls linearly over as many updates as there are online steps: at one
     update for each step, the published rate of TD3, by the end.
     """
     online_schedule = optax.linear_schedule(1.0, config.final_bc, plan.online_steps)
-    kept = base.keep_learning(o2ac(spec, config, plan), offline_buffer, online_buffer)
 
-    def hand_over(agent_state, replay, key):
+    def hand_over(agent_state, old, fresh, key):
         """The count of updates begins anew, and the schedule with it."""
-        agent_state, replay = kept.hand_over(agent_state, replay, key)
-        return agent_state._replace(step=jnp.zeros_like(agent_state.step)), replay
+        del old, key
+        return agent_state._replace(step=jnp.zeros_like(agent_state.step)), fresh
 
-    return kept._replace(
-        hand_over=hand_over, online=o2ac(spec, config, plan, online_schedule)
+    return Recipe(
+        offline=o2ac(spec, config, plan),
+        online=o2ac(spec, config, plan, online_schedule),
+        hand_over=hand_over,
     )
 
 

@@ -17,29 +17,30 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base, cql
-from o2ojax.agents.base import static
 from o2ojax.errors import UserError
+from o2ojax.fields import count, fraction, non_negative, number, positive, sizes
 from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
-@base.config
+@fields.config
 class Off2OnConfig:
     """Offline as CQLConfig, with the defaults of Off2OnRL's code online."""
 
-    lr: float = 3e-4  # offline, of the critics
-    actor_lr: float = 1e-4  # offline, of policies and temperatures
-    online_lr: float = 3e-4  # online, of everything
-    gamma: float = 0.99
-    target_rate: float = 0.005
-    entropy_per_dim: float = -1.0  # target entropy, times the number of action dims
-    init_temperature: float = 1.0  # of both phases
-    conservatism: float = 5.0  # offline, weight of CQL's gap
-    num_actions: int = static(10)  # offline, drawn for the gap from each of three
-    num_agents: int = static(5)  # N
-    widths: tuple[int, ...] = static((256, 256))
+    lr: float = positive(3e-4)  # offline, of the critics
+    actor_lr: float = positive(1e-4)  # offline, of policies and temperatures
+    online_lr: float = positive(3e-4)  # online, of everything
+    gamma: float = fraction(0.99)
+    target_rate: float = number(0.005, above=0, at_most=1)
+    # target entropy, times the number of action dims
+    entropy_per_dim: float = number(-1.0)
+    init_temperature: float = positive(1.0)  # of both phases
+    conservatism: float = non_negative(5.0)  # offline, weight of CQL's gap
+    num_actions: int = count(10)  # offline, drawn for the gap from each of three
+    num_agents: int = count(5)  # N
+    widths: tuple[int, ...] = sizes(256, 256)
 
 
 class EnsembleState(NamedTuple):
@@ -144,9 +145,6 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
     optimiser = optax.adam(config.online_lr)  # per weight: one is as good as many
     target_entropy = config.entropy_per_dim * spec.action_dim
 
-    def init(key: Key):
-        raise TypeError("the ensemble is made of CQL agents: see `hand_over`")
-
     def lower_q(params: Params, obs: Array, action: Array) -> Array:
         """Each agent's own lower estimate, [N, B]."""
         return critic_net.apply(params, obs, action).min(axis=1)
@@ -200,7 +198,7 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
         state = EnsembleState(actor, critic, log_temperature, target_critic)
         return state, Info(actor_metrics | temperature_metrics | critic_metrics)
 
-    return Agent(init, update, *policies_of(spec, config))
+    return Agent(None, update, *policies_of(spec, config))
 
 
 def combine(state: cql.CQLState, config: Off2OnConfig) -> EnsembleState:
@@ -215,23 +213,15 @@ def combine(state: cql.CQLState, config: Off2OnConfig) -> EnsembleState:
     )
 
 
-def recipe(
-    spec: EnvSpec, config: Off2OnConfig, plan: base.Plan, offline_buffer, online_buffer
-) -> Recipe:
+def recipe(spec: EnvSpec, config: Off2OnConfig, plan: base.Plan) -> Recipe:
     """CQL offline, the ensemble online, and a store that begins with the dataset."""
     del plan
 
-    def hand_over(state: cql.CQLState, replay, key: Key):
-        del replay, key
-        return combine(state, config), online_buffer.init()
+    def hand_over(state: cql.CQLState, old, fresh, key: Key):
+        del old, key
+        return combine(state, config), fresh
 
-    return Recipe(
-        offline(spec, config),
-        offline_buffer,
-        hand_over,
-        online(spec, config),
-        online_buffer,
-    )
+    return Recipe(offline(spec, config), online(spec, config), hand_over)
 
 
 def first_agents(taken: cql.CQLState, config: Off2OnConfig) -> cql.CQLState:

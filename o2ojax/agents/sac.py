@@ -11,24 +11,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
-from o2ojax.agents.base import static
+from o2ojax.fields import count, fraction, number, positive, sizes
 from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
-@base.config
+@fields.config
 class SACConfig:
     """Defaults are the paper's."""
 
-    lr: float = 3e-4
-    gamma: float = 0.99
-    target_rate: float = 0.005
-    entropy_per_dim: float = -1.0  # target entropy, times the number of action dims
-    init_temperature: float = 1.0
-    num_critics: int = static(2)
-    widths: tuple[int, ...] = static((256, 256))
+    lr: float = positive(3e-4)
+    gamma: float = fraction(0.99)
+    target_rate: float = number(0.005, above=0, at_most=1)
+    # target entropy, times the number of action dims
+    entropy_per_dim: float = number(-1.0)
+    init_temperature: float = positive(1.0)
+    num_critics: int = count(2)
+    widths: tuple[int, ...] = sizes(256, 256)
 
 
 class SACState(NamedTuple):
@@ -120,12 +121,10 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
     )
 
 
-def recipe(
-    spec: EnvSpec, config: SACConfig, plan: base.Plan, offline_buffer, online_buffer
-) -> Recipe:
+def recipe(spec: EnvSpec, config: SACConfig, plan: base.Plan) -> Recipe:
     """SAC goes on online as it was offline, if it was offline at all."""
     del plan
-    return base.keep_learning(sac(spec, config), offline_buffer, online_buffer)
+    return base.keep_learning(sac(spec, config))
 
 
 def from_cql(taken: Any, config: SACConfig) -> SACState:

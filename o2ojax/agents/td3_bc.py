@@ -13,27 +13,30 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
-from o2ojax.agents.base import static
+from o2ojax.fields import count, fraction, non_negative, number, positive, sizes
 from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
-@base.config
+@fields.config
 class TD3BCConfig:
     """Defaults are the paper's."""
 
-    lr: float = 3e-4
-    gamma: float = 0.99
-    target_rate: float = 0.005
-    alpha: float = 2.5  # of the values, against closeness to the data
-    smoothing: float = 0.2  # standard deviation of the noise on next actions
-    smoothing_bound: float = 0.5  # where that noise is clipped
-    exploration: float = 0.1  # standard deviation of the noise on what is done
-    delay: int = static(2)  # critic steps for one step of the actor and the targets
-    num_critics: int = static(2)
-    widths: tuple[int, ...] = static((256, 256))
+    lr: float = positive(3e-4)
+    gamma: float = fraction(0.99)
+    target_rate: float = number(0.005, above=0, at_most=1)
+    alpha: float = non_negative(2.5)  # of the values, against closeness to the data
+    # standard deviation of the noise on next actions
+    smoothing: float = non_negative(0.2)
+    # where that noise is clipped
+    smoothing_bound: float = non_negative(0.5, infinite=True)
+    # standard deviation of the noise on what is done
+    exploration: float = non_negative(0.1)
+    delay: int = count(2)  # critic steps for one step of the actor and the targets
+    num_critics: int = count(2)
+    widths: tuple[int, ...] = sizes(256, 256)
 
 
 class TD3BCState(NamedTuple):
@@ -157,17 +160,13 @@ def td3_bc(
     return Agent(init, update, *policies.gaussian(around))
 
 
-def recipe(
-    spec: EnvSpec, config: TD3BCConfig, plan: base.Plan, offline_buffer, online_buffer
-) -> Recipe:
+def recipe(spec: EnvSpec, config: TD3BCConfig, plan: base.Plan) -> Recipe:
     """TD3+BC goes on online as it was offline, in the units of the dataset.
 
     Online, it explores with the noise of TD3, Fujimoto, van Hoof and Meger (2018),
     arxiv.org/abs/1802.09477; the paper stays offline.
     """
-    return base.keep_learning(
-        td3_bc(spec, config, plan.obs_mean, plan.obs_std), offline_buffer, online_buffer
-    )
+    return base.keep_learning(td3_bc(spec, config, plan.obs_mean, plan.obs_std))
 
 
 ALGORITHM = base.Algorithm(

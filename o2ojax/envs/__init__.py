@@ -4,17 +4,52 @@ import difflib
 
 import jax
 
-from o2ojax.envs import locomotion, manipulation
+from o2ojax.envs.entry import EnvEntry, Options, adopt
 from o2ojax.envs.physics import Simulator, c_physics
 from o2ojax.errors import UserError, unknown
-from o2ojax.meta import families
+from o2ojax.registry import Registry, is_door
 from o2ojax.types import Env
 
-BUILDERS = {
-    **dict.fromkeys(locomotion.TASKS, locomotion.locomotion),
-    **dict.fromkeys(manipulation.TASKS, manipulation.manipulation),
-}
-ENVS = (*BUILDERS, *families.FAMILIES)
+OWN = "own"  # the physics of an environment that brings one
+FAMILIES = (
+    "point-robot",
+    "point-robot-sparse",
+    "cheetah-vel",
+    "ant-dir",
+    "humanoid-dir",
+    "hopper-params",
+    "walker-params",
+    "push-goal",
+    "reach-goal",
+)
+ENVS = Registry(
+    "environment",
+    {
+        "halfcheetah": "o2ojax.envs.locomotion:ENTRY",
+        "hopper": "o2ojax.envs.locomotion:ENTRY",
+        "walker2d": "o2ojax.envs.locomotion:ENTRY",
+        "ant": "o2ojax.envs.locomotion:ENTRY",
+        "reach": "o2ojax.envs.manipulation:ENTRY",
+        "push": "o2ojax.envs.manipulation:ENTRY",
+        "lift": "o2ojax.envs.manipulation:ENTRY",
+        "reach_sparse": "o2ojax.envs.manipulation:ENTRY",
+        "push_sparse": "o2ojax.envs.manipulation:ENTRY",
+        "lift_sparse": "o2ojax.envs.manipulation:ENTRY",
+        **dict.fromkeys(FAMILIES, "o2ojax.meta.families:ENTRY"),
+    },
+    adopt,
+)
+
+__all__ = [
+    "ENVS",
+    "FAMILIES",
+    "OWN",
+    "EnvEntry",
+    "Options",
+    "Simulator",
+    "make",
+    "split",
+]
 
 
 def _mjx(*given):
@@ -73,9 +108,11 @@ def split(task: str) -> tuple[str, str]:
     Names of families have hyphens, too: what is nearly one of them is left whole, so
     that it is answered with the right one.
     """
+    if is_door(task):
+        return task, ""
     known = [name for name in ENVS if task == name or task.startswith(f"{name}-")]
     name = max(known, key=len, default=task.partition("-")[0])
-    if name not in families.FAMILIES:
+    if name not in FAMILIES:
         parts = task.split("-")
         starts = ["-".join(parts[:num]) for num in range(2, len(parts) + 1)]
         nearest = max(starts, key=_likeness, default="")
@@ -85,10 +122,7 @@ def split(task: str) -> tuple[str, str]:
 
 def _likeness(name: str) -> float:
     """How near a name comes to one of a family, from 0 to 1."""
-    return max(
-        difflib.SequenceMatcher(None, name, known).ratio()
-        for known in families.FAMILIES
-    )
+    return max(difflib.SequenceMatcher(None, name, known).ratio() for known in FAMILIES)
 
 
 ALIKE = 0.8  # `hopper-random` is not yet `hopper-params`
@@ -108,15 +142,18 @@ def make(
     Raises:
         UserError: for an unknown environment or physics, or one that cannot be had.
     """
-    if name not in ENVS:
-        raise unknown("environment", name, ENVS)
-    if name in families.FAMILIES:
-        make_physics = PHYSICS[choose_physics(physics)]
-        return families.family(name, make_physics, simulator, num_train, num_test)
-    if num_train or num_test:
+    entry = ENVS.find(name)
+    if not entry.any_physics and physics != "auto":
+        raise UserError(
+            f"config.physics is {physics!r}, but {name} brings its own; leave it at"
+            " 'auto'"
+        )
+    if entry.parameters is None and (num_train or num_test):
         raise UserError(
             f"config.tasks asks for {num_train} training and {num_test} test tasks, but"
             f" {name} is one task, no family; set both to 0, or choose one of"
-            f" {', '.join(families.FAMILIES)}"
+            f" {', '.join(FAMILIES)}"
         )
-    return BUILDERS[name](name, PHYSICS[choose_physics(physics)], simulator)
+    chosen = choose_physics(physics)
+    options = Options(chosen, PHYSICS[chosen], simulator, num_train, num_test)
+    return entry.build(name, options)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from o2ojax.envs.entry import EnvEntry
 from o2ojax.envs.physics import (
     Advance,
     Models,
@@ -23,8 +24,9 @@ from o2ojax.envs.physics import (
     place,
     randomise_dynamics,
 )
+from o2ojax.envs.rendering import pose_of, renderer
 from o2ojax.envs.restart import restarting
-from o2ojax.types import Array, Env, EnvSpec
+from o2ojax.types import Array, Env, EnvSpec, vector
 
 HORIZON = 1000
 NUM_STARTS = 1024
@@ -233,6 +235,17 @@ def locomotion(
 
     first = PhysicsState(*(leaf[0] for leaf in starts))
     spec = EnvSpec(
-        name, len(task.observe(first)), model.nu, HORIZON, simulator.variants
+        name,
+        vector(len(task.observe(first))),
+        model.nu,
+        HORIZON,
+        simulator.variants,
+        decision_time=decision_time,
     )
-    return restarting(spec, starts, advance, task.observe)
+    render = renderer(model, pose_of)
+    return restarting(spec, starts, advance, task.observe, render=render)
+
+
+ENTRY = EnvEntry(
+    lambda name, options: locomotion(name, options.make_physics, options.simulator)
+)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from o2ojax.envs.entry import EnvEntry
 from o2ojax.envs.physics import (
     Advance,
     Models,
@@ -30,8 +31,9 @@ from o2ojax.envs.physics import (
     place,
     randomise_dynamics,
 )
+from o2ojax.envs.rendering import Pose, renderer
 from o2ojax.envs.restart import restarting
-from o2ojax.types import Array, Env, EnvSpec
+from o2ojax.types import Array, Env, EnvSpec, vector
 
 HORIZON = 50  # decisions
 FRAME_SKIP = 5  # of 0.01 s
@@ -268,8 +270,29 @@ def manipulation(
         after = Scene(physics, before.goal)
         return after, task.reward(action, see(observe(after))), jnp.array(False)
 
-    obs_dim = 2 * len(PER_UNIT) + starts.goal.shape[1]
-    spec = EnvSpec(name, obs_dim, task.action_dim, HORIZON, simulator.variants)
-    return restarting(
-        spec, starts, advance, observe, lambda obs: task.success(see(obs))
+    spec = EnvSpec(
+        name,
+        vector(2 * len(PER_UNIT) + starts.goal.shape[1]),
+        task.action_dim,
+        HORIZON,
+        simulator.variants,
+        decision_time=models[0].opt.timestep * FRAME_SKIP,
     )
+    return restarting(
+        spec,
+        starts,
+        advance,
+        observe,
+        lambda obs: task.success(see(obs)),
+        renderer(models[0], pose_of, NEAR),
+    )
+
+
+def pose_of(scene: Scene) -> Pose:
+    """What is drawn of states, leaves [T, ...]."""
+    return Pose(scene.physics.qpos, scene.physics.qvel, scene.goal)
+
+
+ENTRY = EnvEntry(
+    lambda name, options: manipulation(name, options.make_physics, options.simulator)
+)

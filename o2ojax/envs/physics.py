@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from o2ojax import fields
+from o2ojax.fields import count, fraction, whole
 from o2ojax.types import Array
 
 
@@ -44,7 +46,8 @@ Advance = Callable[[PhysicsState, Array, Array], PhysicsState]
 Models = Sequence[mujoco.MjModel]
 
 
-class Simulator(NamedTuple):
+@fields.section
+class Simulator:
     """How a task's model differs from its file's.
 
     iterations, ls_iterations: at most, of the constraint solver and of its line
@@ -54,11 +57,11 @@ class Simulator(NamedTuple):
         by factors drawn from exp(U(-mass, mass)), exp(U(-friction, friction)).
     """
 
-    iterations: int = 0
-    ls_iterations: int = 0
-    variants: int = 1
-    mass: float = 0.0
-    friction: float = 0.0
+    iterations: int = whole(0)
+    ls_iterations: int = whole(0)
+    variants: int = count(1)
+    mass: float = fraction(0.0)
+    friction: float = fraction(0.0)
 
 
 def randomise_dynamics(models: Models, simulator: Simulator) -> Models:

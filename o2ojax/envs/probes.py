@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2ojax.envs.restart import restarting
-from o2ojax.types import Array, Env, EnvSpec
+from o2ojax.types import Array, Env, EnvSpec, vector
 
 HORIZON = 10  # never reached by the probes that end
 
@@ -25,7 +25,7 @@ def tiny(name: str, starts: list[float], advance, horizon: int = HORIZON) -> Env
         reward = jnp.asarray(reward, jnp.float32)
         return number, reward, jnp.asarray(ended, bool)
 
-    spec = EnvSpec(name, 1, 1, horizon)
+    spec = EnvSpec(name, vector(1), 1, horizon)
     return restarting(spec, np.float32(starts), step, lambda number: number[None])
 
 

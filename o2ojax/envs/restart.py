@@ -15,6 +15,7 @@ def restarting(
     advance: Callable,
     observe: Callable,
     success: Callable | None = None,
+    render: Callable | None = None,
 ) -> Env:
     """An environment that begins a new episode by itself when one stops.
 
@@ -25,7 +26,7 @@ def restarting(
         starts: physics states that episodes begin in, leaves [S, ...].
         advance: (physics, action [A], task []) -> (physics, reward [], ended []).
         observe: (physics) -> obs [O].
-        success: as in `Env`.
+        success, render: as in `Env`.
     """
     num_starts = jax.tree.leaves(starts)[0].shape[0]
 
@@ -53,4 +54,4 @@ def restarting(
         )
         return env, transition
 
-    return Env(spec, reset, step, success)
+    return Env(spec, reset, step, success, render)

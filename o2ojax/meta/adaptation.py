@@ -14,6 +14,8 @@ from o2ojax.meta import belief
 from o2ojax.meta.belief import Belief
 from o2ojax.types import Agent, Array, Buffer, Env, Key, Metrics, Run
 
+METRICS = ("explored", "oracle", "z_shift")  # of what `measure` returns
+
 
 def measure(
     env: Env, agent: Agent, buffer: Buffer, run: Run, key: Key, trial: int

@@ -18,11 +18,13 @@ import mujoco
 import numpy as np
 
 from o2ojax.envs import locomotion, manipulation
+from o2ojax.envs.entry import EnvEntry
 from o2ojax.envs.locomotion import load_model, start_states
 from o2ojax.envs.physics import Models, PhysicsState, Simulator, randomise_dynamics
+from o2ojax.envs.rendering import pose_of, renderer
 from o2ojax.envs.restart import restarting
 from o2ojax.errors import UserError
-from o2ojax.types import Array, Env, EnvSpec
+from o2ojax.types import Array, Env, EnvSpec, vector
 
 HORIZON = 200
 ALL = 0  # of a family's tasks
@@ -36,6 +38,8 @@ class Scene(NamedTuple):
     advance: (state, action [A], parameters [P], task []) -> (state, reward [],
         ended []).
     observe: (state) -> obs [O].
+    render:  as in `Env`; the body of the first task, where they differ.
+    decision_time: s.
     """
 
     obs_dim: int
@@ -43,6 +47,8 @@ class Scene(NamedTuple):
     starts: Any
     advance: Callable
     observe: Callable
+    render: Callable | None = None
+    decision_time: float = 0.0
 
 
 class Family(NamedTuple):
@@ -135,7 +141,8 @@ def locomotion_scene(
 
         first = PhysicsState(*(leaf[0] for leaf in starts))
         size = len(task.observe(first))
-        return Scene(size, models[0].nu, starts, advance, task.observe)
+        render = renderer(models[0], pose_of)
+        return Scene(size, models[0].nu, starts, advance, task.observe, render, seconds)
 
     return build
 
@@ -267,7 +274,8 @@ def dynamics_scene(name: str) -> Callable:
 
         first = PhysicsState(*(leaf[0] for leaf in starts))
         size = len(task.observe(first))
-        return Scene(size, models[0].nu, starts, advance, task.observe)
+        render = renderer(load_model(task.file), pose_of)  # as it looks in all tasks
+        return Scene(size, models[0].nu, starts, advance, task.observe, render, seconds)
 
     return build
 
@@ -295,7 +303,15 @@ def goal_scene(name: str) -> Callable:
             return after, task.reward(action, sight), jnp.array(False)
 
         size = 2 * len(manipulation.PER_UNIT)
-        return Scene(size, task.action_dim, starts, advance, manipulation.observe)
+        return Scene(
+            size,
+            task.action_dim,
+            starts,
+            advance,
+            manipulation.observe,
+            renderer(models[0], manipulation.pose_of, manipulation.NEAR),
+            models[0].opt.timestep * manipulation.FRAME_SKIP,
+        )
 
     return build
 
@@ -393,6 +409,24 @@ def family(
         return scene.advance(state, action, jnp.asarray(parameters)[task], task)
 
     spec = EnvSpec(
-        name, scene.obs_dim, scene.action_dim, HORIZON, len(parameters), num_test
+        name,
+        vector(scene.obs_dim),
+        scene.action_dim,
+        HORIZON,
+        len(parameters),
+        num_test,
+        scene.decision_time,
     )
-    return restarting(spec, scene.starts, advance, scene.observe)
+    return restarting(spec, scene.starts, advance, scene.observe, render=scene.render)
+
+
+ENTRY = EnvEntry(
+    lambda name, options: family(
+        name,
+        options.make_physics,
+        options.simulator,
+        options.num_train,
+        options.num_test,
+    ),
+    parameters=split,
+)

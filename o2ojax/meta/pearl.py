@@ -23,15 +23,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks
 from o2ojax.agents import base
-from o2ojax.agents.base import static
+from o2ojax.fields import (
+    count,
+    flag,
+    fraction,
+    non_negative,
+    number,
+    positive,
+    sizes,
+    whole,
+)
 from o2ojax.learning import TrainState, gradient_step, polyak_update
-from o2ojax.meta import belief
+from o2ojax.meta import belief, trials, validation
 from o2ojax.meta.belief import Belief
 from o2ojax.meta.smac import append_latent, row
 from o2ojax.meta.task_store import ContextSampling, TrialContext
-from o2ojax.policies import Trial
+from o2ojax.meta.trials import Trial
+from o2ojax.replay.store import TASKS, Needs
 from o2ojax.types import (
     Agent,
     Batch,
@@ -45,36 +55,36 @@ from o2ojax.types import (
 )
 
 
-@base.config
+@fields.config
 class PEARLConfig:
     """Defaults are SMAC's authors' for gathering their data, but for trials and
     contexts: theirs explore for 400 steps, then for 600, and infer from the last trial.
     Floats are traced; `config.batch` is for a dataset, which PEARL seldom has.
     """
 
-    lr: float = 3e-4
-    gamma: float = 0.99
-    target_rate: float = 0.005
-    reward_scale: float = 5.0
-    temperature: float = 1.0  # of the entropy, beside scaled rewards
-    kl_weight: float = 0.1  # of the sum over tasks and latent dimensions
-    sees_next: bool = static(False)  # context has s': needed where dynamics vary
+    lr: float = positive(3e-4)
+    gamma: float = fraction(0.99)
+    target_rate: float = number(0.005, above=0, at_most=1)
+    reward_scale: float = number(5.0)
+    temperature: float = positive(1.0)  # of the entropy, beside scaled rewards
+    kl_weight: float = non_negative(0.1)  # of the sum over tasks and latent dimensions
+    sees_next: bool = flag(False)  # context has s': needed where dynamics vary
     # what an update draws, see `ContextSampling`
-    num_tasks: int = static(4)
-    context: int = static(64)
-    online_batch: int = static(256)
-    trial_context: int = static(256)
-    recent: int = static(3_000)  # rows that contexts come from: of five trials,
-    trial_rows: int = static(600)  # each of so many rows, of which the first
-    explored_rows: int = static(400)  # so many were played with latents from the prior
+    num_tasks: int = count(4)
+    context: int = count(64)
+    online_batch: int = count(256)
+    trial_context: int = count(256)
+    recent: int = whole(3_000)  # rows that contexts come from: of five trials,
+    trial_rows: int = whole(600)  # each of so many rows, of which the first
+    explored_rows: int = whole(400)  # so many were played with latents from the prior
     # episodes of a trial that have z from the prior, and all of them when judged
-    prior_explore: int = static(2)
-    prior_exploit: int = static(2)
-    trial: int = static(3)
+    prior_explore: int = count(2)
+    prior_exploit: int = count(2)
+    trial: int = count(3)
     # sizes
-    latent_dim: int = static(5)
-    widths: tuple[int, ...] = static((300, 300, 300))
-    encoder_widths: tuple[int, ...] = static((200, 200, 200))
+    latent_dim: int = count(5)
+    widths: tuple[int, ...] = sizes(300, 300, 300)
+    encoder_widths: tuple[int, ...] = sizes(200, 200, 200)
 
 
 class PEARLState(NamedTuple):
@@ -164,10 +174,10 @@ def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
 
     def start(state: PEARLState, trial_context: TrialContext, key: Key) -> Trial:
         known = infer(state.critic.params, trial_context.known)
-        return policies.begin_trial(known, True, key)
+        return trials.begin_trial(known, True, key)
 
     def act(state: PEARLState, trial: Trial, obs, key):
-        z = policies.latent(trial, config.prior_explore, key)
+        z = trials.latent(trial, config.prior_explore, key)
         policy = actor_net.apply(state.actor.params, jnp.concatenate([obs, z]))
         return policy.sample_and_log_prob(key)[0], trial
 
@@ -175,7 +185,7 @@ def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
         del state
         return trial._replace(episode=trial.episode + transition.last), transition
 
-    exploit, oracle = policies.adapting(
+    exploit, oracle = trials.adapting(
         lambda state, obs, z: actor_net.apply(
             state.actor.params, jnp.concatenate([obs, z])
         ).mode(),
@@ -187,12 +197,10 @@ def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
     return Agent(init, update, Policy(start, act, observe), exploit, oracle)
 
 
-def recipe(
-    spec: EnvSpec, config: PEARLConfig, plan: base.Plan, offline_buffer, online_buffer
-) -> Recipe:
+def recipe(spec: EnvSpec, config: PEARLConfig, plan: base.Plan) -> Recipe:
     """PEARL goes on online as it was offline, if it was offline at all."""
     del plan
-    return base.keep_learning(pearl(spec, config), offline_buffer, online_buffer)
+    return base.keep_learning(pearl(spec, config))
 
 
 def context_sampling(config: PEARLConfig) -> ContextSampling:
@@ -211,7 +219,9 @@ def context_sampling(config: PEARLConfig) -> ContextSampling:
 ALGORITHM = base.Algorithm(
     PEARLConfig,
     recipe,
-    context_sampling=context_sampling,
+    needs=lambda config: Needs(TASKS, context=context_sampling(config)),
+    check=validation.check,
+    check_task=validation.check_task,
     trial=lambda config: config.trial,
     whole_batch="it is of tasks, each beside the context that tells it",
 )

@@ -30,14 +30,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks
 from o2ojax.agents import base
-from o2ojax.agents.base import static
+from o2ojax.fields import (
+    choice,
+    count,
+    flag,
+    fraction,
+    non_negative,
+    number,
+    positive,
+    sizes,
+    whole,
+)
 from o2ojax.learning import TrainState, gradient_step, polyak_update
-from o2ojax.meta import belief
+from o2ojax.meta import belief, trials, validation
 from o2ojax.meta.belief import Belief
 from o2ojax.meta.task_store import ContextSampling, TrialContext
-from o2ojax.policies import Trial
+from o2ojax.meta.trials import Trial
+from o2ojax.replay.store import TASKS, Needs
 from o2ojax.types import (
     Agent,
     Array,
@@ -52,38 +63,39 @@ from o2ojax.types import (
 )
 
 
-@base.config
+@fields.config
 class SMACConfig:
     """Defaults are the authors'. Floats are traced."""
 
-    lr: float = 3e-4
-    gamma: float = 0.99
-    target_rate: float = 0.005
-    reward_scale: float = 5.0  # of what critics learn; the decoder's is 1
-    temperature: float = 100.0  # of the imitation, the paper's lambda
-    kl_weight: float = 0.1  # of the posterior's distance from N(0, 1)
-    q_weight: float = 1.0  # online, of the policy's own value beside the imitation
-    labels: str = static("decoder")  # of rewards online; "true": the oracle
-    sees_next: bool = static(False)  # context has s': needed where dynamics vary
+    lr: float = positive(3e-4)
+    gamma: float = fraction(0.99)
+    target_rate: float = number(0.005, above=0, at_most=1)
+    reward_scale: float = number(5.0)  # of what critics learn; the decoder's is 1
+    temperature: float = positive(100.0)  # of the imitation, the paper's lambda
+    kl_weight: float = non_negative(0.1)  # of the posterior's distance from N(0, 1)
+    # online, of the policy's own value beside the imitation
+    q_weight: float = non_negative(1.0)
+    labels: str = choice("decoder", "true")  # of rewards online; "true": the oracle
+    sees_next: bool = flag(False)  # context has s': needed where dynamics vary
     # what an update draws, see `ContextSampling`
-    num_tasks: int = static(4)
-    context: int = static(64)
-    online_batch: int = static(256)  # rows of each task; offline `batch`, 128
-    trial_context: int = static(256)
-    recent: int = static(0)
-    trial_rows: int = static(0)
-    explored_rows: int = static(0)
-    num_labels: int = static(5)  # latents that label rewards, in turn by episodes
+    num_tasks: int = count(4)
+    context: int = count(64)
+    online_batch: int = count(256)  # rows of each task; offline `batch`, 128
+    trial_context: int = count(256)
+    recent: int = whole(0)
+    trial_rows: int = whole(0)
+    explored_rows: int = whole(0)
+    num_labels: int = count(5)  # latents that label rewards, in turn by episodes
     # episodes of a trial in which z is from the prior: the first so many
-    prior_explore: int = static(3)  # online, where the authors' trials have five
-    prior_exploit: int = static(2)  # when it is judged
-    trial: int = static(3)  # episodes when it is judged, the last by its return
-    per_episode: bool = static(False)  # draws z for an episode, not for every step
+    prior_explore: int = count(3)  # online, where the authors' trials have five
+    prior_exploit: int = count(2)  # when it is judged
+    trial: int = count(3)  # episodes when it is judged, the last by its return
+    per_episode: bool = flag(False)  # draws z for an episode, not for every step
     # sizes
-    latent_dim: int = static(5)
-    widths: tuple[int, ...] = static((300, 300, 300))  # of policy and critics
-    encoder_widths: tuple[int, ...] = static((200, 200, 200))
-    decoder_widths: tuple[int, ...] = static((64, 64))
+    latent_dim: int = count(5)
+    widths: tuple[int, ...] = sizes(300, 300, 300)  # of policy and critics
+    encoder_widths: tuple[int, ...] = sizes(200, 200, 200)
+    decoder_widths: tuple[int, ...] = sizes(64, 64)
 
 
 class SMACState(NamedTuple):
@@ -228,11 +240,11 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
             logged = infer(state.tasks.params, trial_context.logged)
             keys = jax.random.split(key_labels, config.num_labels)
             labels = jax.vmap(belief.draw, (None, 0))(logged, keys)
-        return policies.begin_trial(known, config.per_episode, key_noise, labels)
+        return trials.begin_trial(known, config.per_episode, key_noise, labels)
 
     def act(state: SMACState, trial: Trial, obs, key):
         key_z, key_action = jax.random.split(key)
-        z = policies.latent(trial, config.prior_explore, key_z)
+        z = trials.latent(trial, config.prior_explore, key_z)
         policy = actor_net.apply(state.actor.params, jnp.concatenate([obs, z]))
         return policy.sample_and_log_prob(key_action)[0], trial
 
@@ -246,7 +258,7 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
             transition = transition._replace(reward=reward)
         return trial._replace(episode=trial.episode + transition.last), transition
 
-    exploit, oracle = policies.adapting(
+    exploit, oracle = trials.adapting(
         lambda state, obs, z: actor_net.apply(
             state.actor.params, jnp.concatenate([obs, z])
         ).mode(),
@@ -258,22 +270,12 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
     return Agent(init, update, Policy(start, act, observe), exploit, oracle)
 
 
-def recipe(
-    spec: EnvSpec, config: SMACConfig, plan: base.Plan, offline_buffer, online_buffer
-) -> Recipe:
+def recipe(spec: EnvSpec, config: SMACConfig, plan: base.Plan) -> Recipe:
     """Offline with rewards; then encoder and decoder are frozen, and policy climbs."""
     del plan
-
-    def hand_over(agent_state, replay, key):
-        del replay, key
-        return agent_state, online_buffer.init()
-
     return Recipe(
-        smac(spec, config, online=False),
-        offline_buffer,
-        hand_over,
-        smac(spec, config, online=True),
-        online_buffer,
+        offline=smac(spec, config, online=False),
+        online=smac(spec, config, online=True),
     )
 
 
@@ -293,7 +295,9 @@ def context_sampling(config: SMACConfig) -> ContextSampling:
 ALGORITHM = base.Algorithm(
     SMACConfig,
     recipe,
-    context_sampling=context_sampling,
+    needs=lambda config: Needs(TASKS, context=context_sampling(config)),
+    check=validation.check,
+    check_task=validation.check_task,
     trial=lambda config: config.trial,
     whole_batch="it is of tasks, each beside the context that tells it",
 )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from o2ojax.errors import UserError
 from o2ojax.replay.ring import Ring
+from o2ojax.replay.store import TASKS, Inputs, Store
 from o2ojax.types import Array, Batch, Buffer, Key, Transition
 
 
@@ -54,7 +55,7 @@ def by_task(dataset: Transition, num_tasks: int) -> Transition:
 
 
 def offline(
-    dataset: Transition, num_tasks: int, batch: int, context_sampling: ContextSampling
+    dataset: Transition, num_tasks: int, batch: int, sampling: ContextSampling
 ) -> Buffer:
     """The dataset alone; nothing is ever added.
 
@@ -64,12 +65,7 @@ def offline(
         batch: rows of each task in a batch.
     """
 
-    def add(replay, fresh):
-        raise TypeError("the offline store holds a dataset and takes no transitions")
-
-    return _tasks(dataset, dataset, num_tasks, 0, batch, context_sampling)._replace(
-        add=add
-    )
+    return _tasks(dataset, dataset, num_tasks, 0, batch, sampling)._replace(add=None)
 
 
 def online(
@@ -78,19 +74,19 @@ def online(
     num_tasks: int,
     capacity: int,
     batch: int,
-    context_sampling: ContextSampling,
+    sampling: ContextSampling,
 ) -> Buffer:
     """The dataset and a ring of `capacity` rows for each task.
 
     Args:
         dataset: as for `offline`, or None where there is none.
         like: a transition without leading axes, to shape the rings by.
-        num_tasks, batch, context_sampling: as for `offline`.
+        num_tasks, batch, sampling: as for `offline`.
     """
     if dataset is None:
         dataset = jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), like)
-        return _tasks(dataset, None, num_tasks, capacity, batch, context_sampling)
-    return _tasks(dataset, dataset, num_tasks, capacity, batch, context_sampling)
+        return _tasks(dataset, None, num_tasks, capacity, batch, sampling)
+    return _tasks(dataset, dataset, num_tasks, capacity, batch, sampling)
 
 
 def _tasks(
@@ -99,12 +95,12 @@ def _tasks(
     num_tasks: int,
     capacity: int,
     batch: int,
-    context_sampling: ContextSampling,
+    sampling: ContextSampling,
 ) -> Buffer:
     num_old = len(rows.reward) // num_tasks  # of each task
-    if context_sampling.trial and num_old % context_sampling.trial:
+    if sampling.trial and num_old % sampling.trial:
         raise UserError(
-            f"config.agent.trial_rows is {context_sampling.trial}, but the dataset has"
+            f"config.agent.trial_rows is {sampling.trial}, but the dataset has"
             f" {num_old} rows of each task, which are no whole trials; 0 draws contexts"
             " from all"
         )
@@ -166,46 +162,63 @@ def _tasks(
 
     def context(replay, task: Array, key: Key, num: int) -> Transition:
         end = jnp.maximum(filled(replay, task)[..., None], 1)
-        first = (
-            jnp.maximum(end - context_sampling.recent, 0)
-            if context_sampling.recent
-            else 0 * end
-        )
+        first = jnp.maximum(end - sampling.recent, 0) if sampling.recent else 0 * end
         key_row, key_within = jax.random.split(key)
         at = jax.random.randint(key_row, (*task.shape, num), first, end)
-        if context_sampling.trial:
-            within = jax.random.randint(
-                key_within, at.shape, 0, context_sampling.explored
-            )
-            at = at // context_sampling.trial * context_sampling.trial + within
+        if sampling.trial:
+            within = jax.random.randint(key_within, at.shape, 0, sampling.explored)
+            at = at // sampling.trial * sampling.trial + within
         return read(replay, jnp.broadcast_to(task[..., None], at.shape), at)
 
     def sample(replay, key: Key) -> tuple[Ring, Batch]:
         key_task, key_data, key_context = jax.random.split(key, 3)
-        task = jax.random.randint(key_task, (context_sampling.tasks,), 0, num_tasks)
+        task = jax.random.randint(key_task, (sampling.tasks,), 0, num_tasks)
         index = drawn(replay, task, key_data, batch)
         return replay, Batch(
             data=read(replay, jnp.broadcast_to(task[:, None], index.shape), index),
             weight=jnp.ones(index.shape),
             index=index,
-            context=context(replay, task, key_context, context_sampling.context),
+            context=context(replay, task, key_context, sampling.context),
         )
-
-    def update_priorities(replay, batch, info):
-        del batch, info
-        return replay
 
     def trial_context(replay, task: Array, key: Key) -> TrialContext:
         """For a task [] that the store does not know, as those judged on: any rows."""
         task = jnp.minimum(task, num_tasks - 1)
         key_known, key_logged = jax.random.split(key)
-        known = context(replay, task, key_known, context_sampling.trial_context)
+        known = context(replay, task, key_known, sampling.trial_context)
         if logged is None:
             return TrialContext(known, ())
-        at = jax.random.randint(
-            key_logged, (context_sampling.trial_context,), 0, num_old
-        )
+        at = jax.random.randint(key_logged, (sampling.trial_context,), 0, num_old)
         at = task * num_old + at
         return TrialContext(known, jax.tree.map(lambda x: x[at], logged))
 
-    return Buffer(init, add, sample, update_priorities, trial_context)
+    return Buffer(init, sample, add, trial_context=trial_context)
+
+
+def ring_size(inputs: Inputs) -> int:
+    """Rows of each task's ring: by default three times its share of the steps."""
+    steps, trial = max(inputs.steps, 1), inputs.needs.context.trial or 1
+    share = -(-steps // inputs.num_tasks)
+    whole_trials = -(-min(steps, 3 * share) // trial) * trial
+    return inputs.capacity or whole_trials
+
+
+def _offline(inputs: Inputs, options) -> Buffer:
+    del options
+    return offline(inputs.dataset, inputs.num_tasks, inputs.batch, inputs.needs.context)
+
+
+def _online(inputs: Inputs, options) -> Buffer:
+    del options
+    sampling = inputs.needs.context
+    return online(
+        inputs.dataset,
+        inputs.like,
+        inputs.num_tasks,
+        ring_size(inputs),
+        sampling.online,
+        sampling,
+    )
+
+
+STORE = Store(_online, _offline, serves=TASKS)

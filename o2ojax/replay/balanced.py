@@ -19,13 +19,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import learning, losses
+from o2ojax import fields, learning, losses
+from o2ojax.fields import choice, number, positive, sizes
 from o2ojax.learning import TrainState, gradient_step
 from o2ojax.networks import MLP, fan_in_uniform, small_uniform
 from o2ojax.replay import ring, sum_tree
 from o2ojax.replay.ring import Ring
+from o2ojax.replay.store import Store
 from o2ojax.replay.sum_tree import SumTree
-from o2ojax.replay.uniform import evenly, take, take_both
+from o2ojax.replay.uniform import evenly, of_dataset, take, take_both
 from o2ojax.types import Array, Batch, Buffer, Key, Transition
 
 # What the network ends in, and the bias with which its output begins at 1. With ReLU,
@@ -37,7 +39,8 @@ FIRST_ROWS = 1000  # online, in the first round of the paper's code
 DEAD = "ratio_dead"  # the metric that is 1 where the network has died
 
 
-class Options(NamedTuple):
+@fields.section
+class Options:
     """Defaults are the paper's code's.
 
     first_share: of the draws that go to online rows, once 1000 of them are there and
@@ -48,11 +51,11 @@ class Options(NamedTuple):
     head: what it ends in, `relu` or `softplus`; see HEADS.
     """
 
-    first_share: float = 0.5
-    temper: float = 5.0
-    lr: float = 3e-4
-    widths: tuple[int, ...] = (256, 256)
-    head: str = "relu"
+    first_share: float = number(0.5, above=0, below=1)
+    temper: float = positive(5.0)
+    lr: float = positive(3e-4)
+    widths: tuple[int, ...] = sizes(256, 256)
+    head: str = choice(*HEADS)
 
 
 class Balanced(NamedTuple):
@@ -191,12 +194,18 @@ def balanced(
         )
         return store, evenly(data, index)._replace(metrics=metrics)
 
-    def update_priorities(store, batch, info):
-        del batch, info
-        return store
+    return Buffer(init, sample, add)
 
-    def trial_context(store, task, key):
-        del store, task, key
-        return ()
 
-    return Buffer(init, add, sample, update_priorities, trial_context)
+STORE = Store(
+    lambda inputs, options: balanced(
+        inputs.dataset, inputs.ring_size, inputs.batch, options
+    ),
+    of_dataset,
+    Options,
+    needs_dataset=True,
+    warnings={
+        DEAD: "the balanced replay's density ratio has died (0 for every row); it draws"
+        " evenly from the dataset and the ring instead"
+    },
+)

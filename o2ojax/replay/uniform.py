@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from o2ojax.replay import ring
 from o2ojax.replay.ring import Ring
+from o2ojax.replay.store import Inputs, Store
 from o2ojax.types import Array, Batch, Buffer, Key, Transition
 
 
@@ -36,20 +37,6 @@ def evenly(data: Transition, index: Array) -> Batch:
     return Batch(data, jnp.ones(index.shape), index)
 
 
-def plain(init, add, sample) -> Buffer:
-    """A store without priorities, that offers nothing to a trial."""
-
-    def update_priorities(replay, batch, info):
-        del batch, info
-        return replay
-
-    def trial_context(replay, task, key):
-        del replay, task, key
-        return ()
-
-    return Buffer(init, add, sample, update_priorities, trial_context)
-
-
 def offline(dataset: Transition, batch: int) -> Buffer:
     """The dataset alone; nothing is ever added.
 
@@ -59,29 +46,11 @@ def offline(dataset: Transition, batch: int) -> Buffer:
     """
     num_rows = dataset.reward.shape[0]
 
-    def init() -> tuple[()]:
-        return ()
-
-    def add(replay, fresh):
-        raise TypeError("the offline store holds a dataset and takes no transitions")
-
     def sample(replay, key: Key):
         index = jax.random.randint(key, (batch,), 0, num_rows)
         return replay, evenly(take(dataset, index), index)
 
-    return plain(init, add, sample)
-
-
-def nothing() -> Buffer:
-    """No data: the offline store of a run from scratch. It cannot be sampled."""
-
-    def init() -> tuple[()]:
-        return ()
-
-    def refuse(*args):
-        raise TypeError("a run without a dataset has no offline store")
-
-    return plain(init, refuse, refuse)
+    return Buffer(lambda: (), sample)
 
 
 def online(like: Transition, capacity: int, batch: int) -> Buffer:
@@ -100,7 +69,7 @@ def online(like: Transition, capacity: int, batch: int) -> Buffer:
         index = jax.random.randint(key, (batch,), 0, ring.filled(replay))
         return replay, evenly(take(replay.rows, index), index)
 
-    return plain(init, ring.add, sample)
+    return Buffer(init, sample, ring.add)
 
 
 def union(dataset: Transition, capacity: int, batch: int) -> Buffer:
@@ -122,7 +91,7 @@ def union(dataset: Transition, capacity: int, batch: int) -> Buffer:
         index = jax.random.randint(key, (batch,), 0, num_rows + ring.filled(replay))
         return replay, evenly(take_both(dataset, replay, index), index)
 
-    return plain(init, ring.add, sample)
+    return Buffer(init, sample, ring.add)
 
 
 def symmetric(dataset: Transition, capacity: int, batch: int) -> Buffer:
@@ -153,4 +122,26 @@ def symmetric(dataset: Transition, capacity: int, batch: int) -> Buffer:
         )
         return replay, evenly(data, jnp.concatenate([old, num_rows + new]))
 
-    return plain(init, ring.add, sample)
+    return Buffer(init, sample, ring.add)
+
+
+def of_dataset(inputs: Inputs, options) -> Buffer:
+    """The offline phase of every store that hands out single transitions."""
+    del options
+    return offline(inputs.dataset, inputs.batch)
+
+
+UNION = Store(
+    lambda inputs, options: union(inputs.dataset, inputs.ring_size, inputs.batch),
+    of_dataset,
+    needs_dataset=True,
+)
+SYMMETRIC = Store(
+    lambda inputs, options: symmetric(inputs.dataset, inputs.ring_size, inputs.batch),
+    of_dataset,
+    needs_dataset=True,
+)
+ONLINE = Store(
+    lambda inputs, options: online(inputs.like, inputs.ring_size, inputs.batch),
+    of_dataset,
+)

@@ -11,13 +11,18 @@ of each part of a batch being 1; what is new enters with the highest p of its pa
 Draws are with replacement and stratified; theirs are independent.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from o2ojax import fields
+from o2ojax.errors import UserError
+from o2ojax.fields import non_negative
 from o2ojax.replay import ring, sum_tree
 from o2ojax.replay.ring import Ring
+from o2ojax.replay.store import WINDOWS, Inputs, Store
 from o2ojax.replay.sum_tree import SumTree
 from o2ojax.replay.uniform import take_both
 from o2ojax.types import Array, Batch, Buffer, Info, Key, Transition
@@ -25,15 +30,16 @@ from o2ojax.types import Array, Batch, Buffer, Info, Key, Transition
 HIGHEST, LEAST = 1e4, 1e-6  # of an error; and what is added to one
 
 
-class Options(NamedTuple):
-    """What a config may set. Defaults are FOWM's.
+@fields.section
+class Options:
+    """Defaults are FOWM's.
 
     alpha: how much priorities count; 0 draws evenly.
     beta:  how much of that the weights take back; 1 takes back all.
     """
 
-    alpha: float = 0.6
-    beta: float = 0.4
+    alpha: float = non_negative(0.6)
+    beta: float = non_negative(0.4)
 
 
 class Part(NamedTuple):
@@ -65,7 +71,7 @@ def until_last(last: Array) -> Array:
     return (ends_before == 0).astype(jnp.float32)
 
 
-def keep(online: Windows, offline: Windows) -> Windows:
+def keep_priorities(online: Windows, offline: Windows) -> Windows:
     """An online store that has the priorities which the dataset got offline."""
     known = offline.priorities["data"][0].reshape(-1)
     rows = jnp.arange(len(known))
@@ -92,11 +98,7 @@ def offline(
         batch: windows to draw.
     """
     parts = {"data": Part(0, len(dataset.reward), batch)}
-
-    def add(store, fresh):
-        raise TypeError("the offline store holds a dataset and takes no transitions")
-
-    return _windows(parts, dataset, 0, 1, horizon, options)._replace(add=add)
+    return _windows(parts, dataset, 0, 1, horizon, options)._replace(add=None)
 
 
 def union(
@@ -215,8 +217,42 @@ def _windows(
             at += part.num
         return store._replace(priorities=priorities)
 
-    def trial_context(store, task, key) -> tuple[()]:
-        del store, task, key
-        return ()
+    return Buffer(init, sample, add, update_priorities)
 
-    return Buffer(init, add, sample, update_priorities, trial_context)
+
+def check(run) -> None:
+    """Refuses an online phase whose first batch would find no whole window.
+
+    Raises:
+        UserError: names the field, and what would be right.
+    """
+    horizon, online = run.needs.horizon, run.online
+    steps = max(run.steps_per_round, online.warmup // online.envs)
+    if online.steps and steps < horizon:
+        raise UserError(
+            f"config.online.warmup is {online.warmup}; {run.algorithm} learns from"
+            f" windows of {horizon} transitions, so before the first update every"
+            f" environment must take {horizon} steps: set config.online.warmup or"
+            f" config.online.round to {horizon * online.envs} or more"
+        )
+
+
+def _of_dataset(inputs: Inputs, options: Options) -> Buffer:
+    return offline(inputs.dataset, inputs.needs.horizon, inputs.batch, options)
+
+
+def _store(make: Callable[..., Buffer]) -> Store:
+    def online(inputs: Inputs, options: Options) -> Buffer:
+        return make(
+            inputs.dataset,
+            inputs.ring_size,
+            inputs.batch,
+            inputs.needs.horizon,
+            inputs.num_envs,
+            options,
+        )
+
+    return Store(online, _of_dataset, Options, WINDOWS, needs_dataset=True, check=check)
+
+
+UNION, SYMMETRIC = _store(union), _store(symmetric)

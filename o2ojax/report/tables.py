@@ -1,5 +1,6 @@
 """Tables of runs: for a terminal, and as Markdown."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from o2ojax.envs import Simulator
+from o2ojax.envs import OWN, Simulator
 
 COLUMNS = (
     "agent",
@@ -61,9 +62,9 @@ def rows(summary: dict[str, Any], note: str = "") -> list[tuple[str, ...]]:
 def data_label(described: dict[str, Any]) -> str:
     """The dataset, and the physics where it is not the one Gymnasium uses."""
     parts = [described["dataset"] or f"none ({described['env']})"]
-    if described["physics"] != "mujoco":
+    if described["physics"] not in ("mujoco", OWN):
         parts.append(f"on {described['physics']}")
-    usual = Simulator()._asdict()
+    usual = dataclasses.asdict(Simulator())
     chosen = described["simulator"].items()
     parts += [f"{name}={value}" for name, value in chosen if value != usual[name]]
     return ", ".join(parts)

@@ -9,27 +9,26 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from o2ojax import agents, data, envs, replay
+from o2ojax import data, envs, replay
 from o2ojax.errors import UserError
 from o2ojax.parallel import devices, processes
 from o2ojax.report import statistics
-from o2ojax.run import config as settings
 from o2ojax.run import population, validation
-from o2ojax.run.population import Members, Programs, Sizes
-from o2ojax.types import EnvSpec, Run, Transition
+from o2ojax.run.config import RETURN_RANGE, RunConfig
+from o2ojax.run.population import Member, Programs, Sizes
+from o2ojax.types import Env, EnvSpec, Run, Transition
 
 
 class Job(NamedTuple):
     """What stays the same during a run."""
 
-    config: ConfigDict
+    config: RunConfig
     spec: EnvSpec
     workdir: Path
     sizes: Sizes
     layout: devices.Layout
-    members: Members  # where they stand
+    members: Member  # all of them, where they stand
     programs: Programs
     dataset: Transition | None  # on every device
     fingerprint: str  # of the dataset
@@ -41,14 +40,13 @@ class Job(NamedTuple):
 
     def description(self) -> dict[str, Any]:
         """What `config.json` says of the run."""
-        seeds = settings.seeds(self.config)
-        grid = settings.grid(self.config.population)
+        seeds, grid = self.config.seeds, self.config.population
         members = [
             {"seed": seed} | dict(zip(grid, values, strict=True))
             for values in itertools.product(*grid.values())
             for seed in seeds
         ]
-        return settings.described(self.config) | {
+        return self.config.described() | {
             "members": members,
             "data_fingerprint": self.fingerprint,
         }
@@ -83,7 +81,7 @@ class Record:
 
 
 def prepare(
-    config: ConfigDict, workdir: Path, on: Sequence[jax.Device] | None = None
+    config: RunConfig, workdir: Path, on: Sequence[jax.Device] | None = None
 ) -> Job:
     """Everything that can be refused is refused here, before anything compiles.
 
@@ -93,18 +91,14 @@ def prepare(
         UserError: the config, the dataset, or the two together cannot work; or the
             processes of a run were given different ones.
     """
-    validation.check(config)
-    simulator = envs.Simulator(**config.simulator)
-    env = envs.make(config.env, config.physics, simulator, **_tasks(config))
-    validation.check_trials(config, env.spec)
+    env = make_env(config)
+    validation.check_task(config, env.spec)
     dataset = _read(config, env.spec)
-    sizes = _sizes(config, env.spec, _reward_scale(config, dataset))
-    members = population.members(
-        settings.agent_config(config),
-        settings.seeds(config),
-        settings.grid(config.population),
+    sizes = _sizes(config, _reward_scale(config, dataset))
+    members = population.members(config.agent, config.seeds, config.population)
+    layout = devices.assign_devices(
+        len(members.key), on, **dataclasses.asdict(config.devices)
     )
-    layout = devices.assign_devices(len(members.keys), on, **config.devices)
     job = Job(
         config=config,
         spec=env.spec,
@@ -112,9 +106,7 @@ def prepare(
         sizes=sizes,
         layout=layout,
         members=devices.shard(layout, members),
-        programs=population.programs(
-            agents.find(config.algorithm), env, sizes, layout.mesh
-        ),
+        programs=population.programs(config.entry, env, sizes, layout.mesh),
         dataset=devices.replicate(layout, dataset),
         fingerprint="" if dataset is None else data.fingerprint(dataset),
     )
@@ -125,29 +117,34 @@ def prepare(
     return job
 
 
-def _read(config: ConfigDict, spec: EnvSpec) -> Transition | None:
+def make_env(config: RunConfig) -> Env:
+    """The environment that a config names."""
+    tasks = config.tasks
+    return envs.make(
+        config.env, config.physics, config.simulator, tasks.train, tasks.test
+    )
+
+
+def _read(config: RunConfig, spec: EnvSpec) -> Transition | None:
     """The dataset's rows, if there is one: of this environment, as the agent needs."""
     if not config.dataset:
         return None
-    algorithm, agent = agents.find(config.algorithm), settings.agent_config(config)
+    needs = config.needs
     logged = data.read(config.dataset, config.clip_actions)
     data.fit(logged, spec)
-    horizon, context_sampling = (
-        algorithm.horizon(agent),
-        algorithm.context_sampling(agent),
-    )
-    if horizon:
-        data.hold_windows(logged, spec, horizon)
-    if not context_sampling:
+    if needs.kind == replay.WINDOWS:
+        data.hold_windows(logged, spec, needs.horizon)
+    if needs.kind != replay.TASKS:
         return logged.transitions
-    parameters = envs.families.split(config.env, **_tasks(config))
-    return data.hold_tasks(
-        logged, spec, parameters[: spec.num_train], context_sampling.context
+    parameters = envs.ENVS.find(config.env).parameters(
+        config.env, config.tasks.train, config.tasks.test
     )
+    known = parameters[: spec.num_train]
+    return data.hold_tasks(logged, spec, known, needs.context.context)
 
 
-def _reward_scale(config: ConfigDict, dataset: Transition | None) -> float:
-    if config.reward.scale != settings.RETURN_RANGE:
+def _reward_scale(config: RunConfig, dataset: Transition | None) -> float:
+    if config.reward.scale != RETURN_RANGE:
         return config.reward.scale
     if dataset is None:
         raise UserError(
@@ -157,40 +154,23 @@ def _reward_scale(config: ConfigDict, dataset: Transition | None) -> float:
     return 1000 / data.return_range(dataset)
 
 
-def _sizes(config: ConfigDict, spec: EnvSpec, reward_scale: float) -> Sizes:
-    steps_per_round, updates_per_round = settings.round_shape(config)
+def _sizes(config: RunConfig, reward_scale: float) -> Sizes:
     return Sizes(
         offline_updates=config.offline.updates,
         online_steps=config.online.steps,
         num_envs=config.online.envs,
         warmup=config.online.warmup,
-        steps_per_round=steps_per_round,
-        updates_per_round=updates_per_round,
-        first_round=config.online.first_round,
+        steps_per_round=config.steps_per_round,
+        updates_per_round=config.updates_per_round,
+        first_round=config.online.first_round * config.updates_per_round,
         batch=config.batch,
-        replay=config.replay.name,
-        capacity=_capacity(config, spec),
+        capacity=config.replay.capacity,
         eval_episodes=config.eval.episodes,
         reward_scale=reward_scale,
         reward_shift=config.reward.shift,
-        balanced=replay.balanced.Options(**config.replay.balanced),
-        windows=replay.windows.Options(**config.replay.windows),
+        store=config.store,
+        options=config.replay.options,
     )
-
-
-def _tasks(config: ConfigDict) -> dict[str, int]:
-    """How many tasks of a family, as `envs.make` takes it."""
-    return {"num_train": config.tasks.train, "num_test": config.tasks.test}
-
-
-def _capacity(config: ConfigDict, spec: EnvSpec) -> int:
-    """Rows of the online ring; of each task's, in a store of tasks."""
-    steps = max(config.online.steps, 1)
-    if config.replay.name == "tasks":
-        steps = min(steps, 3 * -(-steps // spec.num_train))
-        trial = config.agent.trial_rows or 1
-        steps = -(-steps // trial) * trial
-    return config.replay.capacity or steps
 
 
 def total(job: Job, phase: str) -> int:

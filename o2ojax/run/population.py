@@ -13,11 +13,21 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from o2ojax import learning, loop, replay
+from o2ojax import agents, learning, loop, replay
 from o2ojax.agents import base
 from o2ojax.meta import adaptation
 from o2ojax.parallel import compiled, devices
-from o2ojax.types import Env, EnvSpec, Key, Played, Recipe, Run, Transition
+from o2ojax.types import (
+    EMPTY,
+    Agent,
+    Buffer,
+    Env,
+    EnvSpec,
+    Key,
+    Played,
+    Run,
+    Transition,
+)
 
 # streams of a member's key
 INIT, OFFLINE, HAND_OVER, ONLINE, EVALUATE_OFFLINE, EVALUATE_ONLINE, FILM = range(7)
@@ -32,14 +42,13 @@ class Sizes(NamedTuple):
     warmup:            transitions gathered before the first online update.
     steps_per_round:   steps of every environment between two rounds of updates.
     updates_per_round: updates in such a round.
-    first_round:       so many times as many in the first one.
+    first_round:       updates in the first one.
     batch:             rows of a batch.
-    replay:            name of the online store.
-    balanced:          its options, where it is the balanced one.
-    windows:           of the stores that hand out windows.
-    capacity:          rows of the online ring.
+    capacity:          rows kept of what is gathered; 0 for all.
     eval_episodes:     of each member, at each evaluation.
     reward_scale, reward_shift: reward = scale * raw + shift, in every batch.
+    store:             of the online phase, an entry of the registry.
+    options:           its own.
     """
 
     offline_updates: int
@@ -48,15 +57,14 @@ class Sizes(NamedTuple):
     warmup: int
     steps_per_round: int
     updates_per_round: int
+    first_round: int
     batch: int
-    replay: str
     capacity: int
     eval_episodes: int
     reward_scale: float
     reward_shift: float
-    first_round: int = 1
-    balanced: replay.balanced.Options = replay.balanced.Options()
-    windows: replay.windows.Options = replay.windows.Options()
+    store: replay.Store
+    options: Any
 
     @property
     def transitions_per_round(self) -> int:
@@ -64,45 +72,52 @@ class Sizes(NamedTuple):
         return self.steps_per_round * self.num_envs
 
 
-class Members(NamedTuple):
-    """Who is trained. Leaves [M, ...]: settings outermost, seeds innermost.
+class Member(NamedTuple):
+    """Who is trained: one member, or all of them, leaves [M, ...].
 
-    keys:    [M]  one key per seed, shared between settings.
-    configs: the agent's config, every float [M].
+    Of all, settings are outermost and seeds innermost.
+
+    key:    of the seed, shared between settings.
+    config: the agent's config, every float an array.
     """
 
-    keys: Key
-    configs: Any
+    key: Key
+    config: Any
+
+
+class Phase(NamedTuple):
+    """One phase of a run, over all members. Runs are donated: use what comes back.
+
+    learn:    (run, members, dataset, first, size) -> (Run, metrics [M]). Offline,
+              `first` counts updates, and `size` is how many there are; online, `first`
+              counts rounds, and `size` is how many there are and the updates of each.
+    evaluate: (run, members, dataset, step) -> Played [M, episodes].
+    """
+
+    learn: Callable
+    evaluate: Callable
 
 
 class Programs(NamedTuple):
-    """The phases, over all members. Runs are donated: use what comes back.
+    """A run, over all members.
 
-    begin:     (members, dataset) -> Run.
-    offline:   (run, members, dataset, first, num_updates) -> (Run, metrics [M]).
+    init:      (members, dataset) -> Run.
+    offline, online: the phases.
     hand_over: (run, members, dataset) -> Run, its environments started and the warm-up
                gathered.
-    online:    (run, members, dataset, first, num_rounds) -> (Run, metrics [M]).
-    first_round: (run, members, dataset, first) -> (Run, metrics [M]): the round with
-               which the online phase begins.
-    evaluate_offline, evaluate_online:
-               (run, members, dataset, step) -> Played [M, episodes].
     healthy:   (run) -> [M], whether all that a member has learned is finite.
     """
 
     init: Callable
-    offline: Callable
+    offline: Phase
     hand_over: Callable
-    online: Callable
-    first_round: Callable
-    evaluate_offline: Callable
-    evaluate_online: Callable
+    online: Phase
     healthy: Callable
 
 
 def members(
     config: Any, seeds: Sequence[int], population: Mapping[str, Sequence[float]]
-) -> Members:
+) -> Member:
     """All seeds under all settings: the product of the population's values.
 
     Args:
@@ -117,114 +132,123 @@ def members(
     chosen = [setting for setting in settings for _ in seeds]
     configs = jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *chosen)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    return Members(jnp.tile(keys, len(settings)), configs)
+    return Member(jnp.tile(keys, len(settings)), configs)
 
 
-def recipes(
-    algorithm: base.Algorithm, spec: EnvSpec, sizes: Sizes
-) -> Callable[[Members, Transition | None], Recipe]:
-    """What makes a member, and the dataset, a Recipe. Called inside the trace.
+class Stage(NamedTuple):
+    """What one member learns with in a phase."""
+
+    agent: Agent
+    buffer: Buffer
+
+
+class Stages(NamedTuple):
+    """Both phases of a member, and `Recipe.hand_over` between them."""
+
+    offline: Stage
+    online: Stage
+    hand_over: Callable
+
+
+def stages(
+    algorithm: agents.Algorithm, spec: EnvSpec, sizes: Sizes
+) -> Callable[[Member, Transition | None], Stages]:
+    """What makes a member, and the dataset, its Stages. Called inside the trace.
 
     The config's floats and the dataset are traced.
     """
-    plan = base.Plan(sizes.offline_updates, sizes.online_steps)
-    like = base.blank_transition(spec)
+    plan = agents.Plan(sizes.offline_updates, sizes.online_steps)
+    make, options = sizes.store, sizes.options
 
-    def recipe_of(member: Members, dataset: Transition | None) -> Recipe:
-        horizon = algorithm.horizon(member.configs)
-        context_sampling = algorithm.context_sampling(member.configs)
-        known, offline_buffer = plan, replay.uniform.nothing()
+    def stages_of(member: Member, dataset: Transition | None) -> Stages:
+        inputs = replay.Inputs(
+            dataset=dataset,
+            like=base.blank_transition(spec),
+            batch=sizes.batch,
+            steps=sizes.online_steps,
+            capacity=sizes.capacity,
+            num_envs=sizes.num_envs,
+            num_tasks=spec.num_train,
+            needs=algorithm.needs(member.config),
+        )
+        known, offline, online = plan, EMPTY, EMPTY
         if dataset is not None:
-            rows = devices.shard_batch_size(sizes.batch) * algorithm.batches(
-                member.configs
-            )
-            offline_buffer = replay.offline(
-                dataset, rows, horizon, sizes.windows, context_sampling, spec.num_train
-            )
+            rows = algorithm.batches(member.config) * sizes.batch
+            rows = devices.shard_batch_size(rows)
+            offline = gate(make.offline(inputs._replace(batch=rows), options))
             known = plan._replace(
-                obs_mean=dataset.obs.mean(axis=0), obs_std=dataset.obs.std(axis=0)
+                obs_mean=jax.tree.map(lambda x: x.mean(axis=0), dataset.obs),
+                obs_std=jax.tree.map(lambda x: x.std(axis=0), dataset.obs),
             )
-        online_buffer = replay.make(
-            sizes.replay,
-            dataset,
-            like,
-            sizes.capacity,
-            sizes.batch,
-            sizes.balanced,
-            horizon,
-            sizes.num_envs,
-            sizes.windows,
-            context_sampling,
-            spec.num_train,
+        if sizes.online_steps:
+            online = gate(make.online(inputs, options))
+        recipe = algorithm.recipe(spec, member.config, known)
+        return Stages(
+            Stage(recipe.offline, offline),
+            Stage(recipe.online, online),
+            recipe.hand_over,
         )
-        stores = (
-            replay.rewarded(
-                replay.divided(store), sizes.reward_scale, sizes.reward_shift
-            )
-            for store in (offline_buffer, online_buffer)
-        )
-        return algorithm.recipe(spec, member.configs, known, *stores)
 
-    return recipe_of
+    def gate(buffer: Buffer) -> Buffer:
+        shared = replay.divided(buffer)
+        return replay.rewarded(shared, sizes.reward_scale, sizes.reward_shift)
+
+    return stages_of
 
 
-class Phases(NamedTuple):
+class One(NamedTuple):
     """What a run does with one member: pure functions, as in `Programs`."""
 
-    algorithm: base.Algorithm
+    algorithm: agents.Algorithm
     env: Env
     sizes: Sizes
-    recipe_of: Callable[[Members, Transition | None], Recipe]
+    stages_of: Callable[[Member, Transition | None], Stages]
 
     def init(self, member, dataset):
         """An untrained agent, and an offline store."""
-        recipe = self.recipe_of(member, dataset)
-        agent = recipe.offline.init(jax.random.fold_in(member.keys, INIT))
-        return Run(agent, recipe.offline_buffer.init(), ())
+        agent, buffer = self.stages_of(member, dataset).offline
+        state = agent.init(jax.random.fold_in(member.key, INIT))
+        return Run(state, buffer.init(), ())
 
     def offline(self, run, member, dataset, first, num_updates):
         """Updates number `first` to `first + num_updates`."""
-        recipe = self.recipe_of(member, dataset)
-        key = jax.random.fold_in(member.keys, OFFLINE)
-        return loop.offline(
-            recipe.offline, recipe.offline_buffer, run, key, first, num_updates
-        )
+        agent, buffer = self.stages_of(member, dataset).offline
+        key = jax.random.fold_in(member.key, OFFLINE)
+        return loop.offline(agent, buffer, run, key, first, num_updates)
 
     def hand_over(self, run, member, dataset):
         """The online agent, store and environments, the warm-up gathered."""
-        recipe, sizes = self.recipe_of(member, dataset), self.sizes
-        policy, buffer = recipe.online.explore, recipe.online_buffer
-        key = jax.random.fold_in(member.keys, HAND_OVER)
+        course, sizes = self.stages_of(member, dataset), self.sizes
+        agent, buffer = course.online
+        key = jax.random.fold_in(member.key, HAND_OVER)
         key_agent, key_workers, key_warmup = jax.random.split(key, 3)
-        agent, store = recipe.hand_over(run.agent, run.replay, key_agent)
+        state, store = course.hand_over(run.agent, run.replay, buffer.init(), key_agent)
         workers = loop.start_workers(
-            self.env, policy, buffer, agent, store, key_workers, sizes.num_envs
+            self.env, agent.explore, buffer, state, store, key_workers, sizes.num_envs
         )
         if sizes.warmup:
             keys = jax.random.split(key_warmup, sizes.warmup // sizes.num_envs)
-            workers, fresh = loop.collect(self.env, policy, agent, workers, keys)
+            workers, fresh = loop.collect(self.env, agent.explore, state, workers, keys)
             store = buffer.add(store, loop.flat(fresh))
-        return Run(agent, store, workers)
+        return Run(state, store, workers)
 
-    def online(self, run, member, dataset, first, num_rounds, times=1):
-        """Rounds number `first` to `first + num_rounds`, of `times` the updates."""
-        recipe, sizes = self.recipe_of(member, dataset), self.sizes
+    def online(self, run, member, dataset, first, size):
+        """Rounds number `first` and on: `size` is how many, and the updates of each."""
+        agent, buffer = self.stages_of(member, dataset).online
+        num_rounds, updates_per_round = size
+        trials = self.algorithm.trial(member.config)
         return loop.online(
-            recipe.online,
-            recipe.online_buffer,
+            agent,
+            buffer,
             self.env,
             run,
-            jax.random.fold_in(member.keys, ONLINE),
+            jax.random.fold_in(member.key, ONLINE),
             first,
             num_rounds,
-            sizes.steps_per_round,
-            times * sizes.updates_per_round,
-            self.sample_tasks if self.algorithm.trial(member.configs) else None,
+            self.sizes.steps_per_round,
+            updates_per_round,
+            self.sample_tasks if trials else None,
         )
-
-    def first_round(self, run, member, dataset, first):
-        """The round with which the online phase begins."""
-        return self.online(run, member, dataset, first, 1, self.sizes.first_round)
 
     def sample_tasks(self, key):
         """Tasks to be trained on, different ones as far as there are enough, [W]."""
@@ -234,50 +258,50 @@ class Phases(NamedTuple):
 
     def evaluate_offline(self, run, member, dataset, step):
         """Plays fresh episodes with the offline agent's judged policy."""
-        recipe = self.recipe_of(member, dataset)
-        stream = jax.random.fold_in(member.keys, EVALUATE_OFFLINE)
-        key, buffer = jax.random.fold_in(stream, step), recipe.offline_buffer
+        stage = self.stages_of(member, dataset).offline
+        stream = jax.random.fold_in(member.key, EVALUATE_OFFLINE)
         has_rows = dataset is not None
-        return self.evaluate(recipe.offline, buffer, run, member, key, has_rows)
+        return self.evaluate(stage, run, member, stream, step, has_rows)
 
     def evaluate_online(self, run, member, dataset, step):
         """Plays fresh episodes with the online agent's judged policy."""
-        recipe = self.recipe_of(member, dataset)
-        stream = jax.random.fold_in(member.keys, EVALUATE_ONLINE)
-        key = jax.random.fold_in(stream, step)
-        return self.evaluate(recipe.online, recipe.online_buffer, run, member, key)
+        stage = self.stages_of(member, dataset).online
+        stream = jax.random.fold_in(member.key, EVALUATE_ONLINE)
+        return self.evaluate(stage, run, member, stream, step)
 
-    def evaluate(self, agent, buffer, run, member, key, has_rows=True) -> Played:
+    def evaluate(self, stage, run, member, stream, step, has_rows=True) -> Played:
         """Plays fresh trials, and where there are rows, sees how well it adapts."""
-        env, num = self.env, self.sizes.eval_episodes
-        trial = self.algorithm.trial(member.configs)
-        key, key_adapt = jax.random.split(key)
+        env, num, (agent, buffer) = self.env, self.sizes.eval_episodes, stage
+        trial = self.algorithm.trial(member.config)
+        key, key_adapt = jax.random.split(jax.random.fold_in(stream, step))
         played = loop.evaluate(env, agent.exploit, buffer, run, key, num, trial or 1)
         if not trial or not has_rows:
             return played
-        return played._replace(
-            adaptation=adaptation.measure(env, agent, buffer, run, key_adapt, trial)
-        )
+        adapted = adaptation.measure(env, agent, buffer, run, key_adapt, trial)
+        return played._replace(metrics=played.metrics | adapted)
 
 
 def programs(
-    algorithm: base.Algorithm, env: Env, sizes: Sizes, mesh: Mesh | None = None
+    algorithm: agents.Algorithm, env: Env, sizes: Sizes, mesh: Mesh | None = None
 ) -> Programs:
     """Builds and jits the phases of a run, over all members.
 
     Args:
         mesh: the devices that the members are divided over; None for one.
     """
-    one = Phases(algorithm, env, sizes, recipes(algorithm, env.spec, sizes))
+    one = One(algorithm, env, sizes, stages(algorithm, env.spec, sizes))
     mapped = functools.partial(compiled.over_members, mesh=mesh)
     learnt = functools.partial(compiled.over_learners, mesh=mesh)
     return Programs(
         init=mapped(one.init, (0, None)),
-        offline=learnt(one.offline, (0, 0, None, None), sized=True),
+        offline=Phase(
+            learn=learnt(one.offline, (0, 0, None, None), sized=True),
+            evaluate=mapped(one.evaluate_offline, (0, 0, None, None)),
+        ),
         hand_over=mapped(one.hand_over, (0, 0, None), donate=True),
-        online=learnt(one.online, (0, 0, None, None), sized=True),
-        first_round=learnt(one.first_round, (0, 0, None, None)),
-        evaluate_offline=mapped(one.evaluate_offline, (0, 0, None, None)),
-        evaluate_online=mapped(one.evaluate_online, (0, 0, None, None)),
+        online=Phase(
+            learn=learnt(one.online, (0, 0, None, None), sized=True),
+            evaluate=mapped(one.evaluate_online, (0, 0, None, None)),
+        ),
         healthy=mapped(lambda run: learning.finite(run.agent), (0,)),
     )

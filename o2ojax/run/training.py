@@ -16,16 +16,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from o2ojax import replay, report
+from o2ojax import report
 from o2ojax.data.files import write_json
 from o2ojax.errors import UserError
+from o2ojax.meta import adaptation
 from o2ojax.parallel import devices, processes
 from o2ojax.report import statistics
-from o2ojax.run import config as settings
 from o2ojax.run import workdir
 from o2ojax.run.checkpoint import Checkpoints
+from o2ojax.run.config import RunConfig
 from o2ojax.run.job import Job, Record, curves, describe_member, number, prepare, shape
 from o2ojax.run.job import total as total_of
 from o2ojax.run.logs import Logs, NoLogs
@@ -38,7 +38,7 @@ class Interrupted(Exception):
     """The run was asked to stop; all is saved."""
 
 
-def train(config: ConfigDict, directory: Path, progress: Progress) -> dict[str, Any]:
+def train(config: RunConfig, directory: Path, progress: Progress) -> dict[str, Any]:
     """Runs a config in a directory, from the start or from its newest checkpoint.
 
     Returns:
@@ -65,8 +65,12 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
         if checkpoints.numbers():  # else nothing is lost by another config
             workdir.refuse_another_config(job.description(), job.workdir)
         progress.headline(headline(job))
-        for caveat in settings.caveats(job.config):
+        for caveat in job.config.caveats():
             progress.warn(caveat)
+        for name in workdir.changed_doors(job.description(), job.workdir):
+            progress.warn(
+                f"the file behind config.{name} has changed since this run began"
+            )
         restored = restore(job, checkpoints)
         run, record = restored or begin(job, progress)
         if restored:
@@ -128,7 +132,7 @@ def headline(job: Job) -> str:
 
 def begin(job: Job, progress: Progress) -> tuple[Run, Record]:
     """The first Run: new agents, or those of another run's offline phase."""
-    source = job.config.offline["from"]
+    source = job.config.offline.source
     if source:
         return warm_start(job, Path(source), progress)
     return job.programs.init(job.members, job.dataset), Record()
@@ -162,7 +166,7 @@ class Session:
         job, record = self.job, self.record
         total = total_of(job, record.phase)
         log, evaluation, checkpoint = (
-            job.config[name].every for name in ("log", "eval", "checkpoint")
+            getattr(job.config, name).every for name in ("log", "eval", "checkpoint")
         )
         if not total and not record.points:  # the point that the online phase leaves
             self.look_for_nan(run)
@@ -188,15 +192,16 @@ class Session:
     def chunk(self, run: Run, size: int, bar: Any) -> Run:
         """`size` updates offline, or transitions per member online; logged."""
         job, record = self.job, self.record
-        name, program = f"{record.phase} phase", job.programs.offline
-        first, sized = record.step, (size,)
+        name, first, amount = f"{record.phase} phase", record.step, size
         if record.phase == "online":
-            program, per_round = job.programs.online, job.sizes.transitions_per_round
-            first, sized = first // per_round, (size // per_round,)
-        if self.at_first_round():
-            name, program, sized = "first round", job.programs.first_round, ()
+            per_round = job.sizes.transitions_per_round
+            updates = job.sizes.updates_per_round
+            if self.at_first_round():
+                name, updates = "first round", job.sizes.first_round
+            first, amount = first // per_round, (size // per_round, updates)
         arguments = (run, job.members, job.dataset, np.int32(first))
-        compiled = self.compile(name, program, arguments, *sized)
+        learn = getattr(job.programs, record.phase).learn
+        compiled = self.compile(name, learn, arguments, amount)
         started = time.perf_counter()
         run, metrics = jax.block_until_ready(compiled(*arguments))
         seconds = time.perf_counter() - started
@@ -213,22 +218,25 @@ class Session:
         """Whether what comes next is a first round with updates of its own number."""
         sizes, record = self.job.sizes, self.record
         at_start = record.phase == "online" and record.step == sizes.warmup
-        return at_start and sizes.first_round > 1
+        return at_start and sizes.first_round != sizes.updates_per_round
 
     def evaluate(self, run: Run) -> None:
         """Plays fresh episodes with every member's judged policy, and notes them."""
         job, record = self.job, self.record
-        program = getattr(job.programs, f"evaluate_{record.phase}")
+        evaluate = getattr(job.programs, record.phase).evaluate
         arguments = (run, job.members, job.dataset, np.int32(record.step))
-        compiled = self.compile(f"{record.phase} evaluation", program, arguments)
+        compiled = self.compile(f"{record.phase} evaluation", evaluate, arguments)
         played = devices.gather(job.layout, compiled(*arguments))
-        told = {"returns": np.array(played.returns, np.float32)}  # [M, episodes]
-        if np.size(played.success):
-            told["success"] = np.array(played.success, np.float32)
-        for values in told.values():
+        figures = {"returns": np.array(played.returns, np.float32)}  # [M, episodes]
+        if "success" in played.metrics:
+            figures["success"] = np.array(played.metrics["success"], np.float32)
+        for values in figures.values():
             values[[int(member) for member in record.dead]] = np.nan
-        point = {name: values.tolist() for name, values in told.items()}
-        adapted = {name: x.tolist() for name, x in dict(played.adaptation).items()}
+        point = {name: values.tolist() for name, values in figures.items()}
+        others = per_member(played)
+        adapted = {
+            name: others[name].tolist() for name in adaptation.METRICS if name in others
+        }
         if adapted:
             point["adaptation"] = adapted
         record.points.append({"phase": record.phase, "step": record.step} | point)
@@ -239,7 +247,7 @@ class Session:
             record.phase,
             record.step,
             number(job, record),
-            told | before(played) | dict(played.adaptation) | {"score": score},
+            figures | others | {"score": score},
         )
         record.reached = record.phase == "online" and bool(
             (score >= job.config.online.until).any()
@@ -271,7 +279,7 @@ class Session:
 
     def look_for_warnings(self, metrics: dict[str, Any]) -> None:
         """Says once, for each member, what its store has to complain of."""
-        for name, meaning in replay.WARNINGS.items():
+        for name, meaning in self.job.sizes.store.warnings.items():
             for member in np.flatnonzero(np.asarray(metrics.get(name, 0.0)) > 0):
                 if (name, member) not in self._warned:
                     self._warned.add((name, member))
@@ -297,12 +305,13 @@ class Session:
             self.checkpoints.save(number(self.job, self.record), run, record)
 
 
-def before(played: Played) -> dict[str, np.ndarray]:
-    """Mean returns [M] of a trial's episodes but the last, by their numbers from 1."""
-    if not np.size(played.before):
-        return {}
-    means = np.asarray(played.before).mean(axis=1)  # [M, trial - 1]
-    return {f"episode_{at}": mean for at, mean in enumerate(means.T, start=1)}
+def per_member(played: Played) -> dict[str, np.ndarray]:
+    """What was measured besides returns and success, by name, [M]."""
+    return {
+        name: np.asarray(values).reshape(len(values), -1).mean(axis=1)
+        for name, values in played.metrics.items()
+        if name != "success"
+    }
 
 
 def restore(job: Job, checkpoints: Checkpoints) -> tuple[Run, Record] | None:
@@ -325,7 +334,9 @@ def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
     learned = max(steps - job.sizes.warmup, 0)
     updates = job.sizes.offline_updates
     rounds = learned // job.sizes.transitions_per_round
-    rounds += (job.sizes.first_round - 1) * (rounds > 0)  # in updates
+    learned_updates = rounds * job.sizes.updates_per_round
+    if rounds:
+        learned_updates += job.sizes.first_round - job.sizes.updates_per_round
     speeds = {
         "offline": {
             "updates": updates + record.updates_taken,
@@ -333,7 +344,7 @@ def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
         },
         "online": {
             "steps": steps,
-            "updates": rounds * job.sizes.updates_per_round,
+            "updates": learned_updates,
             "steps_per_second": _rate(job, "online", learned, record),
         },
     }

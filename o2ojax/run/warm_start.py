@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2ojax import agents, replay
+from o2ojax import agents, fields
 from o2ojax.errors import UserError
 from o2ojax.parallel import compiled, devices
-from o2ojax.run import config as settings
 from o2ojax.run.checkpoint import Checkpoints
+from o2ojax.run.config import differences
 from o2ojax.run.job import Job, Record, shape
 from o2ojax.run.progress import Progress
-from o2ojax.run.workdir import read_description
+from o2ojax.run.workdir import read_description, refuse_another_format
 from o2ojax.types import Run
 
 
@@ -30,6 +30,7 @@ def warm_start(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]
     described = read_description(source)
     if described is None:
         raise UserError(f"config.offline.from={source}: there is no run there")
+    refuse_another_format(described, source)
     adopt = _adoption(job, described, source)
     number = described["offline"]["updates"]
     if number == 0:
@@ -55,7 +56,7 @@ def warm_start(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]
     )
     checkpoints.close()
     adopt = compiled.over_members(adopt, (0, 0), mesh=job.layout.mesh)
-    state = adopt(taken.agent, job.members.configs)
+    state = adopt(taken.agent, job.members.config)
     _check_shape(job, state, source)
     state = jax.tree.map(jnp.copy, state)  # a donated run holds no array twice
     store = job.programs.init(job.members, job.dataset).replay  # theirs is not taken
@@ -70,7 +71,7 @@ def _adoption(job: Job, described: dict, source: Path) -> Callable:
             f"config.offline.from={source} is a run of env {described['env']!r},"
             f" not of {job.config.env!r}"
         )
-    warm_starts = agents.find(ours).warm_starts
+    warm_starts = agents.AGENTS.find(ours).warm_starts
     if theirs in warm_starts:
         return warm_starts[theirs]
     if theirs == ours:
@@ -88,29 +89,24 @@ def _tell_differences(
     ours, compared = job.description(), ["reward", "data_fingerprint"]
     if described["algorithm"] == job.config.algorithm:
         compared.append("agent")
-    changed = settings.differences(
+    changed = differences(
         {name: described[name] for name in compared},
         {name: ours[name] for name in compared},
     )
     if changed:
         progress.warn(f"{source} was trained otherwise: {'; '.join(changed)}")
-    note = agents.find(described["algorithm"]).offline_only
+    note = agents.AGENTS.find(described["algorithm"]).offline_only
     if described["online"]["steps"] == 0 and note:
         progress.warn(f"{source} is an offline-only run: {note}")
 
 
 def _shape(job: Job, described: dict, num_taken: int) -> Run:
     """The shapes of the Run that their offline phase left."""
-    algorithm = agents.find(described["algorithm"])
-    config = algorithm.config(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in described["agent"].items()
-        }
-    )
-    nothing = replay.uniform.nothing()
+    algorithm = agents.AGENTS.find(described["algorithm"])
+    what = f"hyper-parameter of {described['algorithm']}"
+    config = fields.build(algorithm.config, "agent", described["agent"], what)
     plan = agents.Plan(described["offline"]["updates"], described["online"]["steps"])
-    recipe = algorithm.recipe(job.spec, config, plan, nothing, nothing)
+    recipe = algorithm.recipe(job.spec, config, plan)
     agent = jax.eval_shape(recipe.offline.init, jax.random.key(0))
     agent = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((num_taken, *x.shape), x.dtype), agent
@@ -136,7 +132,7 @@ def _check_shape(job: Job, state: Any, source: Path) -> None:
 
 def _sources(job: Job, described: dict, num_taken: int, source: Path) -> list[int]:
     """Which of the taken members each of ours goes on from."""
-    theirs, ours = list(described["seeds"]), list(settings.seeds(job.config))
+    theirs, ours = list(described["seeds"]), list(job.config.seeds)
     mine = job.description()
     if (theirs, described["population"]) == (ours, mine["population"]):
         return list(range(num_taken))

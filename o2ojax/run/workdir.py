@@ -15,12 +15,11 @@ import numpy as np
 from o2ojax.data.files import write_json, write_whole
 from o2ojax.errors import UserError
 from o2ojax.report import statistics
-from o2ojax.run import config as settings
+from o2ojax.run.config import FORMAT, differences
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "distrax", "mujoco", "gymnasium")
-FREE_TO_CHANGE = ("wandb", "checkpoint")  # fields that a resumed run may give anew
-# What runs did before there was a field that said so.
-ONCE_UNSAID = {"devices": {"per_batch": 1, "cut_dataset": False}}
+# Fields that a resumed run may give anew. That a door's file has changed is said.
+FREE_TO_CHANGE = ("wandb", "checkpoint", "doors")
 
 
 @contextmanager
@@ -64,9 +63,10 @@ def refuse_another_config(described: dict[str, Any], workdir: Path) -> None:
     before = read_description(workdir)
     if before is None:
         return
+    refuse_another_format(before, workdir)
     compared = [name for name in described if name not in FREE_TO_CHANGE]
-    changed = settings.differences(
-        {name: before.get(name, ONCE_UNSAID.get(name)) for name in compared},
+    changed = differences(
+        {name: before.get(name) for name in compared},
         {name: described[name] for name in compared},
     )
     if changed:
@@ -78,6 +78,31 @@ def refuse_another_config(described: dict[str, Any], workdir: Path) -> None:
             f"{workdir} holds a run of another config ({'; '.join(changed)}); give"
             f" another --workdir, or the same config to go on{hint}"
         )
+
+
+def refuse_another_format(described: dict[str, Any], workdir: Path) -> None:
+    """Holds the format of a run's files against the one that is read here.
+
+    Raises:
+        UserError: they differ.
+    """
+    found = described.get("format", 1)
+    if found != FORMAT:
+        raise UserError(
+            f"{workdir} holds a run of format {found}, and this version of o2ojax goes"
+            f" on with those of format {FORMAT} alone: start it again in another"
+            " --workdir, or use the version that config.json names as its commit"
+        )
+
+
+def changed_doors(described: dict[str, Any], workdir: Path) -> list[str]:
+    """The doors whose files are not those that a directory's run was started with."""
+    before = (read_description(workdir) or {}).get("doors", {})
+    return [
+        name
+        for name, fingerprint in described["doors"].items()
+        if before.get(name, fingerprint) != fingerprint
+    ]
 
 
 def read_description(directory: Path) -> dict[str, Any] | None:

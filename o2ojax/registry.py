@@ -1,0 +1,149 @@
+"""Things by name: built-in ones, and a stranger's.
+
+A name is a built-in one, or a door: `package.module:NAME`, or `path/to/file.py:NAME`.
+Built-in names stand for doors, too, so that a file is imported when it is asked for.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+from o2ojax.errors import UserError, first_line, unknown
+
+Entry = TypeVar("Entry")
+
+
+@dataclasses.dataclass(frozen=True)
+class Registry(Generic[Entry]):
+    """Entries of one kind, by name.
+
+    kind:    what errors call an entry, as "algorithm".
+    entries: the doors of the built-in ones.
+    adopt:   (object, name) -> Entry: what is behind a door, as an entry. Raises
+             UserError where it cannot be one.
+    """
+
+    kind: str
+    entries: Mapping[str, str]
+    adopt: Callable[[Any, str], Entry]
+    _adopted: dict[str, Entry] = dataclasses.field(default_factory=dict)
+
+    def find(self, name: str) -> Entry:
+        """The entry of a name, built-in or behind a door.
+
+        Raises:
+            UserError: there is none; the message lists the built-in ones.
+        """
+        if name not in self.entries and not is_door(name):
+            raise unknown(self.kind, name, self.entries)
+        if name not in self._adopted:
+            door = self.entries.get(name, name)
+            self._adopted[name] = self.adopt(behind(door), name)
+        return self._adopted[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """The built-in names."""
+        return iter(self.entries)
+
+
+def instance_of(kind: type) -> Callable[[Any, str], Any]:
+    """An `adopt` that takes instances of a type, and nothing else."""
+
+    def adopt(found: Any, name: str) -> Any:
+        if not isinstance(found, kind):
+            raise UserError(
+                f"{name} is of type {type(found).__name__}; it must be an instance of"
+                f" {kind.__module__}.{kind.__name__}"
+            )
+        return found
+
+    return adopt
+
+
+def is_door(name: str) -> bool:
+    """Whether a name is `module:NAME` or `file.py:NAME`."""
+    place, colon, attribute = name.rpartition(":")
+    return bool(colon) and attribute.isidentifier() and bool(place)
+
+
+def behind(name: str) -> Any:
+    """What a door leads to.
+
+    Raises:
+        UserError: there is no such file, module or name in it, or it fails.
+    """
+    place, _, attribute = name.rpartition(":")
+    module = load_file(Path(place)) if place.endswith(".py") else _module(place)
+    if not hasattr(module, attribute):
+        raise UserError(f"{name}: {place} defines no {attribute}")
+    return getattr(module, attribute)
+
+
+def load_file(path: Path) -> ModuleType:
+    """A Python file as a module; the same one however often it is asked for.
+
+    Raises:
+        UserError: there is no such file, or it fails.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
+    path = path.resolve()
+    name = f"o2ojax_file_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            _executed(str(path), lambda: spec.loader.exec_module(module))
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        found = None
+    if found is None:
+        raise UserError(
+            f"{name}: there is no such module. A file is named with its ending, as"
+            " path/to/file.py:NAME"
+        )
+    return _executed(name, lambda: importlib.import_module(name))
+
+
+def _executed(name: str, execute: Callable[[], Any]) -> Any:
+    try:
+        return execute()
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    except Exception as error:
+        raise UserError(
+            f"{name} fails with {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
+def fingerprint(name: str) -> str:
+    """16 hexadecimal digits of the file behind a door; "" where it has none.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    place = name.rpartition(":")[0]
+    path = Path(place)
+    if not place.endswith(".py"):
+        spec = importlib.util.find_spec(place)
+        path = Path(spec.origin) if spec and spec.origin else Path()
+    if not path.is_file():
+        return ""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error

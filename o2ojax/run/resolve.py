@@ -1,0 +1,273 @@
+"""Configs from files, command lines and run directories, parsed once: `resolve`."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from o2ojax import agents, envs, fields, registry, replay
+from o2ojax.errors import UserError, first_line, unknown
+from o2ojax.run import validation
+from o2ojax.run.config import Replay, RunConfig
+
+
+def load(path_and_task: str) -> ConfigDict:
+    """Runs `get_config` of a file: `FILE.py` or `FILE.py:TASK`.
+
+    Raises:
+        UserError: no such file, no `get_config` in it, or it returns no config.
+    """
+    path, _, task = path_and_task.partition(":")
+    if not path.endswith(".py") or not Path(path).is_file():
+        raise UserError(f"--config={path}: there is no such Python file")
+    try:
+        module = registry.load_file(Path(path))
+        if not hasattr(module, "get_config"):
+            raise UserError("the file defines no get_config()")
+        config = module.get_config(*([task] if task else []))
+        if not isinstance(config, (ConfigDict, Mapping)):
+            raise UserError(
+                f"get_config() returns a {type(config).__name__}; it must return what"
+                " o2ojax.run.config.defaults() returns, changed as you like"
+            )
+    except UserError as error:
+        raise UserError(f"--config={path}: {error}") from error
+    except Exception as error:
+        raise UserError(
+            f"--config={path}: the file fails with {type(error).__name__}:"
+            f" {first_line(error)}"
+        ) from error
+    return config if isinstance(config, ConfigDict) else ConfigDict(config)
+
+
+def override(config: ConfigDict, arguments: Iterable[str]) -> None:
+    """Applies `--config.FIELD=VALUE` arguments, in place.
+
+    Another algorithm, or another store, brings its own defaults for `agent`, or for
+    the options of `replay`; so these two are looked at first.
+
+    Raises:
+        UserError: an unknown field, with the nearest one; a value of a wrong type.
+    """
+    given = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--config.") or not equals:
+            raise UserError(
+                f"cannot read {argument!r}; overrides look like --config.FIELD=VALUE"
+            )
+        given.append((name.removeprefix("--config."), value))
+    first = ("algorithm", "replay.name")
+    for name, value in sorted(given, key=lambda item: item[0] not in first):
+        _set(config, name, value)
+
+
+def _set(config: ConfigDict, name: str, value: str) -> None:
+    known = _declared(config)
+    if name.startswith("population."):
+        field = name.removeprefix("population.")
+        config.population[field] = _listed(fields.literal(value))
+    elif name not in known:
+        raise unknown("config field", name, known)
+    else:
+        *path, last = name.split(".")
+        node = config
+        for part in path:
+            if not isinstance(node.get(part), ConfigDict):
+                node[part] = ConfigDict({}, type_safe=False)
+            node = node[part]
+        node[last] = fields.from_text(known[name], f"config.{name}", value)
+        if name == "algorithm":
+            values = fields.values(agents.AGENTS.find(config.algorithm).config())
+            config.agent = ConfigDict(values, type_safe=False)
+        if name == "replay.name":
+            values = fields.values(replay.STORES.find(config.replay.name).options())
+            capacity = config.replay.get("capacity", 0)
+            kept = {"name": config.replay.name, "capacity": capacity}
+            config.replay = ConfigDict(kept | values, type_safe=False)
+
+
+def _declared(config: Mapping) -> dict[str, fields.Field]:
+    """What each field of a config accepts, by its dotted name."""
+    found = {
+        name: field
+        for name, field in _declared_of(RunConfig).items()
+        if name != "replay.options"
+    }
+    algorithm = agents.AGENTS.find(_name(config, "algorithm"))
+    store = replay.STORES.find(_name(config, "replay", "name"))
+    found |= _declared_of(algorithm.config, "agent.")
+    return found | _declared_of(store.options, "replay.")
+
+
+def _declared_of(kind: type, prefix: str = "") -> dict[str, fields.Field]:
+    found = {}
+    for declared in dataclasses.fields(kind):
+        name = prefix + fields.known_as(declared)
+        if dataclasses.is_dataclass(declared.default):
+            found |= _declared_of(type(declared.default), f"{name}.")
+        elif "field" in declared.metadata or declared.name not in (
+            "agent",
+            "population",
+        ):
+            found[name] = fields.field_of(declared)
+    return found
+
+
+def _name(config: Mapping, *path: str) -> str:
+    """A field that holds a name, though nothing is checked yet."""
+    value: Any = config
+    for part in path:
+        value = value.get(part) if isinstance(value, (Mapping, ConfigDict)) else None
+    if value is None and path == ("replay", "name"):
+        return RunConfig().replay.name
+    if not isinstance(value, str) or not value:
+        name = ".".join(path)
+        raise UserError(f"config.{name} is {value!r}; it must be a name")
+    return value
+
+
+def resolve(config: Mapping | ConfigDict) -> RunConfig:
+    """A config, typed and checked. What it cannot say yet, the data and the
+    environment's sizes, `job.prepare` sees to.
+
+    Raises:
+        UserError: names the field, what is wrong with it, and what would be right.
+    """
+    given = _plain(config)
+    run = _parsed(given)
+    validation.check(run)
+    return run
+
+
+def _plain(config: Mapping | ConfigDict) -> dict[str, Any]:
+    """Nested dicts, with references followed."""
+    try:
+        if isinstance(config, ConfigDict):
+            config = config.copy_and_resolve_references().to_dict()
+        return {
+            name: _plain(value) if isinstance(value, Mapping) else value
+            for name, value in config.items()
+        }
+    except Exception as error:  # a reference to what is not there, or to itself
+        raise UserError(f"the config cannot be read: {first_line(error)}") from error
+
+
+def _parsed(given: dict[str, Any]) -> RunConfig:
+    entry = agents.AGENTS.find(_name(given, "algorithm"))
+    store = replay.STORES.find(_name(given, "replay", "name"))
+    known = {fields.known_as(field) for field in dataclasses.fields(RunConfig)}
+    for name in given:
+        if name not in known:
+            raise unknown("config field", str(name), known)
+    parts: dict[str, Any] = {}
+    for declared in dataclasses.fields(RunConfig):
+        name = declared.name
+        if name not in given or name in ("agent", "population", "replay"):
+            continue
+        if dataclasses.is_dataclass(declared.default):
+            parts[name] = _section(
+                type(declared.default), f"config.{name}", given[name]
+            )
+        else:
+            field = fields.field_of(declared)
+            parts[name] = fields.parse(field, f"config.{name}", given[name])
+    parts["agent"] = _section(
+        entry.config,
+        "config.agent",
+        given.get("agent", {}),
+        f"hyper-parameter of {given['algorithm']}",
+    )
+    parts["replay"] = _replay(store, given.get("replay", {}))
+    parts["population"] = _population(
+        entry.config, given["algorithm"], given.get("population", {})
+    )
+    return RunConfig(**parts)
+
+
+def _section(kind: type, name: str, given: Any, what: str = "") -> Any:
+    _refuse_no_mapping(name, given)
+    return fields.build(kind, name, given, what or f"field of {name}")
+
+
+def _refuse_no_mapping(name: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"{name} is {given!r}; it must be a dict of fields, as defaults() makes it"
+        )
+
+
+def _replay(store: replay.Store, given: Any) -> Replay:
+    _refuse_no_mapping("config.replay", given)
+    own = {"name", "capacity"}
+    options = {name: value for name, value in given.items() if name not in own}
+    known = [fields.known_as(field) for field in dataclasses.fields(store.options)]
+    for name in options:
+        if name not in known:
+            raise unknown("field of config.replay", str(name), [*own, *known])
+    common = {name: given[name] for name in own if name in given}
+    made = fields.build(Replay, "config.replay", common, "field of config.replay")
+    chosen = fields.build(
+        store.options, "config.replay", options, "option of the store"
+    )
+    return dataclasses.replace(made, options=chosen)
+
+
+def _population(kind: type, algorithm: str, given: Any) -> dict[str, tuple[float, ...]]:
+    """Values to try, by field, in a fixed order."""
+    _refuse_no_mapping("config.population", given)
+    traced = {
+        fields.known_as(declared): declared
+        for declared in dataclasses.fields(kind)
+        if fields.is_traced(declared)
+    }
+    found = {}
+    for name in sorted(given, key=str):
+        if name not in traced:
+            what = f"config.population field (of the numbers that {algorithm} traces)"
+            raise unknown(what, str(name), traced)
+        where, field = f"config.population.{name}", fields.field_of(traced[name])
+        values = tuple(
+            fields.parse(field, where, value) for value in _listed(given[name])
+        )
+        if not values:
+            raise UserError(f"{where} lists no value; give one or more, as 0.7,0.9")
+        if not all(map(math.isfinite, values)):
+            raise UserError(f"{where} is {values}; all values must be finite")
+        if len({np.float32(value) for value in values}) < len(values):
+            raise UserError(f"{where} is {values}, which has a value twice in float32")
+        found[str(name)] = values
+    return found
+
+
+def _listed(value: Any) -> Sequence:
+    if isinstance(value, str):
+        value = fields.literal(value)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return value if isinstance(value, (tuple, list)) else (value,)
+
+
+def from_json(described: Mapping[str, Any]) -> RunConfig:
+    """The config of a run, from its `config.json`.
+
+    Raises:
+        UserError: it is of another format, or damaged.
+    """
+    known = {fields.known_as(field) for field in dataclasses.fields(RunConfig)}
+    given = {name: value for name, value in described.items() if name in known}
+    entry = envs.ENVS.find(_name(given, "env"))
+    if not entry.any_physics:
+        given["physics"] = "auto"
+    return resolve(_with_infinity(given))
+
+
+def _with_infinity(value: Any) -> Any:
+    """The number, where `as_json` wrote its name."""
+    if isinstance(value, dict):
+        return {name: _with_infinity(child) for name, child in value.items()}
+    return math.inf if value == "inf" else value
