@@ -16,6 +16,7 @@ from typing import Any
 from experiments import live, worker
 from experiments.trials import Trial
 from o2ojax.errors import UserError
+from o2ojax.run.config import as_json
 
 FAILED = 2  # a run's exit status, if it would only fail again
 
@@ -122,7 +123,7 @@ class Jobs:
         attempt = self._attempts[trial.name] = uuid.uuid4().hex
         asked = {"num_cpus": trial.cpus, "num_gpus": trial.gpus, "name": trial.name}
         reference = self._task.options(**asked).remote(
-            trial.config,
+            as_json(trial.config),
             str(trial.directory.absolute()),
             trial.cpus,
             trial.gpus,

@@ -18,7 +18,7 @@ from o2ojax import report
 from o2ojax.data.minari import PREFIX as MINARI
 from o2ojax.errors import GO_ON, UserError
 from o2ojax.parallel import processes
-from o2ojax.registry import is_door
+from o2ojax.registry import is_door, short
 from o2ojax.run.config import RunConfig
 from o2ojax.run.progress import Progress
 from o2ojax.run.resolve import load, override, resolve
@@ -210,10 +210,8 @@ def default_workdir(config: RunConfig) -> Path:
 
 
 def _folder(name: str) -> str:
-    """A name as that of a folder: of a door, what is behind it."""
-    if is_door(name):
-        name = name.rpartition(":")[2]
-    return name.replace("/", "-").replace(":", "-")
+    """A name as that of a folder."""
+    return short(name).replace("/", "-").replace(":", "-")
 
 
 def finished(config: RunConfig, workdir: Path, progress: Progress) -> bool:

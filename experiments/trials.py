@@ -97,7 +97,7 @@ def read_datasets(listed: Sequence[Trial]) -> None:
     for number, trial in enumerate(listed):
         if trial.config.dataset not in read_already:
             try:
-                data.load(trial.config.dataset)
+                data.read(trial.config.dataset, trial.config.clip_actions)
             except UserError as error:
                 raise UserError(f"trial {number}, {trial.name}: {error}") from None
             read_already.add(trial.config.dataset)

@@ -11,16 +11,16 @@ import tempfile
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 
 def work(
-    config: Any, directory: str, cpus: int, gpus: float, attempt: str, home: str
+    config: dict, directory: str, cpus: int, gpus: float, attempt: str, home: str
 ) -> int:
     """Runs a trial, or goes on with it.
 
     Args:
-        config: the trial's, a ConfigDict.
+        config: the trial's, as `as_json` writes it.
         directory: its run directory.
         cpus: how many cores to keep to.
         gpus: how many GPUs Ray has given.
@@ -42,8 +42,9 @@ def work(
             try:
                 introduce(folder, attempt)
                 from experiments.run import execute
+                from o2ojax.run.resolve import from_json
 
-                return execute(config, folder)
+                return execute(from_json(config), folder)
             except Exception:
                 traceback.print_exc()
                 return 2

@@ -72,6 +72,15 @@ def is_door(name: str) -> bool:
     return bool(colon) and attribute.isidentifier() and bool(place)
 
 
+def short(name: str) -> str:
+    """A name for tables and figures: of a door without the folders it lies in."""
+    if not is_door(name):
+        return name
+    place, _, attribute = name.rpartition(":")
+    stem = Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
+    return f"{stem}:{attribute}"
+
+
 def behind(name: str) -> Any:
     """What a door leads to.
 

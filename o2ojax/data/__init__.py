@@ -9,10 +9,12 @@ from o2ojax.data.dataset import (
     fingerprint,
     fit,
     from_arrays,
+    from_transitions,
     hold_tasks,
     hold_windows,
     return_range,
     subsample,
+    with_extras,
 )
 from o2ojax.data.inspection import Inspection, inspect
 from o2ojax.data.readers import load, read, read_hdf5, read_npz
@@ -31,6 +33,7 @@ __all__ = [
     "fingerprint",
     "fit",
     "from_arrays",
+    "from_transitions",
     "has_reference",
     "hold_tasks",
     "hold_windows",
@@ -43,5 +46,6 @@ __all__ = [
     "score",
     "shipped_names",
     "subsample",
+    "with_extras",
     "write",
 ]

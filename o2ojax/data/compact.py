@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from o2ojax.data.dataset import DataError, checked, from_arrays, matrix
+from o2ojax.data.dataset import EXTRAS, DataError, checked, from_arrays, matrix
 from o2ojax.types import Transition
 
 
@@ -18,7 +18,8 @@ def pack(name: str, transitions: Transition) -> dict[str, np.ndarray]:
     Returns:
         float32 observations [N, O], actions [N, A] clipped to +-(1 - 1e-5), rewards
         [N]; bool terminals [N] and timeouts [N]; float32 final_observations
-        [episodes, O]; and, where one is not 0, int32 tasks [N].
+        [episodes, O]; where one is not 0, int32 tasks [N]; and extras, [N, ...] each,
+        as "extras/NAME".
     Raises:
         DataError: for what `from_arrays` refuses, discounts other than 0 and 1, an
             observation that is not the next one of the row before.
@@ -34,6 +35,7 @@ def pack(name: str, transitions: Transition) -> dict[str, np.ndarray]:
         timeouts=last & ~terminals,
         next_observations=transitions.next_obs,
         tasks=transitions.task,
+        extras=transitions.extras,
         name=name,
     )
     _check_lossless(name, rows, transitions._replace(last=last))
@@ -45,6 +47,7 @@ def pack(name: str, transitions: Transition) -> dict[str, np.ndarray]:
         "terminals": terminals,
         "timeouts": last & ~terminals,
         "final_observations": rows.next_obs[last],
+        **{f"{EXTRAS}/{key}": values for key, values in rows.extras.items()},
     }
 
 
@@ -77,9 +80,9 @@ def unpack(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     """
     if "timeouts" not in columns:
         raise DataError(f"{name}: a file with final_observations needs timeouts too")
-    table = checked(
-        name, {key: columns[key] for key in columns if key != "final_observations"}
-    )
+    extras = {key: columns[key] for key in columns if key.startswith(f"{EXTRAS}/")}
+    apart = {"final_observations", *extras}
+    table = checked(name, {key: columns[key] for key in columns if key not in apart})
     last = table["terminals"] | table["timeouts"]
     last[-1] = True
     obs = table["observations"]
@@ -92,4 +95,4 @@ def unpack(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         )
     next_obs = np.roll(obs, -1, axis=0)
     next_obs[last] = final
-    return table | {"next_observations": next_obs}
+    return table | extras | {"next_observations": next_obs}

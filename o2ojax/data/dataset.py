@@ -1,8 +1,9 @@
 """Logged experience, checked at the door. All of it is NumPy, on the host."""
 
 import hashlib
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from o2ojax.types import EnvSpec, Transition
 ACTION_LIMIT = 1 - 1e-5  # keeps the log-probability of a squashed policy finite
 ACTION_SLACK = 1e-6  # beyond 1 by more than this is not a matter of rounding
 PARAMETERS = "task_parameters"  # in a file, beside its columns
+EXTRAS = "extras"  # their names begin so, as "extras/return_to_go"
 JUMP = 1e-6  # farther apart, two observations are not the same
 
 
@@ -44,12 +46,14 @@ class Log(NamedTuple):
     source:  what errors call it.
     columns: arguments of `from_arrays`, by name.
     parameters: [T, P] of a family's tasks, or None.
+    extras:  further numbers of each row, by name.
     """
 
     name: str
     source: str
     columns: dict[str, np.ndarray]
     parameters: np.ndarray | None = None
+    extras: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 # What a log means that has neither `timeouts` nor `next_observations`.
@@ -69,6 +73,7 @@ def from_arrays(
     next_observations: ArrayLike | None = None,
     tasks: ArrayLike | None = None,
     *,
+    extras: Mapping[str, ArrayLike] = MappingProxyType({}),
     name: str = "arrays",
     clip_actions: bool = False,
 ) -> Transition:
@@ -91,6 +96,7 @@ def from_arrays(
         next_observations: [N, O], before any restart.
         tasks: [N] or [N, 1], which task of a family, counted from 0, none left out;
             0 by default. An agent that infers tasks wants as many rows of each.
+        extras: further numbers of each row, [N, ...], by name.
         name: what errors call the data.
         clip_actions: accept actions beyond [-1, 1], and clip them.
     Returns:
@@ -123,8 +129,51 @@ def from_arrays(
         next_obs=table.get("next_observations", obs),
         last=terminal | _cuts(table),
         task=table.get("tasks", np.zeros(len(obs), np.int32)),
+        extras={
+            key: _extra(f"{name}: extras/{key}", values, len(obs))
+            for key, values in extras.items()
+        },
     )
     return rows if "next_observations" in table else _look_ahead(name, rows)
+
+
+def from_transitions(
+    transitions: Transition, name: str, clip_actions: bool = False
+) -> Transition:
+    """Transitions of a stranger's own making, checked as `from_arrays` checks.
+
+    Args:
+        transitions: leaves [N, ...], of whatever arrays. Observations may be dicts of
+            parts, which keep their shapes and types.
+        name: what errors call the data.
+    Raises:
+        DataError: as for `from_arrays`.
+    """
+    ended = flags(f"{name}: 1 - discount", 1 - np.asarray(transitions.discount))
+    parts = isinstance(transitions.obs, Mapping)
+    number = np.arange(len(ended), dtype=np.float32)[:, None]
+    rows = from_arrays(
+        observations=number if parts else transitions.obs,
+        actions=transitions.action,
+        rewards=transitions.reward,
+        terminals=ended,
+        timeouts=np.asarray(transitions.last, bool) & ~ended,
+        next_observations=number if parts else transitions.next_obs,
+        tasks=transitions.task,
+        extras=transitions.extras,
+        name=name,
+        clip_actions=clip_actions,
+    )
+    if not parts:
+        return rows
+    seen = {
+        which: {
+            key: _extra(f"{name}: {which}[{key!r}]", values, len(ended))
+            for key, values in getattr(transitions, which).items()
+        }
+        for which in ("obs", "next_obs")
+    }
+    return rows._replace(**seen)
 
 
 def episode_returns(transitions: Transition) -> np.ndarray:
@@ -162,17 +211,45 @@ def fit(dataset: Dataset, spec: EnvSpec) -> None:
         DataError: where the sizes of observations or of actions differ.
     """
     rows = dataset.transitions
+    seen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows.obs)
     sizes = {
-        "observations": (rows.obs.shape[-1], spec.obs_dim),
-        "actions": (rows.action.shape[-1], spec.action_dim),
+        "observations": (_in_words(seen), _in_words(spec.obs)),
+        "actions": (f"size {rows.action.shape[-1]}", f"size {spec.action_dim}"),
     }
     for what, (found, wanted) in sizes.items():
         if found != wanted:
             raise DataError(
-                f"dataset {dataset.name!r} has {what} of size {found}, but "
-                f"environment {spec.name!r} has {wanted}: choose a dataset that "
-                "was recorded there"
+                f"dataset {dataset.name!r} has {what} of {found}, but environment"
+                f" {spec.name!r} has {wanted.removeprefix('size ')}: choose a dataset"
+                " that was recorded there"
             )
+
+
+def _in_words(obs: Any) -> str:
+    """The shape of an observation, or of its parts."""
+    if isinstance(obs, Mapping):
+        parts = (f"{key}: {_in_words(obs[key])}" for key in sorted(obs))
+        return f"parts {{{', '.join(parts)}}}"
+    if len(obs.shape) == 1 and obs.dtype == np.float32:
+        return f"size {obs.shape[0]}"
+    return f"shape {obs.shape} of {obs.dtype}"
+
+
+def with_extras(dataset: Dataset, names: Sequence[str]) -> Dataset:
+    """The dataset with those extras alone that are asked for.
+
+    Raises:
+        DataError: one is not there.
+    """
+    found = dataset.transitions.extras
+    for name in names:
+        if name not in found:
+            raise DataError(
+                f"dataset {dataset.name!r} has no {name}, which the agent learns from;"
+                f" write it as extras/{name}, one row for each step"
+            )
+    kept = {name: found[name] for name in names}
+    return dataset._replace(transitions=dataset.transitions._replace(extras=kept))
 
 
 def hold_windows(dataset: Dataset, spec: EnvSpec, horizon: int) -> None:
@@ -370,6 +447,16 @@ def _whole(where: str, values: ArrayLike) -> np.ndarray:
             f" {numbers[-1]:.0f}; tasks are counted from 0, and none is left out"
         )
     return values.astype(np.int32)
+
+
+def _extra(where: str, values: ArrayLike, num_rows: int) -> np.ndarray:
+    """Further numbers of each row: float32, or bool, uint8 or int32 as they are."""
+    values = _numbers(where, values)
+    if len(values) != num_rows:
+        raise DataError(f"{where} has {len(values)} rows; there are {num_rows} steps")
+    if values.dtype in (np.bool_, np.uint8, np.int32):
+        return values
+    return _floats(where, values)
 
 
 def _vector(where: str, values: ArrayLike) -> np.ndarray:

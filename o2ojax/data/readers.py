@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
+from o2ojax import registry
 from o2ojax.data import compact, minari, ogbench, shipped
 from o2ojax.data.dataset import (
+    EXTRAS,
     ONE_STREAM,
     PARAMETERS,
     DataError,
@@ -27,9 +30,11 @@ from o2ojax.data.dataset import (
     DataWarning,
     Log,
     from_arrays,
+    from_transitions,
     matrix,
 )
-from o2ojax.errors import unknown
+from o2ojax.errors import UserError, first_line, unknown
+from o2ojax.types import Transition
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 OPTIONAL = ("timeouts", "next_observations", "final_observations", "tasks", PARAMETERS)
@@ -48,18 +53,23 @@ UNREADABLE = (
 
 
 def read(source: str | os.PathLike, clip_actions: bool = False) -> Dataset:
-    """Reads a shipped dataset by its name, a file by its path, Minari's by their ids.
+    """Reads a shipped dataset by its name, a file by its path, Minari's by their ids,
+    or what is behind a door.
 
     Warns (DataWarning) of a log that has neither timeouts nor next_observations.
 
     Args:
         source: one of `shipped_names()`; a path ending in .hdf5, .h5 or .npz; or
             `minari:ID`, for Dict observations `minari:ID:KEY,KEY`, as `minari.load`
-            reads it.
+            reads it; or the door of a function, `module:NAME` or `file.py:NAME`, that
+            returns Transitions.
         clip_actions: accept actions beyond [-1, 1], and clip them.
     Raises:
         DataError: for an unknown name, or data that cannot be used.
     """
+    name = os.fspath(source)
+    if registry.is_door(name) and not name.startswith(minari.PREFIX):
+        return _behind(name, clip_actions)
     return _dataset(load(source), clip_actions)
 
 
@@ -84,7 +94,7 @@ def read_npz(path: str | os.PathLike, clip_actions: bool = False) -> Dataset:
 
 
 def load(source: str | os.PathLike) -> Log:
-    """What `read` reads, as columns that have not been checked.
+    """What `read` reads, as columns that have not been checked; not behind a door.
 
     Raises:
         DataError: for an unknown name, or data that is missing, unreadable or
@@ -106,10 +116,29 @@ def load(source: str | os.PathLike) -> Log:
         return _load(path, _open_npz)
 
 
+def _behind(name: str, clip_actions: bool) -> Dataset:
+    function = registry.behind(name)
+    try:
+        made = function() if callable(function) else function
+    except UserError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{name} fails with {type(error).__name__}: {first_line(error)}"
+        ) from error
+    if not isinstance(made, Transition):
+        raise DataError(
+            f"{name} gives a {type(made).__name__}; it must be a function that returns"
+            " an o2ojax.types.Transition, leaves [N, ...]"
+        )
+    return Dataset(name, from_transitions(made, name, clip_actions))
+
+
 def _dataset(log: Log, clip_actions: bool) -> Dataset:
     if "timeouts" not in log.columns and "next_observations" not in log.columns:
         warnings.warn(f"{log.source}: {ONE_STREAM}", DataWarning, stacklevel=3)
-    rows = from_arrays(**log.columns, name=log.source, clip_actions=clip_actions)
+    given = {"extras": log.extras, "name": log.source, "clip_actions": clip_actions}
+    rows = from_arrays(**log.columns, **given)
     return Dataset(log.name, rows, log.parameters)
 
 
@@ -142,7 +171,12 @@ def _load(path: str | os.PathLike, open_file: Callable) -> Log:
         columns.pop("final_observations", None)
     elif "final_observations" in columns:
         columns = compact.unpack(source, columns)
-    return Log(path.stem, source, columns, parameters)
+    extras = {
+        key.removeprefix(f"{EXTRAS}/"): columns.pop(key)
+        for key in list(columns)
+        if key.startswith(f"{EXTRAS}/")
+    }
+    return Log(path.stem, source, columns, parameters, extras)
 
 
 def _columns(
@@ -157,12 +191,20 @@ def _columns(
             known = (*REQUIRED, *OPTIONAL)
             if open_file is _open_npz and ogbench.recognised(found):
                 known = (*ogbench.REQUIRED, *ogbench.OPTIONAL)
-            return found, {key: file[key][()] for key in known if key in found}
+            known = (*known, *_extras(file, found))
+            return found, {key: file[key][()] for key in known if key in file}
     except UNREADABLE as error:
         raise DataError(
             f"{path}: cannot be read ({error}); it must be whole, of the kind that "
             "its name says, and hold plain arrays: pickled objects are never read"
         ) from error
+
+
+def _extras(file: Any, found: list[str]) -> list[str]:
+    """The names of a file's extras, which are a group in HDF5."""
+    if EXTRAS in found and hasattr(file[EXTRAS], "keys"):
+        return [f"{EXTRAS}/{key}" for key in file[EXTRAS]]
+    return [key for key in found if key.startswith(f"{EXTRAS}/")]
 
 
 _OPENERS = {".hdf5": _open_hdf5, ".h5": _open_hdf5, ".npz": _open_npz}

@@ -43,6 +43,8 @@ def write(
             raise DataError(
                 f"{name}: Minari has no place for several tasks; write a file"
             )
+        if transitions.extras:
+            raise DataError(f"{name}: Minari has no place for extras; write a file")
         minari.write(name, compact.pack(name, transitions))
         return
     path = Path(target).expanduser()

@@ -45,7 +45,7 @@ def adopt(found: Any, name: str) -> EnvEntry:
     """What is behind a door, as an entry.
 
     It is an entry; an Env; or a function that returns an Env, which is given those of
-    `physics` and `simulator` that it has arguments for.
+    `physics`, `make_physics` and `simulator` that it has arguments for.
 
     Raises:
         UserError: it is none of these.
@@ -59,7 +59,7 @@ def adopt(found: Any, name: str) -> EnvEntry:
             f"{name} is of type {type(found).__name__}; it must be an o2ojax.types.Env,"
             " or a function that returns one"
         )
-    taken = _arguments(found) & {"physics", "simulator"}
+    taken = _arguments(found) & {"physics", "make_physics", "simulator"}
 
     def build(name: str, options: Options) -> Env:
         given = {argument: getattr(options, argument) for argument in taken}
@@ -78,7 +78,7 @@ def adopt(found: Any, name: str) -> EnvEntry:
             )
         return env
 
-    return EnvEntry(build, any_physics="physics" in taken)
+    return EnvEntry(build, any_physics=bool(taken & {"physics", "make_physics"}))
 
 
 def _arguments(function: Callable) -> set[str]:

@@ -16,11 +16,13 @@ class Needs(NamedTuple):
     kind:    ROWS, WINDOWS or TASKS: what a batch is made of.
     horizon: transitions of a window.
     context: `meta.task_store.ContextSampling`, of an agent that infers its task.
+    extras:  names of the `Transition.extras` that it learns from.
     """
 
     kind: str = ROWS
     horizon: int = 1
     context: Any = None
+    extras: tuple[str, ...] = ()
 
 
 class Inputs(NamedTuple):
@@ -65,6 +67,8 @@ class Store(NamedTuple):
              fields of `config.replay`.
     serves:  ROWS, WINDOWS or TASKS: what its batches are made of.
     needs_dataset: whether it cannot do without one.
+    extras:  names of the `Transition.extras` that it computes of what is gathered, as
+             episodes close. Its `add` is given transitions that have none.
     check:   (run config) -> None. Raises UserError for a config that cannot work.
     warnings: what to tell a user, by metrics that are above 0 where it is so.
     """
@@ -74,5 +78,6 @@ class Store(NamedTuple):
     options: type = NoOptions
     serves: str = ROWS
     needs_dataset: bool = False
+    extras: tuple[str, ...] = ()
     check: Callable[[Any], None] = lambda run: None
     warnings: Mapping[str, str] = MappingProxyType({})

@@ -13,6 +13,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from o2ojax.data import reference
 from o2ojax.data.files import write_whole
 from o2ojax.errors import UserError
+from o2ojax.registry import short
 from o2ojax.report import statistics
 from o2ojax.report.results import Result, names, title
 from o2ojax.report.tables import label
@@ -74,7 +75,7 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
     first.set_ylabel(_measure(results[0]))
     if results[0].curves.success is not None:
         first.set_ylim(-2, 102)
-    first.set_title(env, loc="left", fontweight="bold")
+    first.set_title(short(env), loc="left", fontweight="bold")
     handles, labels = first.get_legend_handles_labels()
     columns = 1 if max(map(len, labels)) > 60 else 2
     figure.set_figheight(5 + 0.22 * math.ceil(len(labels) / columns))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from o2ojax.errors import UserError
+from o2ojax.registry import short
 from o2ojax.report import statistics
 from o2ojax.report.tables import data_label, rows
 
@@ -110,4 +111,4 @@ def names(results: Sequence[Result]) -> list[str]:
 
 def title(result: Result) -> str:
     """What a run is, in a legend: its algorithm and its data."""
-    return f"{result.config['algorithm']}, {data_label(result.config)}"
+    return f"{short(result.config['algorithm'])}, {data_label(result.config)}"

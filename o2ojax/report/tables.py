@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from o2ojax.envs import OWN, Simulator
+from o2ojax.registry import short
 
 COLUMNS = (
     "agent",
@@ -61,7 +62,7 @@ def rows(summary: dict[str, Any], note: str = "") -> list[tuple[str, ...]]:
 
 def data_label(described: dict[str, Any]) -> str:
     """The dataset, and the physics where it is not the one Gymnasium uses."""
-    parts = [described["dataset"] or f"none ({described['env']})"]
+    parts = [short(described["dataset"]) or f"none ({short(described['env'])})"]
     if described["physics"] not in ("mujoco", OWN):
         parts.append(f"on {described['physics']}")
     usual = dataclasses.asdict(Simulator())
@@ -72,7 +73,8 @@ def data_label(described: dict[str, Any]) -> str:
 
 def label(agent: str, settings: dict[str, Any]) -> str:
     """An agent and its settings, as `iql, beta=3.0`."""
-    return ", ".join([agent, *(f"{name}={value}" for name, value in settings.items())])
+    told = (f"{name}={value}" for name, value in settings.items())
+    return ", ".join([short(agent), *told])
 
 
 def _count(number: int) -> str:

@@ -132,6 +132,7 @@ def _read(config: RunConfig, spec: EnvSpec) -> Transition | None:
     needs = config.needs
     logged = data.read(config.dataset, config.clip_actions)
     data.fit(logged, spec)
+    logged = data.with_extras(logged, needs.extras)
     if needs.kind == replay.WINDOWS:
         data.hold_windows(logged, spec, needs.horizon)
     if needs.kind != replay.TASKS:

@@ -22,6 +22,7 @@ from o2ojax.data.files import write_json
 from o2ojax.errors import UserError
 from o2ojax.meta import adaptation
 from o2ojax.parallel import devices, processes
+from o2ojax.registry import short
 from o2ojax.report import statistics
 from o2ojax.run import workdir
 from o2ojax.run.checkpoint import Checkpoints
@@ -123,7 +124,7 @@ def headline(job: Job) -> str:
         rows = f"{len(job.dataset.last):,} rows in {episodes:,} episodes"
     members = f"{job.num_members} member{'s' * (job.num_members > 1)}"
     return (
-        f"{config.algorithm} on {config.dataset or config.env} ({rows}):"
+        f"{short(config.algorithm)} on {short(config.dataset or config.env)} ({rows}):"
         f" {members}, {job.sizes.offline_updates:,} updates, then"
         f" {job.sizes.online_steps:,} environment steps each{job.layout.describe()}, in"
         f" {job.workdir}"

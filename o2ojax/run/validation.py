@@ -135,6 +135,13 @@ def _check_store(run: RunConfig) -> None:
             f"config.replay.name is {run.replay.name!r}, which draws from a dataset,"
             " and config.dataset names none; set config.replay.name=online"
         )
+    missing = sorted(set(needs.extras) - set(store.extras))
+    if missing and run.online.steps:
+        raise UserError(
+            f"{run.algorithm} learns from {', '.join(missing)}, which a dataset may"
+            f" have, but replay {run.replay.name!r} cannot compute of what is gathered:"
+            " set config.online.steps=0, or config.replay.name to a store that can"
+        )
     at_once = max(run.transitions_per_round, run.online.warmup)
     if needs.kind != replay.TASKS and 0 < run.replay.capacity < at_once:
         raise UserError(

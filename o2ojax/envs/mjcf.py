@@ -1,0 +1,126 @@
+"""An environment of an MJCF model and a few functions, on any of the physics.
+
+    def make(make_physics, simulator):
+        return mjcf.environment(
+            XML, observe, reward, horizon=200, make_physics=make_physics,
+            simulator=simulator,
+        )
+
+`--config.env=path/to/file.py:make` then trains in it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from o2ojax.envs.physics import (
+    PhysicsState,
+    Simulator,
+    c_physics,
+    place,
+    randomise_dynamics,
+)
+from o2ojax.envs.rendering import pose_of, renderer
+from o2ojax.envs.restart import restarting
+from o2ojax.errors import UserError
+from o2ojax.types import Array, Env, EnvSpec, vector
+
+NUM_STARTS = 1024  # states that episodes begin in, drawn once
+
+
+def never(state: PhysicsState) -> Array:
+    """A task that does not end."""
+    del state
+    return jnp.array(False)
+
+
+def small_noise(
+    model: mujoco.MjModel, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Near the model's own pose, and nearly at rest."""
+    noise = generator.uniform(-0.01, 0.01, model.nq + model.nv)
+    return model.qpos0 + noise[: model.nq], noise[model.nq :]
+
+
+def environment(
+    xml: str | Path,
+    observe: Callable[[PhysicsState], Array],
+    reward: Callable[[PhysicsState, Array, PhysicsState], Array],
+    ended: Callable[[PhysicsState], Array] = never,
+    *,
+    horizon: int,
+    frame_skip: int = 1,
+    start: Callable = small_noise,
+    bodies: tuple[str, ...] = (),
+    success: Callable[[Array], Array] | None = None,
+    name: str = "mjcf",
+    make_physics: Callable = c_physics,
+    simulator: Simulator = Simulator(),  # noqa: B008
+) -> Env:
+    """Builds the environment. All functions are of JAX, and see one state.
+
+    An action in [-1, 1] spans the control range of its actuator, which must have one.
+
+    Args:
+        xml: an MJCF file, or its text.
+        observe: (state) -> obs [O], float32.
+        reward: (state before, action [A], state after) -> [].
+        ended: (state after) -> [], whether the task has ended: no future is worth
+            anything then. A time limit is `horizon`.
+        horizon: steps after which an episode is cut.
+        frame_skip: simulation steps for one decision.
+        start: (model, generator) -> (qpos [nq], qvel [nv]) of an episode's first state.
+        bodies: names of the bodies whose positions [3] `state.bodies` holds.
+        success: as in `Env`.
+        make_physics, simulator: as an environment's function is given them.
+    Raises:
+        UserError: the model cannot be read, or has an actuator without a range.
+    """
+    models = randomise_dynamics(
+        [_load(xml) for _ in range(simulator.variants)], simulator
+    )
+    model, generator = models[0], np.random.default_rng(0)
+    move = make_physics(models, frame_skip, bodies)
+    drawn = [start(model, generator) for _ in range(NUM_STARTS)]
+    starts = place(model, *zip(*drawn, strict=True), bodies)
+    low, high = np.float32(model.actuator_ctrlrange.T)
+
+    def advance(before: PhysicsState, action: Array, variant: Array):
+        # a member that died of NaN must not spoil what the others share
+        safe = jnp.where(jnp.isfinite(action), action, 0.0)
+        control = low + (jnp.clip(safe, -1.0, 1.0) + 1) / 2 * (high - low)
+        after = move(before, control, variant)
+        return after, reward(before, action, after), ended(after)
+
+    first = PhysicsState(*(leaf[0] for leaf in starts))
+    spec = EnvSpec(
+        name,
+        vector(len(observe(first))),
+        model.nu,
+        horizon,
+        simulator.variants,
+        decision_time=model.opt.timestep * frame_skip,
+    )
+    render = renderer(model, pose_of)
+    return restarting(spec, starts, advance, observe, success, render)
+
+
+def _load(xml: str | Path) -> mujoco.MjModel:
+    is_text = isinstance(xml, str) and "<" in xml
+    try:
+        if is_text:
+            model = mujoco.MjModel.from_xml_string(xml)
+        else:
+            model = mujoco.MjModel.from_xml_path(str(xml))
+    except ValueError as error:
+        what = "the MJCF text" if is_text else str(xml)
+        raise UserError(f"{what} cannot be read: {error}") from error
+    if model.nu == 0 or not model.actuator_ctrllimited.all():
+        raise UserError(
+            "every actuator of the model needs a ctrlrange, which actions in [-1, 1]"
+            " span; and there must be one"
+        )
+    return model
