@@ -61,8 +61,8 @@ def parse(field: Field, name: str, value: Any) -> Any:
         return field.accept(value)
     except (ValueError, TypeError, OverflowError, ArithmeticError) as error:
         why = f", {error}" if isinstance(error, _Because) else ""
-        shown = _shortened(value)
-        raise UserError(f"{name} is {shown}{why}; it must be {field.words}") from None
+        what = shown(value)
+        raise UserError(f"{name} is {what}{why}; it must be {field.words}") from None
 
 
 def from_text(field: Field, name: str, text: str) -> Any:
@@ -337,11 +337,11 @@ def _integer(value: Any) -> int:
     return int(value)
 
 
-def _shortened(value: Any) -> str:
-    """How a value is shown in an error."""
+def shown(value: Any) -> str:
+    """How a value is shown in an error: in one line, and not a long one."""
     try:
-        shown = repr(value)
+        text = repr(value)
     except Exception:  # a stranger's own class may do anything
-        shown = f"a {type(value).__name__}"
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+        text = f"a {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."

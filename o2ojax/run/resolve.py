@@ -127,7 +127,7 @@ def _name(config: Mapping, *path: str) -> str:
         return RunConfig().replay.name
     if not isinstance(value, str) or not value:
         name = ".".join(path)
-        raise UserError(f"config.{name} is {value!r}; it must be a name")
+        raise UserError(f"config.{name} is {fields.shown(value)}; it must be a name")
     return value
 
 
@@ -197,7 +197,8 @@ def _section(kind: type, name: str, given: Any, what: str = "") -> Any:
 def _refuse_no_mapping(name: str, given: Any) -> None:
     if not isinstance(given, Mapping):
         raise UserError(
-            f"{name} is {given!r}; it must be a dict of fields, as defaults() makes it"
+            f"{name} is {fields.shown(given)}; it must be a dict of fields, as"
+            " defaults() makes it"
         )
 
 
