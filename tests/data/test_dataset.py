@@ -14,7 +14,7 @@ from o2ojax.data import (
     return_range,
     subsample,
 )
-from o2ojax.types import EnvSpec, Transition
+from o2ojax.types import EnvSpec, Transition, vector
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -195,16 +195,16 @@ def test_a_return_range_of_zero_is_refused():
 
 def test_a_dataset_fits_only_environments_of_its_sizes():
     dataset = Dataset("log", episodes(3))
-    fit(dataset, EnvSpec("cart", obs_dim=1, action_dim=1, horizon=9))
+    fit(dataset, EnvSpec("cart", obs=vector(1), action_dim=1, horizon=9))
     message = "dataset 'log' has observations of size 1, but environment 'cart' has 4"
     with pytest.raises(DataError, match=message):
-        fit(dataset, EnvSpec("cart", obs_dim=4, action_dim=1, horizon=9))
+        fit(dataset, EnvSpec("cart", obs=vector(4), action_dim=1, horizon=9))
     with pytest.raises(DataError, match="actions of size 1, .* has 2"):
-        fit(dataset, EnvSpec("cart", obs_dim=1, action_dim=2, horizon=9))
+        fit(dataset, EnvSpec("cart", obs=vector(1), action_dim=2, horizon=9))
 
 
 def test_windows_need_episodes_that_end_and_are_long_enough():
-    spec = EnvSpec("counter", 1, 1, horizon=8)
+    spec = EnvSpec("counter", vector(1), 1, horizon=8)
     hold_windows(Dataset("three", episodes(4, 3, 5)), spec, 3)
     with pytest.raises(DataError, match="an episode of 3 steps, shorter than"):
         hold_windows(Dataset("three", episodes(4, 3, 5)), spec, 4)

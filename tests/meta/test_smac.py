@@ -11,9 +11,9 @@ from o2ojax import loop, networks, policies, replay
 from o2ojax.agents import base
 from o2ojax.meta import belief, families, pearl, smac
 from o2ojax.meta.task_store import ContextSampling, TrialContext
-from o2ojax.types import Batch, EnvSpec, Run, Transition
+from o2ojax.types import Batch, EnvSpec, Run, Transition, vector
 
-SPEC = EnvSpec("none", 3, 2, 9)
+SPEC = EnvSpec("none", vector(3), 2, 9)
 SIZES = dict(widths=(16, 16), encoder_widths=(12, 8), latent_dim=3, num_tasks=4)
 CONFIG = smac.SMACConfig(
     lr=1e-3, gamma=0.9, target_rate=0.1, temperature=2.0, decoder_widths=(8,), **SIZES
