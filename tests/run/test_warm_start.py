@@ -57,7 +57,6 @@ def go_on(source, workdir, algorithm, *overrides):
             "--config.online.steps=20",
             "--config.online.warmup=0",
             "--config.online.round=0",
-            "--config.replay.balanced.widths=8,8",
             *overrides,
             f"--workdir={workdir}",
         ]
