@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -105,10 +106,11 @@ def test_types_do_not_depend_on_those_of_the_source():
         "rewards": np.zeros((6, 1), np.int8),
         "terminals": flags(6, 5).astype(np.float64)[:, None],
     }
-    rows = from_arrays(**source)
-    kinds = Transition(*(str(leaf.dtype) for leaf in rows))
+    rows = from_arrays(**source, extras={"return_to_go": np.arange(6)})
+    kinds = jax.tree.map(lambda leaf: str(leaf.dtype), rows)
     floats = "float32"
-    assert kinds == (floats, floats, floats, floats, floats, "bool", "int32")
+    extras = {"return_to_go": floats}
+    assert kinds == (floats, floats, floats, floats, floats, "bool", "int32", extras)
     assert rows.reward.shape == rows.last.shape == rows.task.shape == (6,)
 
 
@@ -215,11 +217,17 @@ def test_windows_need_episodes_that_end_and_are_long_enough():
 
 @pytest.mark.parametrize("field", Transition._fields)
 def test_a_fingerprint_sees_every_number(field):
-    rows = episodes(3, 3)
-    assert fingerprint(rows) == fingerprint(episodes(3, 3))
-    leaf = getattr(rows, field).copy()
-    leaf[4] = 1 - leaf[4]
-    assert fingerprint(rows._replace(**{field: leaf})) != fingerprint(rows)
+    extras = {"return_to_go": np.arange(6, dtype=np.float32)}
+    rows = episodes(3, 3)._replace(extras=extras)
+    assert fingerprint(rows) == fingerprint(episodes(3, 3)._replace(extras=extras))
+
+    def changed(leaf):
+        leaf = leaf.copy()
+        leaf[4] = 1 - leaf[4]
+        return leaf
+
+    part = jax.tree.map(changed, getattr(rows, field))
+    assert fingerprint(rows._replace(**{field: part})) != fingerprint(rows)
 
 
 def test_a_subsample_is_whole_episodes_spread_over_time():

