@@ -11,7 +11,7 @@ from o2ojax.envs.probes import counter, telltale
 from o2ojax.envs.restart import restarting
 from o2ojax.meta import families
 from o2ojax.replay import ring, uniform
-from o2ojax.types import Agent, Batch, EnvSpec, Info, Policy, Run
+from o2ojax.types import EMPTY, Agent, Batch, EnvSpec, Info, Policy, Run, vector
 
 KEY = jax.random.key(0)
 
@@ -58,7 +58,7 @@ def begin(env, agent, buffer, num_envs):
 def staggered(num_starts=4, horizon=99):
     """A counter that starts at 0, 10, 20, ...: every row tells its worker and time."""
     return restarting(
-        EnvSpec("staggered", 1, 1, horizon),
+        EnvSpec("staggered", vector(1), 1, horizon),
         10 * np.arange(num_starts, dtype=np.float32),
         lambda n, action, task: (n + 1, n, jnp.asarray(False)),
         lambda n: n[None],
@@ -238,7 +238,7 @@ def blank_rows(num):
 
 
 def test_a_store_hears_what_an_update_found():
-    """`reweigh` gets the batch it handed out, after the update."""
+    """`update_priorities` gets the batch it handed out, after the update."""
 
     def update_priorities(replay, batch, info):
         del batch
@@ -280,7 +280,7 @@ def test_a_return_is_that_of_one_whole_episode(end, horizon, expected):
 def sloped():
     """Starts at 1 to 5, counts down, earns what it shows: 15 from 5, 1 from 1."""
     return restarting(
-        EnvSpec("sloped", 1, 1, 99),
+        EnvSpec("sloped", vector(1), 1, 99),
         np.arange(1, 6, dtype=np.float32),
         lambda n, action, task: (n - 1, n, n <= 1),
         lambda n: n[None],
@@ -304,9 +304,9 @@ def test_success_is_asked_of_the_last_step_of_an_episode():
         )
         return jax.jit(evaluate)(KEY)
 
-    assert not played(goal=2).success.any()
+    assert not played(goal=2).metrics["success"].any()
     ended = played(goal=0)
-    assert ended.success.all()
+    assert ended.metrics["success"].all()
     assert set(ended.returns.tolist()) == {1.0, 3.0, 6.0, 10.0, 15.0}
 
 
@@ -329,7 +329,7 @@ def test_an_evaluation_stops_with_its_last_episode():
 def test_evaluation_steps_draw_anew():
     """Uniform noise in [-1, 1], summed over 40 steps: not 40 times one draw."""
     env = restarting(
-        EnvSpec("echo", 1, 1, 40),
+        EnvSpec("echo", vector(1), 1, 40),
         np.zeros(1, np.float32),
         lambda n, action, task: (n, action[0], jnp.asarray(False)),
         lambda n: n[None],
@@ -345,7 +345,7 @@ def test_evaluating_leaves_no_trace():
     assert set(evaluated(telltale(), 16).tolist()) == {-1.0, 1.0}
 
 
-def test_an_evaluation_offers_its_policy_what_the_store_opens_with():
+def test_an_evaluation_offers_its_policy_what_the_store_has_for_a_trial():
     def start(state, trial_context, key):
         del state, key
         return trial_context
@@ -359,7 +359,7 @@ def test_an_evaluation_offers_its_policy_what_the_store_opens_with():
         trial_context=lambda replay, task, key: jnp.full(1, 0.25)
     )
     env = restarting(
-        EnvSpec("echo", 1, 1, 4),
+        EnvSpec("echo", vector(1), 1, 4),
         np.zeros(1, np.float32),
         lambda n, action, task: (n, action[0], jnp.asarray(False)),
         lambda n: n[None],
@@ -375,7 +375,7 @@ def test_an_evaluation_offers_its_policy_what_the_store_opens_with():
 def test_a_trial_of_several_episodes_counts_its_last():
     """Of `counter`, which ends after three steps, each worth 1; and one that is cut."""
     for env, length in ((counter(end=3), 3), (counter(horizon=2), 2)):
-        policy, store = policies.uniform(1), uniform.nothing()
+        policy, store = policies.uniform(1), EMPTY
         run = Run((), (), ())
 
         def play(key, env=env, policy=policy, store=store, run=run):
@@ -384,7 +384,9 @@ def test_a_trial_of_several_episodes_counts_its_last():
 
         played, workers = jax.jit(play)(KEY)
         np.testing.assert_array_equal(played.returns, [length] * 4)
-        np.testing.assert_array_equal(played.before, [[length] * 2] * 4)
+        assert set(played.metrics) == {"episode_1", "episode_2"}
+        for before in played.metrics.values():
+            np.testing.assert_array_equal(before, [length] * 4)
 
 
 def family():
@@ -399,7 +401,7 @@ def family():
 
 
 def test_collection_plays_training_tasks_and_evaluation_test_tasks():
-    env, policy, store = family(), policies.uniform(2), uniform.nothing()
+    env, policy, store = family(), policies.uniform(2), EMPTY
     workers = loop.start_workers(env, policy, store, (), (), KEY, 4)
     np.testing.assert_array_equal(workers.env.task, [0, 1, 2, 0])
     played = jax.jit(
@@ -408,8 +410,8 @@ def test_collection_plays_training_tasks_and_evaluation_test_tasks():
     np.testing.assert_array_equal(played.returns, 200.0 * np.array([3, 4, 3, 4]))
 
 
-def test_new_trials_begin_every_round_if_dealt():
-    """Without a deal, environments go on where they were."""
+def test_new_trials_begin_every_round_where_tasks_are_drawn():
+    """Where none are, environments go on where they were."""
     env = family()
     policy, store = (
         policies.uniform(2),

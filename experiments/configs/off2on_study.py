@@ -64,6 +64,8 @@ def get_config(task: str = "off2on/hopper-medium-replay") -> ConfigDict:
         config.replay.name = "uniform"
     if name in ("sac-ft-online", "sac"):
         config.replay.name = "online"
+    if config.replay.name == "balanced":
+        config.replay.widths = (64, 64)
     return config
 
 
@@ -81,7 +83,6 @@ def shrink(config: ConfigDict) -> None:
             config.agent[field] = small
     if config.algorithm == "bcq":
         config.agent.widths = config.agent.vae_widths = (128, 128)
-    config.replay.widths = (64, 64)
     config.offline.updates = 20_000
     config.online.steps = 10_000
     config.online.round = 1_000

@@ -110,15 +110,13 @@ def _check_rhythm(run: RunConfig) -> None:
 
 
 def _check_store(run: RunConfig) -> None:
-    """The online store hands out what the agent learns from, and has it."""
+    """The store hands out what the agent learns from, and online, it has it."""
     needs, store = run.needs, run.store
     if needs.kind == replay.TASKS and envs.ENVS.find(run.env).parameters is None:
         raise UserError(
             f"{run.algorithm} learns families of tasks, and {run.env} is one task;"
             f" choose one of {', '.join(envs.FAMILIES)}"
         )
-    if not run.online.steps and needs.kind != replay.TASKS:
-        return
     if store.serves != needs.kind:
         fitting = [
             name
@@ -130,7 +128,9 @@ def _check_store(run: RunConfig) -> None:
             f" {store.serves}, but {run.algorithm} learns from {needs.kind}: set"
             f" config.replay.name to {' or '.join(fitting)}"
         )
-    if store.needs_dataset and not run.dataset and run.online.steps:
+    if not run.online.steps:
+        return
+    if store.needs_dataset and not run.dataset:
         raise UserError(
             f"config.replay.name is {run.replay.name!r}, which draws from a dataset,"
             " and config.dataset names none; set config.replay.name=online"

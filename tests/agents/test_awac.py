@@ -9,9 +9,9 @@ import pytest
 
 from o2ojax import losses, networks
 from o2ojax.agents import AGENTS, awac, base
-from o2ojax.types import EnvSpec
+from o2ojax.types import EnvSpec, vector
 
-SPEC = EnvSpec("none", 3, 2, 9)
+SPEC = EnvSpec("none", vector(3), 2, 9)
 CONFIG = awac.AWACConfig(
     lr=1e-3,
     gamma=0.9,
@@ -246,15 +246,9 @@ def test_only_exploration_is_random_and_clipped(start):
 
 
 def test_it_goes_on_online_as_it_was_offline():
-    class Empty:
-        @staticmethod
-        def init():
-            return "empty"
-
-    plan = base.Plan(9, 9)
-    recipe = AGENTS["awac"].recipe(SPEC, CONFIG, plan, "offline", Empty)
+    recipe = AGENTS.find("awac").recipe(SPEC, CONFIG, base.Plan(9, 9))
     assert recipe.offline is recipe.online
-    assert recipe.hand_over("agent", "full", KEY) == ("agent", "empty")
+    assert recipe.hand_over("agent", "full", "empty", KEY) == ("agent", "empty")
 
 
 def test_the_defaults_are_the_authors():

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from o2ojax.agents import bc
-from o2ojax.types import EnvSpec
+from o2ojax.types import EnvSpec, vector
 
-SPEC = EnvSpec("none", 3, 2, 9)
+SPEC = EnvSpec("none", vector(3), 2, 9)
 CONFIG = bc.BCConfig(lr=1e-3, widths=(16, 16))
 BATCHES = by_hand.batches(3)
 KEY = jax.random.key(0)

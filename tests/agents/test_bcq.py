@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from o2ojax.agents import bcq
-from o2ojax.types import EnvSpec
+from o2ojax.types import EnvSpec, vector
 
-SPEC = EnvSpec("none", 3, 2, 9)
+SPEC = EnvSpec("none", vector(3), 2, 9)
 CONFIG = bcq.BCQConfig(
     gamma=0.9,
     target_rate=0.1,

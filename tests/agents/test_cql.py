@@ -9,9 +9,9 @@ import pytest
 
 from o2ojax import losses
 from o2ojax.agents import AGENTS, base, cql, sac
-from o2ojax.types import EnvSpec
+from o2ojax.types import EnvSpec, vector
 
-SPEC = EnvSpec("none", 3, 2, 9)
+SPEC = EnvSpec("none", vector(3), 2, 9)
 CONFIG = cql.CQLConfig(
     lr=1e-3,
     actor_lr=5e-4,
@@ -312,15 +312,9 @@ def test_only_exploration_is_random(start):
 
 
 def test_it_goes_on_online_as_it_was_offline():
-    class Empty:
-        @staticmethod
-        def init():
-            return "empty"
-
-    plan = base.Plan(9, 9)
-    recipe = AGENTS["cql"].recipe(SPEC, CONFIG, plan, "offline", Empty)
+    recipe = AGENTS.find("cql").recipe(SPEC, CONFIG, base.Plan(9, 9))
     assert recipe.offline is recipe.online
-    assert recipe.hand_over("agent", "full", KEY) == ("agent", "empty")
+    assert recipe.hand_over("agent", "full", "empty", KEY) == ("agent", "empty")
 
 
 def test_the_defaults_are_the_authors():

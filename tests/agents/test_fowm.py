@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from o2ojax.agents import fowm
-from o2ojax.types import Batch, EnvSpec, Transition
+from o2ojax.types import Batch, EnvSpec, Transition, vector
 
-SPEC = EnvSpec("made up", obs_dim=3, action_dim=2, horizon=50)
+SPEC = EnvSpec("made up", obs=vector(3), action_dim=2, horizon=50)
 CONFIG = fowm.FOWMConfig(
     horizon=3,
     latent_dim=4,
@@ -171,7 +171,7 @@ REACHED = {
 
 @pytest.mark.parametrize("term", REACHED)
 def test_a_term_moves_its_own_parameters_and_no_others(start, term):
-    alone = {name: 0.0 for name in REACHED} | {term: 1.0}
+    alone = {f"{name}_weight": float(name == term) for name in REACHED}
     config = dataclasses.replace(CONFIG, **alone)
     state, _ = update(config, start, batch(), KEY)
     for name, slopes in gradient(state.model).items():

@@ -10,9 +10,9 @@ import pytest
 from o2ojax import loop
 from o2ojax.agents import base, bc, iql
 from o2ojax.replay import uniform
-from o2ojax.types import EnvSpec, Run
+from o2ojax.types import EnvSpec, Run, vector
 
-SPEC = EnvSpec("none", 3, 2, 9)
+SPEC = EnvSpec("none", vector(3), 2, 9)
 CONFIG = iql.IQLConfig(
     lr=1e-3, gamma=0.9, expectile=0.8, beta=2.0, target_rate=0.1, widths=(16, 16)
 )
@@ -163,7 +163,7 @@ def steps():
         config = dataclasses.replace(CONFIG, lr=1e-5)
         plan = base.Plan(NUM_UPDATES, online_steps)
         buffer = uniform.online(base.blank_transition(SPEC), 8, 8)
-        recipe = iql.recipe(SPEC, config, plan, buffer, buffer)
+        recipe = iql.recipe(SPEC, config, plan)
         fixed = buffer._replace(
             sample=lambda replay, key: (replay, uniform.evenly(rows, jnp.arange(8)))
         )

@@ -9,10 +9,9 @@ from by_hand import batches
 from o2ojax import losses
 from o2ojax.agents import base, cql, off2on, sac
 from o2ojax.errors import UserError
-from o2ojax.replay import uniform
-from o2ojax.types import Batch, EnvSpec
+from o2ojax.types import Batch, EnvSpec, vector
 
-SPEC = EnvSpec("none", 3, 2, 9)
+SPEC = EnvSpec("none", vector(3), 2, 9)
 CONFIG = off2on.Off2OnConfig(
     online_lr=1e-3,
     gamma=0.9,
@@ -258,9 +257,9 @@ def test_each_agents_critics_learn_from_its_own_targets_alone(start):
 
 
 def test_online_begins_with_cqls_weights_and_all_else_anew(trained):
-    buffer = uniform.nothing()
-    recipe = off2on.recipe(SPEC, CONFIG, base.Plan(1, 1), buffer, buffer)
-    state, _ = recipe.hand_over(trained, (), KEY)
+    recipe = off2on.recipe(SPEC, CONFIG, base.Plan(1, 1))
+    state, replay = recipe.hand_over(trained, "full", "empty", KEY)
+    assert replay == "empty"
     same = [
         (state.actor.params, trained.actor.params),
         (state.critic.params, trained.critic.params),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from o2ojax.agents import sac
-from o2ojax.types import EnvSpec
+from o2ojax.types import EnvSpec, vector
 
-SPEC = EnvSpec("none", 3, 2, 9)
+SPEC = EnvSpec("none", vector(3), 2, 9)
 CONFIG = sac.SACConfig(
     lr=1e-3, gamma=0.9, target_rate=0.1, init_temperature=0.4, widths=(16, 16)
 )

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from o2ojax import loop, policies, replay
-from o2ojax.agents import AGENTS, base
+from o2ojax.agents import AGENTS, Algorithm, base
 from o2ojax.envs.probes import aim, endless, one_step, telltale, two_steps
-from o2ojax.replay import uniform, windows
+from o2ojax.replay import STORES, NoOptions, uniform, windows
 from o2ojax.run import population
-from o2ojax.types import Run, Transition
+from o2ojax.types import EMPTY, Run, Transition
 
 KEY = jax.random.key(0)
 SEEDS = (3, 1, 4, 15, 9, 2)
@@ -33,12 +33,14 @@ SIZES = population.Sizes(
     warmup=4,
     steps_per_round=1,
     updates_per_round=2,
+    first_round=2,
     batch=32,
-    replay="uniform",
     capacity=64,
     eval_episodes=2,
     reward_scale=2.0,
     reward_shift=-1.0,
+    store=STORES.find("uniform"),
+    options=NoOptions(),
 )
 NUM_ROUNDS = 6
 
@@ -111,7 +113,7 @@ TINY = {
 
 def small(name: str):
     """The agent's published config, on tiny networks."""
-    config = AGENTS[name].config()
+    config = AGENTS.find(name).config()
     tiny = {field: size for field, size in TINY.items() if hasattr(config, field)}
     return dataclasses.replace(config, **tiny)
 
@@ -140,60 +142,28 @@ class Job(NamedTuple):
 
     name: str
     config: Any
+    sizes: population.Sizes
     programs: population.Programs
 
-    def members(self, seeds=SEEDS, grid=None) -> population.Members:
+    def members(self, seeds=SEEDS, grid=None) -> population.Member:
         return population.members(self.config, seeds, grid or {})
 
     @property
-    def batches(self) -> int:
-        """How many batches an offline update takes."""
-        return AGENTS[self.name].batches(self.config)
+    def algorithm(self) -> Algorithm:
+        return AGENTS.find(self.name)
 
-    @property
-    def horizon(self) -> int:
-        """Of how many transitions the windows are that it learns from; 0 for none."""
-        return AGENTS[self.name].horizon(self.config)
-
-    @property
-    def context_sampling(self):
-        """What it asks of a store of tasks; None where it knows nothing of them."""
-        return AGENTS[self.name].context_sampling(self.config)
-
-    def recipe(self, config=None):
-        """The same recipe for one member, outside the programs."""
-        plan = base.Plan(
-            SIZES.offline_updates,
-            SIZES.online_steps,
-            DATASET.obs.mean(axis=0),
-            DATASET.obs.std(axis=0),
-        )
-        like = base.blank_transition(ENV.spec)
-        stores = (
-            replay.offline(
-                DATASET,
-                SIZES.batch * self.batches,
-                self.horizon,
-                context_sampling=self.context_sampling,
-            ),
-            replay.make(
-                store_for(self.config, self.name),
-                DATASET,
-                like,
-                SIZES.capacity,
-                SIZES.batch,
-                horizon=self.horizon,
-                num_envs=SIZES.num_envs,
-                context_sampling=self.context_sampling,
-            ),
-        )
-        config = config or self.config
-        return AGENTS[self.name].recipe(ENV.spec, config, plan, *stores)
+    def stages(self) -> population.Stages:
+        """What one member learns with, outside the programs."""
+        stages_of = population.stages(self.algorithm, ENV.spec, self.sizes)
+        return stages_of(population.Member(KEY, self.config), DATASET)
 
 
-def store_for(config, name) -> str:
-    """The store of an agent's online phase."""
-    return "tasks" if AGENTS[name].context_sampling(config) else SIZES.replay
+# The first of the registry's stores that serve an agent's needs.
+STORE_FOR = {
+    replay.ROWS: "uniform",
+    replay.WINDOWS: "uniform_windows",
+    replay.TASKS: "tasks",
+}
 
 
 class Life(NamedTuple):
@@ -213,8 +183,10 @@ class Life(NamedTuple):
 def job(request):
     name = request.param
     config = small(name)
-    sizes = SIZES._replace(replay=store_for(config, name))
-    return Job(name, config, population.programs(AGENTS[name], ENV, sizes))
+    algorithm = AGENTS.find(name)
+    store = STORES.find(STORE_FOR[algorithm.needs(config).kind])
+    sizes = SIZES._replace(store=store, options=store.options())
+    return Job(name, config, sizes, population.programs(algorithm, ENV, sizes))
 
 
 def host(tree):
@@ -230,7 +202,7 @@ def lend(tree):
 def offline(job, members, *chunks):
     run, first, metrics = job.programs.init(members, DATASET), 0, None
     for num in chunks:
-        run, metrics = job.programs.offline(run, members, DATASET, first, num)
+        run, metrics = job.programs.offline.learn(run, members, DATASET, first, num)
         first += num
     return host(run), host(metrics)
 
@@ -238,7 +210,8 @@ def offline(job, members, *chunks):
 def online(job, members, trained, *chunks):
     run, first, metrics = job.programs.hand_over(lend(trained), members, DATASET), 0, 0
     for num in chunks:
-        run, metrics = job.programs.online(run, members, DATASET, first, num)
+        size = (num, SIZES.updates_per_round)
+        run, metrics = job.programs.online.learn(run, members, DATASET, first, size)
         first += num
     return host(run), host(metrics)
 
@@ -255,11 +228,11 @@ def life(job):
         born,
         trained,
         offline_metrics,
-        host(programs.evaluate_offline(trained, members, DATASET, 6).returns),
+        host(programs.offline.evaluate(trained, members, DATASET, 6).returns),
         handed,
         done,
         online_metrics,
-        host(programs.evaluate_online(done, members, DATASET, 12).returns),
+        host(programs.online.evaluate(done, members, DATASET, 12).returns),
     )
 
 
@@ -310,17 +283,15 @@ def test_an_update_keeps_shapes_and_types(life):
 
 
 def test_an_update_tells_scalars(job):
-    recipe = job.recipe()
+    offline, online, hand_over = job.stages()
 
     def begin(key):
-        return recipe.offline.init(key), recipe.offline_buffer.init()
+        return offline.agent.init(key), offline.buffer.init()
 
     def begin_online(key):
-        return recipe.hand_over(*begin(key), key)
+        return hand_over(*begin(key), online.buffer.init(), key)
 
-    for (agent, buffer), start in zip(
-        phases(recipe), (begin, begin_online), strict=True
-    ):
+    for (agent, buffer), start in ((offline, begin), (online, begin_online)):
 
         def told(key, agent=agent, buffer=buffer, start=start):
             state, replay = start(key)
@@ -368,19 +339,11 @@ def test_both_phases_learn(life):
 # Acting
 
 
-def phases(recipe):
-    """Agent and store, offline and online."""
-    return (
-        (recipe.offline, recipe.offline_buffer),
-        (recipe.online, recipe.online_buffer),
-    )
-
-
 def test_only_exploration_is_random(job, life):
     state, store = member(life.done.agent, 0), member(life.done.replay, 0)
     obs = jax.random.normal(KEY, (64, 1))
     keys, others = (jax.random.split(jax.random.key(seed), 64) for seed in (0, 1))
-    for agent, buffer in phases(job.recipe()):
+    for agent, buffer in job.stages()[:2]:
         act = functools.partial(
             acts, buffer=buffer, agent_state=state, store=store, obs=obs
         )
@@ -396,7 +359,7 @@ def test_actions_are_within_bounds_whatever_the_weights(job, life):
     store = member(life.done.replay, 0)
     state = jax.tree.map(steeper, member(life.done.agent, 0))
     obs, keys = jax.random.normal(KEY, (64, 1)), jax.random.split(KEY, 64)
-    for agent, buffer in phases(job.recipe()):
+    for agent, buffer in job.stages()[:2]:
         for policy in (agent.explore, agent.exploit):
             action = acts(policy, buffer, state, store, obs, keys)
             assert action.shape == (64, 1) and action.dtype == jnp.float32
@@ -405,24 +368,14 @@ def test_actions_are_within_bounds_whatever_the_weights(job, life):
 
 def test_the_switch_to_online_is_no_surprise(job, life):
     """The first exploration online is what exploration offline would have been."""
-    recipe = job.recipe()
     obs, keys = jax.random.normal(KEY, (16, 1)), jax.random.split(KEY, 16)
-    before, after = member(life.trained, 0), member(life.handed, 0)
-    old = acts(
-        recipe.offline.explore,
-        recipe.offline_buffer,
-        before.agent,
-        before.replay,
-        obs,
-        keys,
-    )
-    new = acts(
-        recipe.online.explore,
-        recipe.online_buffer,
-        after.agent,
-        after.replay,
-        obs,
-        keys,
+    old, new = (
+        acts(agent.explore, buffer, run.agent, run.replay, obs, keys)
+        for (agent, buffer), run in zip(
+            job.stages()[:2],
+            (member(life.trained, 0), member(life.handed, 0)),
+            strict=True,
+        )
     )
     np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-6)
 
@@ -431,10 +384,10 @@ def test_an_evaluation_judges_what_the_member_would_do(job, life):
     """On `aim`, a return is -(action - 0.5)^2 of the action at obs 1."""
     if job.name in PLANNERS:
         pytest.skip("the judged policy draws")
-    recipe = job.recipe()
-    for run, returns, agent, buffer in (
-        (life.trained, life.offline_returns, recipe.offline, recipe.offline_buffer),
-        (life.done, life.online_returns, recipe.online, recipe.online_buffer),
+    offline, online, _ = job.stages()
+    for run, returns, (agent, buffer) in (
+        (life.trained, life.offline_returns, offline),
+        (life.done, life.online_returns, online),
     ):
         assert returns.shape == (NUM_MEMBERS, SIZES.eval_episodes)
         for at in (0, NUM_MEMBERS - 1):
@@ -488,11 +441,11 @@ def test_settings_are_outermost_and_seeds_innermost(job):
     value = getattr(job.config, SWEPT.get(job.name, "lr"))
     grid = {SWEPT.get(job.name, "lr"): (value, 0.5 * value, 0.1 * value)}
     members = job.members((3, 1), grid)
-    swept = getattr(members.configs, SWEPT.get(job.name, "lr"))
+    swept = getattr(members.config, SWEPT.get(job.name, "lr"))
     np.testing.assert_allclose(
         swept, np.repeat([value, 0.5 * value, 0.1 * value], 2), rtol=1e-6
     )
-    keys = jax.random.key_data(members.keys)
+    keys = jax.random.key_data(members.key)
     expected = jnp.stack([jax.random.key_data(jax.random.key(s)) for s in (3, 1)])
     np.testing.assert_array_equal(keys, np.tile(expected, (3, 1)))
 
@@ -529,11 +482,12 @@ def test_members_that_start_alike_part_by_their_keys_in_every_phase(job, life):
         return len(np.unique(rows, axis=0)) == NUM_MEMBERS
 
     assert are_all_different(life.born.agent)
-    trained, _ = job.programs.offline(alike(life.born), members, DATASET, 0, 6)
+    trained, _ = job.programs.offline.learn(alike(life.born), members, DATASET, 0, 6)
     assert are_all_different(trained.agent)
     handed = job.programs.hand_over(alike(life.trained), members, DATASET)
     assert are_all_different(ring_of(handed.replay).rows.action)
-    done, _ = job.programs.online(alike(life.handed), members, DATASET, 0, 6)
+    size = (NUM_ROUNDS, SIZES.updates_per_round)
+    done, _ = job.programs.online.learn(alike(life.handed), members, DATASET, 0, size)
     assert are_all_different(ring_of(done.replay).rows.action)
 
 
@@ -585,7 +539,7 @@ def tried(job, field):
 
 def test_every_hyper_parameter_does_something_and_none_recompiles(job, life):
     """Half of each value leads elsewhere; the programs of the first job do it all."""
-    programs = (job.programs.init, job.programs.offline)
+    programs = (job.programs.init, job.programs.offline.learn)
     compiled = [program._cache_size() for program in programs]
     assert min(compiled) > 0
     idle, early, late = [], [], []
@@ -595,7 +549,7 @@ def test_every_hyper_parameter_does_something_and_none_recompiles(job, life):
         settings = [{}] + [{field: tried(job, field)} for field in some]
         settings += [{}] * (NUM_MEMBERS - len(settings))
         configs = [dataclasses.replace(job.config, **setting) for setting in settings]
-        members = population.Members(
+        members = population.Member(
             jnp.stack([KEY] * NUM_MEMBERS),
             jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *configs),
         )
@@ -624,7 +578,7 @@ def test_every_hyper_parameter_does_something_and_none_recompiles(job, life):
 
 def recorded(env, num_steps=32, num_envs=16) -> Transition:
     """What a uniform policy meets, rows [T * W]."""
-    policy, store = policies.uniform(1), uniform.nothing()
+    policy, store = policies.uniform(1), EMPTY
 
     @jax.jit
     def play(key):
@@ -679,8 +633,7 @@ SUITED = {
 class Solved(NamedTuple):
     agent: Any
     batches: int
-    horizon: int
-    of_tasks: bool
+    needs: replay.Needs
     states: Any  # leaves [probe, ...]
 
 
@@ -692,29 +645,23 @@ def solved(job):
     config = dataclasses.replace(
         job.config, **{name: x for name, x in wanted.items() if name in known}
     )
-    horizon = AGENTS[job.name].horizon(config)
+    needs, batches = job.algorithm.needs(config), job.algorithm.batches(config)
+    agent = job.algorithm.recipe(ENV.spec, config, base.Plan(NUM_UPDATES, 1)).offline
     data = [rows() for rows in PROBES.values()]
     data = jax.tree.map(lambda *x: jnp.stack(x), *data)
 
     @jax.jit
     def train(data, key):
         def one(data):
-            buffer = replay.offline(
-                data, 32 * job.batches, horizon, context_sampling=job.context_sampling
-            )
-            agent = build(config, buffer)
+            like = base.blank_transition(ENV.spec)
+            inputs = replay.Inputs(data, like, 32 * batches, needs=needs)
+            buffer = job.sizes.store.offline(inputs, job.sizes.options)
             run = Run(agent.init(key), buffer.init(), ())
             return loop.offline(agent, buffer, run, key, 0, NUM_UPDATES)[0].agent
 
         return jax.vmap(one)(data)
 
-    def build(config, buffer):
-        plan = base.Plan(NUM_UPDATES, 1)
-        return AGENTS[job.name].recipe(ENV.spec, config, plan, buffer, buffer).offline
-
-    agent = build(config, uniform.offline(DATASET, 32))
-    of_tasks = job.context_sampling is not None
-    return Solved(agent, job.batches, horizon, of_tasks, train(data, KEY))
+    return Solved(agent, batches, needs, train(data, KEY))
 
 
 def on(solved, probe):
@@ -726,10 +673,10 @@ def q_at(solved, probe, obs, rows):
     at = np.flatnonzero(rows.obs[:, 0] == obs)[:32]
     at = np.tile(at, solved.batches)
     rows = uniform.take(rows, at)
-    if solved.horizon:  # windows of one transition
+    if solved.needs.kind == replay.WINDOWS:  # windows of one transition
         rows = jax.tree.map(lambda x: x[:, None], rows)
     batch = uniform.evenly(rows, jnp.asarray(at))
-    if solved.of_tasks:  # of one task, inferred from all of them
+    if solved.needs.kind == replay.TASKS:  # of one task, inferred from all of them
         batch = jax.tree.map(lambda x: x[None], batch._replace(context=batch.data))
     _, info = jax.jit(solved.agent.update)(on(solved, probe), batch, KEY)
     if "q" not in info.metrics:

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from o2ojax.agents import base, o2ac, td3_bc
-from o2ojax.replay import uniform
-from o2ojax.types import EnvSpec
+from o2ojax.types import EnvSpec, vector
 
-SPEC = EnvSpec("none", 3, 2, 9)
+SPEC = EnvSpec("none", vector(3), 2, 9)
 SIZES = dict(lr=1e-3, gamma=0.9, target_rate=0.1, widths=(16, 16))
 CONFIG = td3_bc.TD3BCConfig(**SIZES)
 VARIANT = o2ac.O2ACConfig(**SIZES, damping=2.0, final_bc=0.25)
@@ -23,8 +22,7 @@ PLAN = base.Plan(10, 4, jnp.float32(MEAN), jnp.float32(STD))
 
 def recipe(config):
     made = o2ac.recipe if isinstance(config, o2ac.O2ACConfig) else td3_bc.recipe
-    buffer = uniform.online(base.blank_transition(SPEC), 8, 8)
-    return made(SPEC, config, PLAN, buffer, buffer)
+    return made(SPEC, config, PLAN)
 
 
 @jax.jit
@@ -229,7 +227,8 @@ def test_online_the_variant_lets_go_of_the_data(start):
     """From 1 to `final_bc`, over four updates; the count begins anew."""
     offline, _ = update(VARIANT, start, BATCHES[0], KEY)
     offline = offline._replace(actor=start.actor, critic=start.critic)
-    handed, _ = recipe(VARIANT).hand_over(offline, (), KEY)
+    handed, replay = recipe(VARIANT).hand_over(offline, "full", "empty", KEY)
+    assert replay == "empty"
     assert offline.step == 1 and handed.step == 0
     by_hand_of(
         VARIANT,

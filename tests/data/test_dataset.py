@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from o2ojax.data import (
     return_range,
     subsample,
 )
-from o2ojax.types import EnvSpec, Transition
+from o2ojax.types import EnvSpec, Transition, vector
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -105,10 +106,11 @@ def test_types_do_not_depend_on_those_of_the_source():
         "rewards": np.zeros((6, 1), np.int8),
         "terminals": flags(6, 5).astype(np.float64)[:, None],
     }
-    rows = from_arrays(**source)
-    kinds = Transition(*(str(leaf.dtype) for leaf in rows))
+    rows = from_arrays(**source, extras={"return_to_go": np.arange(6)})
+    kinds = jax.tree.map(lambda leaf: str(leaf.dtype), rows)
     floats = "float32"
-    assert kinds == (floats, floats, floats, floats, floats, "bool", "int32")
+    extras = {"return_to_go": floats}
+    assert kinds == (floats, floats, floats, floats, floats, "bool", "int32", extras)
     assert rows.reward.shape == rows.last.shape == rows.task.shape == (6,)
 
 
@@ -195,16 +197,16 @@ def test_a_return_range_of_zero_is_refused():
 
 def test_a_dataset_fits_only_environments_of_its_sizes():
     dataset = Dataset("log", episodes(3))
-    fit(dataset, EnvSpec("cart", obs_dim=1, action_dim=1, horizon=9))
+    fit(dataset, EnvSpec("cart", obs=vector(1), action_dim=1, horizon=9))
     message = "dataset 'log' has observations of size 1, but environment 'cart' has 4"
     with pytest.raises(DataError, match=message):
-        fit(dataset, EnvSpec("cart", obs_dim=4, action_dim=1, horizon=9))
+        fit(dataset, EnvSpec("cart", obs=vector(4), action_dim=1, horizon=9))
     with pytest.raises(DataError, match="actions of size 1, .* has 2"):
-        fit(dataset, EnvSpec("cart", obs_dim=1, action_dim=2, horizon=9))
+        fit(dataset, EnvSpec("cart", obs=vector(1), action_dim=2, horizon=9))
 
 
 def test_windows_need_episodes_that_end_and_are_long_enough():
-    spec = EnvSpec("counter", 1, 1, horizon=8)
+    spec = EnvSpec("counter", vector(1), 1, horizon=8)
     hold_windows(Dataset("three", episodes(4, 3, 5)), spec, 3)
     with pytest.raises(DataError, match="an episode of 3 steps, shorter than"):
         hold_windows(Dataset("three", episodes(4, 3, 5)), spec, 4)
@@ -215,11 +217,17 @@ def test_windows_need_episodes_that_end_and_are_long_enough():
 
 @pytest.mark.parametrize("field", Transition._fields)
 def test_a_fingerprint_sees_every_number(field):
-    rows = episodes(3, 3)
-    assert fingerprint(rows) == fingerprint(episodes(3, 3))
-    leaf = getattr(rows, field).copy()
-    leaf[4] = 1 - leaf[4]
-    assert fingerprint(rows._replace(**{field: leaf})) != fingerprint(rows)
+    extras = {"return_to_go": np.arange(6, dtype=np.float32)}
+    rows = episodes(3, 3)._replace(extras=extras)
+    assert fingerprint(rows) == fingerprint(episodes(3, 3)._replace(extras=extras))
+
+    def changed(leaf):
+        leaf = leaf.copy()
+        leaf[4] = 1 - leaf[4]
+        return leaf
+
+    part = jax.tree.map(changed, getattr(rows, field))
+    assert fingerprint(rows._replace(**{field: part})) != fingerprint(rows)
 
 
 def test_a_subsample_is_whole_episodes_spread_over_time():

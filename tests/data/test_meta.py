@@ -6,9 +6,9 @@ import pytest
 
 from o2ojax import data
 from o2ojax.data import DataError
-from o2ojax.types import EnvSpec, Transition
+from o2ojax.types import EnvSpec, Transition, vector
 
-SPEC = EnvSpec("point-robot", 2, 2, 200, 5, 2)
+SPEC = EnvSpec("point-robot", vector(2), 2, 200, 5, 2)
 PARAMETERS = np.float32([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 
+import jax
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -324,7 +325,9 @@ def test_minari_filters_splits_and_joins_what_we_write():
 
 
 def assert_same_bits(found, expected):
-    for leaf, wanted in zip(found, expected, strict=True):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    leaves, wanted_leaves = jax.tree.leaves(found), jax.tree.leaves(expected)
+    for leaf, wanted in zip(leaves, wanted_leaves, strict=True):
         assert leaf.dtype == wanted.dtype
         assert leaf.shape == wanted.shape
         assert leaf.tobytes() == wanted.tobytes()

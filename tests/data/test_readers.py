@@ -1,6 +1,7 @@
 import warnings
 
 import h5py
+import jax
 import numpy as np
 import pytest
 
@@ -66,7 +67,9 @@ def shelf(tmp_path, monkeypatch):
 
 
 def assert_same_bits(found, expected):
-    for leaf, wanted in zip(found, expected, strict=True):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    leaves, wanted_leaves = jax.tree.leaves(found), jax.tree.leaves(expected)
+    for leaf, wanted in zip(leaves, wanted_leaves, strict=True):
         assert leaf.dtype == wanted.dtype
         assert leaf.shape == wanted.shape
         assert leaf.tobytes() == wanted.tobytes()

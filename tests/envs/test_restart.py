@@ -13,7 +13,7 @@ from o2ojax.envs.probes import PROBES, counter, telltale
 from o2ojax.envs.restart import restarting
 from o2ojax.errors import UserError
 from o2ojax.replay import uniform
-from o2ojax.types import EnvSpec
+from o2ojax.types import EnvSpec, vector
 
 TASK = jnp.int32(0)
 
@@ -44,7 +44,7 @@ def count(num_steps, **kwargs):
 def numbered(num_starts, horizon=99):
     """Shows its start and stays there; ends where the action is above zero."""
     return restarting(
-        EnvSpec("numbered", 1, 1, horizon),
+        EnvSpec("numbered", vector(1), 1, horizon),
         np.arange(num_starts, dtype=np.float32),
         lambda number, action, task: (number, number, action[0] > 0),
         lambda number: number[None],

@@ -12,7 +12,7 @@ from scipy.special import erf
 from experiments import collect
 from o2ojax import data
 from o2ojax.envs import manipulation
-from o2ojax.types import EnvSpec
+from o2ojax.types import EnvSpec, vector
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -178,7 +178,7 @@ def test_each_scripted_task_has_a_mediums_noise(name):
 @pytest.mark.parametrize("num_stopped, expected", [(0, 1.0), (1, 0.75), (2, 0.5)])
 def test_a_replays_noise_falls_linearly(num_stopped, expected):
     """Told from how often it leaves an action of 0 within [-1, 1]."""
-    policy = collect.scripted("medium-replay", EnvSpec("lift", 18, 4, 50), 3)
+    policy = collect.scripted("medium-replay", EnvSpec("lift", vector(18), 4, 50), 3)
     obs = jnp.zeros(18)  # hand and cube in one place: there is no way to go along x, y
     keys = jax.random.split(jax.random.key(0), 4_000)
     action, _ = jax.vmap(lambda key: policy.act((), num_stopped, obs, key))(keys)

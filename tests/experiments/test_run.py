@@ -15,9 +15,9 @@ import pytest
 
 from experiments import run as command
 from o2ojax.errors import GO_ON
-from o2ojax.run import config as settings
 from o2ojax.run import job, training
 from o2ojax.run.checkpoint import Checkpoints
+from o2ojax.run.resolve import load, override, resolve
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -51,9 +51,9 @@ def lines(workdir):
 
 def last_run(workdir, *overrides):
     """The Run and the Record of a directory's newest checkpoint."""
-    config = settings.load(SMALL[0].partition("=")[2])
-    settings.override(config, [*SMALL[1:], *overrides])
-    prepared = job.prepare(config, workdir)
+    config = load(SMALL[0].partition("=")[2])
+    override(config, [*SMALL[1:], *overrides])
+    prepared = job.prepare(resolve(config), workdir)
     return training.restore(prepared, Checkpoints(workdir / "checkpoints", keep=60))
 
 
@@ -294,12 +294,18 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_kept(
     assert run(tmp_path) == 0
 
 
+BALANCED = "--config.replay.name=balanced"
+
+
 @pytest.mark.parametrize(
     "override, said",
     [
         ("--config.agent.expectil=0.9", "did you mean 'agent.expectile'"),
-        ("--config.batch=many", "config.batch takes a value of type int"),
-        ("--config.batch=0", "config.batch is 0; it must be at least 1"),
+        ("--config.batch=many", "config.batch is 'many'; it must be a whole number"),
+        (
+            "--config.batch=0",
+            "config.batch is 0; it must be a whole number, at",
+        ),
         ("--config.env=hoper", "did you mean 'hopper'"),
         ("--config.algorithm=iqll", "did you mean 'iql'"),
         ("--config.dataset=hopper-medium-repla", "hopper-medium-replay"),
@@ -308,25 +314,30 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_kept(
         ("--config.physics=bullet", "unknown physics 'bullet'"),
         ("--config.online.round=7", "config.online.round is 7; it must be 0, or a mul"),
         ("--config.online.first_round=0", "config.online.first_round is 0; it must be"),
-        ("--config.replay.balanced.first_share=1", "first_share is 1.0; it must"),
-        ("--config.replay.balanced.head=relo", "did you mean 'relu'"),
-        ("--config.replay.balanced.temper=0", "config.replay.balanced.temper is 0"),
+        (f"{BALANCED} --config.replay.first_share=1", "first_share is 1; it must"),
+        (f"{BALANCED} --config.replay.head=relo", "it must be relu or softplus"),
+        (f"{BALANCED} --config.replay.temper=0", "config.replay.temper is 0; it must"),
+        ("--config.replay.temper=0", "unknown config field 'replay.temper'"),
         ("--config.simulator.iterations=-1", "config.simulator.iterations is -1"),
         ("--config.simulator.mass=0.2", "several variants need one of them above 0"),
         ("--config.simulator.variants=3", "config.simulator.variants is 3, but mass"),
-        ("--config.simulator.friction=-1", "it must be between 0 and 1: each variant"),
-        ("--config.simulator.mass=50", "config.simulator.mass is 50.0; it must be bet"),
+        ("--config.simulator.friction=-1", "it must be a number at least 0 and at"),
+        ("--config.simulator.mass=50", "config.simulator.mass is 50; it must be a num"),
         ("--config.replay.name=fancy", "unknown replay 'fancy'"),
         ("--config.population.widths=1,2", "of the numbers that iql traces"),
         ("--config.population.expectil=0.1", "did you mean 'expectile'"),
         ("--config.eval.every=15", "must be a multiple of config.log.every"),
         ("--config.online.envs=3", "config.log.every is 10"),
-        ("--config.seeds=1,1", "names a seed twice"),
+        ("--config.seeds=1,1", "config.seeds is (1, 1); it must be a number of seeds"),
+        ("--config.seeds=1,1", "or as many different whole numbers"),
         ("--config.seeds=1.5,2", "config.seeds is (1.5, 2)"),
-        ("--config.algorithm=bc", "unknown hyper-parameter of bc 'beta'"),
-        ("--config.agent.expectile=1.5", "strictly between 0 and 1"),
+        (
+            "--config.algorithm=bc --config.agent.beta=1",
+            "unknown config field 'agent.b",
+        ),
+        ("--config.agent.expectile=1.5", "it must be a number above 0 and below 1"),
         ("--config.population.expectile=0.7,1.9", "config.population.expectile is 1.9"),
-        ("--config.agent.lr=-1", "config.agent.lr is -1.0; it must be a positive"),
+        ("--config.agent.lr=-1", "config.agent.lr is -1; it must be a finite number"),
         ("--config.agent.widths=-5", "positive whole numbers"),
         ("--config.agent.num_critics=0", "config.agent.num_critics is 0"),
         ("--config.offline.from=nowhere", "config.offline.updates must be 0"),
@@ -334,7 +345,7 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_kept(
     ],
 )
 def test_bad_input_gets_one_clear_message(override, said, tmp_path, capsys):
-    assert run(tmp_path / "new", override) == 2
+    assert run(tmp_path / "new", *override.split()) == 2
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
@@ -374,7 +385,8 @@ def test_a_misspelt_field_in_a_config_file_is_answered_with_the_nearest(
         "    return config\n"
     )
     assert command.main([f"--config={path}"]) == 2
-    assert "did you mean 'online.steps'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "unknown field of config.online 'setps'; did you mean 'steps'" in error
 
 
 def test_a_run_says_which_member_is_which(whole):
@@ -384,13 +396,13 @@ def test_a_run_says_which_member_is_which(whole):
 
 def test_a_missing_config_file_is_named(capsys):
     assert command.main(["--config=nowhere.py"]) == 2
-    assert "nowhere.py: there is no such file" in capsys.readouterr().err
+    assert "nowhere.py: there is no such Python file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "override, said",
     [
-        ("--config.agent.horizon=0", "config.agent.horizon is 0; it must be at least"),
+        ("--config.agent.horizon=0", "config.agent.horizon is 0; it must be a whole"),
         (
             "--config.agent.horizon=51 --config.online.warmup=100",
             "has an episode of 50 steps, shorter than the",
@@ -398,16 +410,19 @@ def test_a_missing_config_file_is_named(capsys):
         ("--config.agent.num_elites=20", "config.agent.num_elites is 20, but only 8"),
         ("--config.agent.num_critics=1", "config.agent.num_critics is 1; it must be"),
         ("--config.agent.max_std=0.01", "it must be 0 < min_std <= max_std"),
-        ("--config.replay.windows.alpha=-1", "config.replay.windows.alpha is -1.0"),
-        ("--config.agent.penalty=-1", "config.agent.penalty is -1.0; it must be at"),
-        ("--config.population.penalty=1,-1", "config.population.penalty is -1.0"),
-        ("--config.agent.iterations=0.5", "it must be a whole number, at least 1"),
+        ("--config.replay.alpha=-1", "config.replay.alpha is -1; it must be"),
+        (
+            "--config.agent.penalty=-1",
+            "config.agent.penalty is -1; it must be a fin",
+        ),
+        ("--config.population.penalty=1,-1", "config.population.penalty is -1; it"),
+        ("--config.agent.iterations=0.5", "it must be a whole number at least 1"),
         (
             "--config.agent.termination_weight=-1",
-            "config.agent.termination_weight is -1.0",
+            "config.agent.termination_weight is -1; it must be a finite number",
         ),
-        ("--config.replay.name=balanced", "learns from windows of 5"),
-        ("--config.replay.name=online", "learns from windows of 5"),
+        ("--config.replay.name=balanced", "fowm learns from windows: set"),
+        ("--config.replay.name=online", "fowm learns from windows: set"),
         ("--config.dataset=hopper-medium-replay", "push"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 from experiments import run as command
 from experiments import study
 from experiments.configs import fowm_study, off2on_study
-from o2ojax.run import validation
+from o2ojax.run.resolve import resolve
 from tests.report.test_report import config, curves, is_png, write_run
 
 
@@ -14,7 +14,7 @@ def test_every_method_has_a_config_that_stands(method):
     found = off2on_study.get_config(f"{method}/hopper-random")
     if method in off2on_study.STARTS_FROM:
         found.offline["from"] = "runs/some"
-    validation.check(found)
+    resolve(found)
     goes_online = method not in off2on_study.OFFLINE
     assert found.online.steps == (10_000 if goes_online else 0)
     learns_offline = method not in (*off2on_study.STARTS_FROM, "sac")
@@ -116,7 +116,7 @@ def test_every_method_of_fowms_study_has_a_config_that_stands(method, dataset):
     found = fowm_study.get_config(f"{method}/{dataset}")
     if method in fowm_study.STARTS_FROM:
         found.offline["from"] = "runs/some"
-    validation.check(found)
+    resolve(found)
     assert found.offline.updates == (0 if method in fowm_study.STARTS_FROM else 5_000)
     assert found.online.steps == (0 if method == "fowm-offline" else 2_500)
     assert (found.batch, found.seeds) == (128, 4)
@@ -130,8 +130,10 @@ def test_what_tells_fowms_ablations_apart():
     assert (
         found["fowm"].agent.penalty == 1 and found["fowm-lambda-0"].agent.penalty == 0
     )
-    assert found["fowm"].replay.name == found["tdmpc"].replay.name == "symmetric"
-    assert found["fowm-uniform"].replay.name == found["iql"].replay.name == "uniform"
+    assert found["fowm"].replay.name == found["tdmpc"].replay.name
+    assert found["fowm"].replay.name == "symmetric_windows"
+    assert found["fowm-uniform"].replay.name == "uniform_windows"
+    assert found["iql"].replay.name == "uniform"
     assert found["fowm"].agent.in_sample and not found["tdmpc"].agent.in_sample
     assert {0.0, 1.0} < set(found["fowm-lambdas"].population.penalty)
     for shared in ("gamma", "expectile"):

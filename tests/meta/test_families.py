@@ -292,10 +292,18 @@ def test_variants_of_a_family():
         ("point-robt-sparse-pearl", ("point-robt-sparse", "pearl")),
         *(
             (f"{env}-{kind}", (env, kind))
-            for env in envs.BUILDERS
+            for env in envs.ENVS
+            if env not in envs.FAMILIES
             for kind in ("random", "medium", "medium-replay", "medium-expert", "expert")
         ),
     ],
 )
 def test_a_name_and_what_follows(task, expected):
     assert envs.split(task) == expected
+
+
+def test_the_registry_names_every_family():
+    assert envs.FAMILIES == tuple(families.FAMILIES)
+    for name in envs.FAMILIES:
+        parameters = envs.ENVS.find(name).parameters(name, 3, 2)
+        np.testing.assert_array_equal(parameters, families.split(name, 3, 2))

@@ -12,9 +12,10 @@ from experiments import run as command
 from experiments.configs import smac_study
 from o2ojax import data, envs
 from o2ojax.errors import UserError
+from o2ojax.meta import families
 from o2ojax.replay.ring import Ring
-from o2ojax.run import config as settings
 from o2ojax.run import job
+from o2ojax.run.resolve import load, override, resolve
 from o2ojax.types import Transition
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +78,7 @@ def test_a_meta_dataset_has_the_last_rows_of_each_task(collected):
     rows = found.transitions
     np.testing.assert_array_equal(rows.task, np.repeat([0, 1, 2], 400))
     np.testing.assert_array_equal(
-        found.parameters, envs.families.split("point-robot", 3, 2)[:3]
+        found.parameters, families.split("point-robot", 3, 2)[:3]
     )
     away = np.linalg.norm(rows.next_obs - found.parameters[rows.task], axis=1)
     np.testing.assert_allclose(rows.reward, -away, rtol=1e-4, atol=1e-5)
@@ -126,7 +127,7 @@ def test_smac_runs_offline_and_online_and_says_how_it_adapts(collected, tmp_path
 @pytest.mark.parametrize(
     "config, changes, words",
     [
-        (SMAC, {"replay.name": "uniform"}, "set config.replay.name to 'tasks'"),
+        (SMAC, {"replay.name": "uniform"}, "set config.replay.name to tasks"),
         (SMAC, {"reward.scale": 2.0}, "set config.agent.reward_scale"),
         (SMAC, {"eval.episodes": 9}, "give a multiple of 8"),
         (SMAC, {"online.round": 2500, "log.every": 2500}, "a multiple of 1000"),
@@ -155,20 +156,20 @@ def test_smac_runs_offline_and_online_and_says_how_it_adapts(collected, tmp_path
     ],
 )
 def test_what_cannot_work_is_refused(config, changes, words, tmp_path):
-    found = settings.load(config)
-    settings.override(found, [f"--config.{k}={v}" for k, v in changes.items()])
+    found = load(config)
     if changes.get("online.round"):
         found.eval.every = found.checkpoint.every = found.online.steps = 30_000
     with pytest.raises(UserError, match=words):
-        job.prepare(found, tmp_path)
+        override(found, [f"--config.{k}={v}" for k, v in changes.items()])
+        job.prepare(resolve(found), tmp_path)
 
 
-def test_single_tasks_are_no_families(tmp_path):
-    found = settings.load(SMAC)
+def test_single_tasks_are_no_families():
+    found = load(SMAC)
     found.env, found.dataset = "hopper", "hopper-medium-replay"
     found.tasks.train = found.tasks.test = 0
     with pytest.raises(UserError, match="learns families of tasks"):
-        job.prepare(found, tmp_path)
+        resolve(found)
 
 
 @pytest.mark.parametrize(
@@ -179,26 +180,24 @@ def test_single_tasks_are_no_families(tmp_path):
     ],
 )
 def test_what_can_work_is_not_refused(config, changes, tmp_path):
-    found = settings.load(config)
-    settings.override(found, [f"--config.{k}={v}" for k, v in changes.items()])
-    assert job.prepare(found, tmp_path).spec.num_train == 20
+    found = load(config)
+    override(found, [f"--config.{k}={v}" for k, v in changes.items()])
+    assert job.prepare(resolve(found), tmp_path).spec.num_train == 20
 
 
 def test_who_is_blind_to_tasks_is_told_so():
-    blind = settings.caveats(
-        settings.load("experiments/configs/iql.py:point-robot-pearl")
-    )
+    blind = resolve(load("experiments/configs/iql.py:point-robot-pearl")).caveats()
     assert len(blind) == 1
     assert "iql is blind to the tasks of point-robot" in blind[0]
     for seeing in (SMAC, PEARL, "experiments/configs/iql.py:hopper-medium-replay"):
-        assert not settings.caveats(settings.load(seeing))
+        assert not resolve(load(seeing)).caveats()
 
 
-def test_a_store_of_tasks_is_for_those_that_infer_them(tmp_path):
-    found = settings.load("experiments/configs/iql.py:point-robot-pearl")
+def test_a_store_of_tasks_is_for_those_that_infer_them():
+    found = load("experiments/configs/iql.py:point-robot-pearl")
     found.replay.name = "tasks"
-    with pytest.raises(UserError, match="iql knows nothing of tasks"):
-        job.prepare(found, tmp_path)
+    with pytest.raises(UserError, match="hands out tasks, but iql learns from single"):
+        resolve(found)
 
 
 def test_collecting_a_family_asks_for_pearl(capsys, tmp_path):
@@ -227,7 +226,7 @@ def test_of_a_family_whole_trials_are_kept(option, words, capsys, tmp_path):
 
 def test_a_trial_ends_where_the_next_begins():
     """Two tasks, trials of four rows; the ring of eight has been written around."""
-    rows = Transition(*[np.zeros((1, 2, 8), bool)] * len(Transition._fields))
+    rows = Transition(*[np.zeros((1, 2, 8), bool)] * 7)  # and no extras
     number = np.float32([[8, 9, 10, 11, 4, 5, 6, 7], [8, 9, 10, 11, 4, 5, 6, 7]])[None]
     ring = Ring(rows._replace(reward=number), np.full((1, 2), 12))
     sizes = SimpleNamespace(num_envs=2, steps_per_round=4)
@@ -245,7 +244,7 @@ def test_every_method_of_the_study_stands(method, dataset, tmp_path):
     found = smac_study.get_config(f"{method}/{dataset}")
     if method in smac_study.STARTS_FROM:
         found.offline["from"] = "runs/some"
-    prepared = job.prepare(found, tmp_path)
+    prepared = job.prepare(resolve(found), tmp_path)
     assert prepared.spec.num_train == 20 and prepared.spec.num_test == 8
     assert (found.agent.get("labels") == "true") == (method == "oracle")
 
@@ -254,6 +253,6 @@ def test_every_method_of_the_study_stands(method, dataset, tmp_path):
 def test_the_shipped_meta_datasets(name):
     found = data.read(name)
     family, _ = envs.split(name)
-    expected = envs.families.split(family, 20, 0)[:20]
+    expected = families.split(family, 20, 0)[:20]
     np.testing.assert_allclose(found.parameters, expected, rtol=1e-6)
     assert (np.bincount(found.transitions.task) == 1200).all()

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from o2ojax import loop, networks, policies, replay
+from o2ojax import loop, networks
 from o2ojax.agents import base
-from o2ojax.meta import belief, families, pearl, smac
+from o2ojax.meta import belief, families, pearl, smac, task_store, trials
 from o2ojax.meta.task_store import ContextSampling, TrialContext
-from o2ojax.types import Batch, EnvSpec, Run, Transition
+from o2ojax.types import Batch, EnvSpec, Run, Transition, vector
 
-SPEC = EnvSpec("none", 3, 2, 9)
+SPEC = EnvSpec("none", vector(3), 2, 9)
 SIZES = dict(widths=(16, 16), encoder_widths=(12, 8), latent_dim=3, num_tasks=4)
 CONFIG = smac.SMACConfig(
     lr=1e-3, gamma=0.9, target_rate=0.1, temperature=2.0, decoder_widths=(8,), **SIZES
@@ -290,7 +290,7 @@ def play_online(config, env, num_rounds=2):
         config.num_tasks, config.context, config.trial_context, config.online_batch
     )
     like = base.blank_transition(env.spec)
-    store = replay.task_store.online(meta_dataset(), like, 3, 400, 4, context_sampling)
+    store = task_store.online(meta_dataset(), like, 3, 400, 4, context_sampling)
     agent = smac.smac(env.spec, config, online=True)
 
     @jax.jit
@@ -373,8 +373,8 @@ def test_who_is_judged_explores_with_the_prior_and_then_acts_by_what_was_seen():
 def test_a_latent_is_drawn_from_the_prior_until_the_episodes_of_exploration_are_over():
     sure = belief.Belief(jnp.full(3, 1e12), jnp.full(3, 7e12), jnp.float32(9.0))
     for episode, expected in ((0, None), (1, None), (2, 7.0), (3, 7.0)):
-        trial = policies.Trial(sure, (), (), jnp.int32(episode))
-        z = policies.latent(trial, 2, KEY)
+        trial = trials.Trial(sure, (), (), jnp.int32(episode))
+        z = trials.latent(trial, 2, KEY)
         expected = jax.random.normal(KEY, (3,)) if expected is None else [7.0] * 3
         np.testing.assert_allclose(z, expected, rtol=1e-4)
 
@@ -388,7 +388,7 @@ def test_pearl_keeps_a_latent_for_an_episode(explores):
     num_prior, drawn = 2, set()
     for episode in range(5):
         now = trial._replace(episode=jnp.int32(episode))
-        zs = [policies.latent(now, num_prior, key) for key in jax.random.split(KEY, 3)]
+        zs = [trials.latent(now, num_prior, key) for key in jax.random.split(KEY, 3)]
         same(zs[0], zs[1])
         same(zs[0], zs[2])
         drawn.add(tuple(zs[0].tolist()))
@@ -402,7 +402,7 @@ def test_smac_draws_a_latent_for_every_step_or_for_every_episode():
         state = sharpened(jax.jit(agent.init)(KEY))
         for policy in (agent.explore, agent.exploit, agent.oracle):
             trial = policy.start(state, trial_context(), KEY)
-            zs = [policies.latent(trial, 2, key) for key in jax.random.split(KEY, 2)]
+            zs = [trials.latent(trial, 2, key) for key in jax.random.split(KEY, 2)]
             assert differ(*zs) != per_episode
 
 
@@ -450,10 +450,8 @@ def test_actions_are_the_policys_given_the_latent(make):
 
 def test_the_phases_differ_in_what_they_learn():
     """The recipe's offline agent moves the encoder, its online agent does not."""
-    store = replay.task_store.offline(
-        meta_dataset(), 3, 4, smac.context_sampling(SMALL)
-    )
-    made = smac.recipe(POINTS.spec, SMALL, base.Plan(1, 1), store, store)
+    store = task_store.offline(meta_dataset(), 3, 4, smac.context_sampling(SMALL))
+    made = smac.recipe(POINTS.spec, SMALL, base.Plan(1, 1))
     state = jax.jit(made.offline.init)(KEY)
     _, batch = store.sample((), KEY)
     for agent, moves in ((made.offline, True), (made.online, False)):

@@ -7,6 +7,8 @@ from o2ojax import replay
 from o2ojax.errors import UserError
 from o2ojax.meta import task_store
 from o2ojax.meta.task_store import ContextSampling
+from o2ojax.run.config import defaults
+from o2ojax.run.resolve import resolve
 from o2ojax.types import Transition
 
 KEY = jax.random.key(0)
@@ -71,8 +73,7 @@ def test_offline_every_row_of_every_task_is_drawn():
     buffer = task_store.offline(DATASET, NUM_TASKS, 16, DRAWS)
     rows, contexts = everything(buffer, buffer.init())
     assert rows == contexts == [set(range(NUM_OLD))] * 3
-    with pytest.raises(TypeError, match="takes no transitions"):
-        buffer.add(buffer.init(), DATASET)
+    assert buffer.add is None
 
 
 def test_shapes():
@@ -195,13 +196,34 @@ def test_the_dataset_is_no_part_of_what_a_member_stores():
 
 
 @pytest.mark.parametrize(
-    "name, context_sampling", [("uniform", DRAWS), ("tasks", None)]
+    "algorithm, task, store, fitting",
+    [
+        ("smac", "point-robot-meta", "uniform", "tasks"),
+        ("pearl", "point-robot-meta", "online", "tasks"),
+        ("iql", "hopper-medium-replay", "tasks", "uniform or symmetric or online"),
+        ("fowm", "hopper-medium-replay", "tasks", "uniform_windows or symmetric_wind"),
+    ],
 )
-def test_agents_and_stores_that_do_not_go_together(name, context_sampling):
-    with pytest.raises(UserError, match="replay.name 'tasks'"):
-        replay.make(
-            name, DATASET, LIKE, 6, 4, context_sampling=context_sampling, num_tasks=3
-        )
+def test_agents_and_stores_that_do_not_go_together(algorithm, task, store, fitting):
+    config = defaults(algorithm, task)
+    config.replay.name = store
+    with pytest.raises(UserError, match=f"{algorithm} learns .* to {fitting}"):
+        resolve(config)
+
+
+def test_a_ring_has_three_times_its_share_of_the_steps():
+    """A store's entry in the registry, of 3 tasks: 20 steps are 7 of each task."""
+
+    def rows(steps, capacity=0, trial=0):
+        needs = replay.Needs(replay.TASKS, context=DRAWS._replace(trial=trial))
+        inputs = replay.Inputs(DATASET, LIKE, 4, steps, capacity, 1, NUM_TASKS, needs)
+        store = replay.STORES.find("tasks")
+        return len(store.online(inputs, store.options()).init().rows.reward[0])
+
+    assert rows(steps=20) == 20  # no more than there are
+    assert rows(steps=40) == 40 and rows(steps=400) == 400 and rows(0) == 1
+    assert rows(steps=400, capacity=6) == 6
+    assert rows(steps=401, trial=2) == 402  # whole trials
 
 
 def test_a_dataset_of_broken_trials_is_refused():

@@ -5,8 +5,10 @@ import pytest
 
 from o2ojax import replay
 from o2ojax.errors import UserError
-from o2ojax.replay import BUFFERS, ring, uniform
-from o2ojax.types import Transition
+from o2ojax.replay import STORES, balanced, ring, uniform
+from o2ojax.run.config import defaults
+from o2ojax.run.resolve import resolve
+from o2ojax.types import EMPTY, Transition
 
 KEY = jax.random.key(0)
 CAPACITY, BATCH = 8, 64
@@ -30,7 +32,8 @@ def are_whole(data):
     """That no field was taken from another row."""
     number = np.asarray(data.reward)
     expected = jax.tree.map(lambda x: x[0], serial(0, 1))
-    for field, like in zip(data, expected, strict=True):
+    fields, likes = jax.tree.leaves(data), jax.tree.leaves(expected)
+    for field, like in zip(fields, likes, strict=True):
         assert field.shape == (len(number), *like.shape) and field.dtype == like.dtype
     np.testing.assert_array_equal(data.obs, np.stack([number, number], 1))
     np.testing.assert_array_equal(data.action, np.float32(number)[:, None] / 1000)
@@ -62,21 +65,29 @@ def filled(buffer, *counts):
 
 
 # So that a new row of the balanced store is as likely as one of its few old ones.
-ALIKE = replay.balanced.Options(first_share=1000 / 1024, widths=(8,))
+ALIKE = balanced.Options(first_share=1000 / 1024, widths=(8,))
 
 
-OF_ROWS = [name for name in BUFFERS if name != "tasks"]
+OF_ROWS = [name for name in STORES if STORES.find(name).serves == replay.ROWS]
+INPUTS = replay.Inputs(DATASET, LIKE, BATCH, steps=100, capacity=CAPACITY)
+
+
+def online(name, inputs=INPUTS):
+    """A store of the registry, with such options that all its rows are often drawn."""
+    store = STORES.find(name)
+    options = ALIKE if store.options is balanced.Options else store.options()
+    return store.online(inputs, options)
 
 
 @pytest.fixture(params=OF_ROWS)
 def named(request):
-    return replay.make(request.param, DATASET, LIKE, CAPACITY, BATCH, ALIKE)
+    return online(request.param)
 
 
 @pytest.fixture(params=[name for name in OF_ROWS if name != "balanced"])
 def even(request):
     """Those that draw each row by itself, and do not change when they are read."""
-    return replay.make(request.param, DATASET, LIKE, CAPACITY, BATCH)
+    return online(request.param)
 
 
 def test_fields_stay_together(named):
@@ -204,7 +215,7 @@ def test_symmetric_draws_half_of_every_batch_from_either(rows, old):
 
 
 def test_the_online_store_never_touches_the_dataset():
-    buffer = replay.make("online", DATASET, LIKE, CAPACITY, BATCH)
+    buffer = online("online")
     counts = drawn(draw(buffer, filled(buffer, 5), num=300), 5)
     assert len(counts) == 5 and evenly_drawn(counts)
 
@@ -216,14 +227,30 @@ def test_the_offline_store_is_the_dataset():
     counts = drawn(batch, 24)
     assert len(counts) == 24 and evenly_drawn(counts)
     assert buffer.init() == ()
-    with pytest.raises(TypeError, match="takes no transitions"):
-        buffer.add((), serial(0, 1))
+    assert buffer.add is None
 
 
 def test_a_run_from_scratch_has_nothing_to_read_offline():
-    buffer = uniform.nothing()
-    with pytest.raises(TypeError, match="without a dataset"):
-        buffer.sample((), KEY)
+    assert EMPTY.sample is None and EMPTY.add is None
+    assert EMPTY.init() == ()
+
+
+@pytest.mark.parametrize("name", OF_ROWS)
+def test_offline_all_stores_of_rows_are_the_dataset_alone(name):
+    store = STORES.find(name)
+    buffer = store.offline(INPUTS, store.options())
+    np.testing.assert_array_equal(
+        draw(buffer, buffer.init()).index,
+        draw(uniform.offline(DATASET, BATCH), ()).index,
+    )
+    assert buffer.init() == () and buffer.add is None
+
+
+def test_without_a_capacity_a_ring_keeps_every_step():
+    kept = [inputs.ring_size for inputs in (INPUTS, INPUTS._replace(capacity=0))]
+    assert kept == [CAPACITY, 100]
+    state = online("uniform", INPUTS._replace(capacity=0)).init()
+    assert ring.size(state) == 100
 
 
 def test_rewards_pass_one_gate_wherever_they_come_from(named):
@@ -249,15 +276,19 @@ def test_a_ring_counts_what_it_overwrote():
 
 def test_an_unknown_store_is_refused_by_name():
     with pytest.raises(UserError, match="'unifrom'.*mean 'uniform'.*symmetric"):
-        replay.make("unifrom", DATASET, LIKE, CAPACITY, BATCH)
+        STORES.find("unifrom")
 
 
-@pytest.mark.parametrize("name", ["uniform", "symmetric"])
+@pytest.mark.parametrize("name", ["uniform", "symmetric", "balanced"])
 def test_a_store_without_its_dataset_is_refused_by_name(name):
-    with pytest.raises(UserError, match=f"{name}.*dataset.*'online'"):
-        replay.make(name, None, LIKE, CAPACITY, BATCH)
+    config = defaults("sac", "hopper")
+    config.offline.updates, config.replay.name = 0, "online"
+    resolve(config)  # all else is right
+    config.replay.name = name
+    with pytest.raises(UserError, match=f"{name}.*dataset.*config.replay.name=online"):
+        resolve(config)
 
 
 def test_the_online_store_needs_no_dataset():
-    buffer = replay.make("online", None, LIKE, CAPACITY, BATCH)
+    buffer = online("online", INPUTS._replace(dataset=None))
     are_whole(draw(buffer, filled(buffer, 2)).data)

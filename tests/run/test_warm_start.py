@@ -1,6 +1,7 @@
 """Going on from the agents of another run, of the same algorithm or of another."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 
 from experiments import run as command
-from o2ojax.run import config as settings
 from o2ojax.run import job, training
 from o2ojax.run.checkpoint import Checkpoints
+from o2ojax.run.resolve import load, override, resolve
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -57,7 +58,6 @@ def go_on(source, workdir, algorithm, *overrides):
             "--config.online.steps=20",
             "--config.online.warmup=0",
             "--config.online.round=0",
-            "--config.replay.balanced.widths=8,8",
             *overrides,
             f"--workdir={workdir}",
         ]
@@ -65,15 +65,19 @@ def go_on(source, workdir, algorithm, *overrides):
 
 
 def last_agent(workdir, arguments):
-    config = settings.load(arguments[0].partition("=")[2])
-    settings.override(config, arguments[1:])
-    prepared = job.prepare(config, workdir)
+    config = load(arguments[0].partition("=")[2])
+    override(config, arguments[1:])
+    prepared = job.prepare(resolve(config), workdir)
     run, _ = training.restore(prepared, Checkpoints(workdir / "checkpoints", keep=20))
     return run.agent
 
 
 def test_an_ensemble_of_one_goes_on_with_balanced_replay(source, tmp_path):
-    fewer = ("--config.agent.num_agents=1", "--config.agent.num_actions=2")
+    fewer = (
+        "--config.agent.num_agents=1",
+        "--config.agent.num_actions=2",
+        "--config.replay.widths=8,8",
+    )
     assert go_on(source, tmp_path, "off2on", *fewer) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["offline"]["updates"] == 20
@@ -131,3 +135,20 @@ def test_what_cannot_be_taken_is_refused_with_what_can(
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+
+
+def test_a_run_of_another_format_is_refused_in_one_sentence(source, tmp_path, capsys):
+    """A directory from before `config.json` told its format."""
+    old = tmp_path / "old"
+    shutil.copytree(source, old)
+    described = json.loads((old / "config.json").read_text())
+    assert described.pop("format") == 2
+    (old / "config.json").write_text(json.dumps(described))
+    (old / "summary.json").unlink()
+    assert go_on(old, tmp_path / "new", "off2on", "--config.agent.num_agents=2") == 2
+    refused = capsys.readouterr().err
+    assert command.main([*OFFLINE, *SMALL, f"--workdir={old}"]) == 2
+    for error in (refused, capsys.readouterr().err):
+        assert f"{old} holds a run of format 1" in error
+        assert "goes on with those of format 2 alone" in error
+        assert error.count("\n") == 1 and "Traceback" not in error
