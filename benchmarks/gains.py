@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 from benchmarks import record, tables, timing, updates, workloads
 from benchmarks.record import Figure, Results, figure
-from o2ojax import learning, networks
+from o2ojax import networks
 from o2ojax.errors import UserError, unknown
-from o2ojax.parallel import compiled
+from o2ojax.parallel import tuning
 from o2ojax.replay import sum_tree
 from o2ojax.types import Array, Key
 
@@ -39,7 +39,7 @@ class Gain(NamedTuple):
     cases: Mapping[str, int]
 
 
-def plain_product(x: Array, kernel: Array) -> Array:
+def plain_matmul(x: Array, kernel: Array) -> Array:
     """A linear layer's product, whose gradients are left to jax."""
     return x @ kernel
 
@@ -62,11 +62,6 @@ def plain_states(
     return ensemble_apply(ensemble, params, obs, action)
 
 
-def plain_mish(x: Array) -> Array:
-    """Mish, as it is defined."""
-    return x * jnp.tanh(jax.nn.softplus(x))
-
-
 def plain_draw(levels: sum_tree.SumTree, key: Key, num: int) -> Array:
     """Rows by their priorities, by the cumulative sum of all."""
     upto = jnp.cumsum(levels[0].reshape(-1))
@@ -83,25 +78,25 @@ GAINS = {
     ),
     "members one after another": Gain(
         "the layers of one fit a CPU's cache, those of eight do not",
-        ((compiled, "takes_turns", lambda: False),),
+        ((tuning, "members_in_sequence", lambda: False),),
         {"cql": 8, "bcq": 8, "off2on online": 8, "fowm": 8, "iql": 8},
     ),
     "a batch in slices": Gain(
         "layers of 256 x 31 rows leave the cache, and every ReLU waits for memory",
-        ((learning, "slices_for", lambda batch, rows_each: 1),),
+        ((tuning, "num_slices", lambda batch, rows_each: 1),),
         {"cql": 1},
     ),
     "gradients of layers as products of rows": Gain(
         "XLA turns the other form anew for every reader, and sums rows slowly",
         (
-            (networks, "product", plain_product),
-            (networks, "repeat_row", plain_repeat_row),
+            (tuning, "matmul", plain_matmul),
+            (tuning, "repeat_row", plain_repeat_row),
         ),
         {"iql": 1, "cql": 1, "fowm": 1},
     ),
     "an ensemble's networks one by one": Gain(
         "of many rows: where one waits for memory, in a ReLU, the next one multiplies",
-        ((networks.Ensemble, "one_by_one", lambda ensemble, *inputs: False),),
+        ((tuning, "networks_in_sequence", lambda *inputs: False),),
         {"cql": 1, "bcq": 1, "fowm": 1},
     ),
     "a state once for its actions": Gain(
@@ -111,12 +106,12 @@ GAINS = {
     ),
     "Mish by one exponential": Gain(
         "it is rational in e^x: no logarithm, no tanh",
-        ((networks, "mish", plain_mish),),
+        ((tuning, "mish", jax.nn.mish),),
         {"fowm": 1},
     ),
     "products alone to XLA's library": Gain(
         "its sums over features, as in LayerNorm, are slower than XLA's own",
-        ((compiled, "compiler_options", dict),),
+        ((tuning, "compiler_options", dict),),
         {"fowm": 1, "cql": 1},
     ),
     "priorities in a tree of sums": Gain(

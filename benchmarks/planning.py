@@ -9,7 +9,7 @@ from benchmarks import flop, timing, workloads
 from benchmarks.record import MATRIX, Figure, Section, figure
 from o2ojax import envs
 from o2ojax.agents import fowm
-from o2ojax.parallel import compiled
+from o2ojax.parallel import tuning
 
 
 def planner(config: fowm.FOWMConfig, num_envs: int) -> timing.Work:
@@ -22,7 +22,7 @@ def planner(config: fowm.FOWMConfig, num_envs: int) -> timing.Work:
     memory = jnp.zeros((num_envs, config.horizon, spec.action_dim))
     act = jax.jit(
         jax.vmap(agent.exploit.act, (None, 0, 0, 0)),
-        compiler_options=compiled.compiler_options(),
+        compiler_options=tuning.compiler_options(),
     )
 
     def call():

@@ -16,7 +16,7 @@ from benchmarks.record import Figure, Section, figure
 from o2ojax import envs
 from o2ojax.agents import fowm
 from o2ojax.meta import smac, task_store
-from o2ojax.parallel import compiled
+from o2ojax.parallel import tuning
 from o2ojax.replay import balanced, uniform, windows
 from o2ojax.types import Buffer, Info, Transition
 
@@ -92,7 +92,7 @@ def update_priorities(store: Buffer, held: Any, fresh: Transition, keys: Any) ->
 def worker(store: Store, what: Callable, dataset: Transition) -> timing.Work:
     """TIMES times one of the above, in a compiled call."""
     fresh = jax.tree.map(lambda leaf: leaf[:1], dataset)
-    options = compiled.compiler_options()
+    options = tuning.compiler_options()
 
     @functools.partial(jax.jit, compiler_options=options)
     def begin(dataset):

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -38,7 +37,7 @@ def gradient_step(
         rows: arrays [B, ...]. The loss and its metrics must be means over B, and take
             all that has rows from here.
         num_slices: into which the rows are cut, to be gone through one by one: the same
-            step, of less memory at a time. Divides B; see `slices_for`.
+            step, of less memory at a time. Divides B; see `tuning.num_slices`.
     """
     gradient = functools.partial(jax.grad(loss_fn, has_aux=True), learned.params)
     if num_slices == 1:
@@ -63,58 +62,6 @@ def mean_over(function: Callable[[Any], Any], inputs: Any) -> Any:
     )
     total, _ = jax.lax.scan(add, function(first), rest)
     return jax.tree.map(lambda x: x / num, total)
-
-
-SLICE = 1024  # rows: 1 MB for a layer of 256, which a CPU's cache holds with others
-LARGE = 2**19  # numbers in an array, 2 MB: more leave the cache
-
-
-def slices_for(batch: int, rows_each: int) -> int:
-    """How to cut a batch of `batch` times `rows_each` rows for `gradient_step`.
-
-    Layers of more than SLICE rows are too large for a CPU's cache, and every ReLU then
-    waits for memory. Other devices like large batches best.
-    """
-    if jax.default_backend() != "cpu":
-        return 1
-    fitting = (n for n in range(1, batch) if batch % n == 0)
-    return next((n for n in fitting if batch // n * rows_each <= SLICE), batch)
-
-
-def each(function: Callable[..., Any]) -> Callable:
-    """Maps (state, *inputs) -> (state, outputs) over an ensemble, leaves [N, ...].
-
-    As `jax.vmap`, all at once; but on a CPU one after another, as its cache holds the
-    layers of one and not those of all. Each new state is written over the old one.
-    """
-    if jax.default_backend() != "cpu":
-        return jax.vmap(function)
-
-    def one_after_another(states, *inputs):
-        def one(states, turn):
-            at, own = turn
-            old = jax.tree.map(lambda x: x[at], states)
-            state, outputs = function(old, *own)
-            chex.assert_trees_all_equal_shapes_and_dtypes(state, old)
-            return jax.tree.map(
-                lambda x, new: x.at[at].set(new), states, state
-            ), outputs
-
-        turns = jnp.arange(len(jax.tree.leaves(states)[0]))
-        return jax.lax.scan(one, states, (turns, inputs))
-
-    return one_after_another
-
-
-def in_turn(function: Callable[..., Any], numbers: int) -> Callable[..., Any]:
-    """The same function; on a CPU, if large, a batch of its calls is made one by one.
-
-    Args:
-        numbers: of its largest array. Batched, many of those would leave the cache.
-    """
-    if jax.default_backend() != "cpu" or numbers <= LARGE:
-        return function
-    return jax.custom_batching.sequential_vmap(function)
 
 
 def polyak_update(target: Params, params: Params, rate: Array) -> Params:

@@ -1,15 +1,14 @@
 """The function approximators. An ensemble is one network with stacked weights."""
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import chex
 import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from o2ojax.parallel import tuning
 from o2ojax.types import Array, Key, Obs, Params
 
 Init = Callable[..., Array]
@@ -57,53 +56,8 @@ def small_uniform(bound: float) -> Init:
     return init
 
 
-def affine(x: Array, kernel: Array, bias: Array) -> Array:
-    """x [..., I] times a kernel [I, O], plus a bias [O]: [..., O].
-
-    Its gradients are products of rows, for XLA's sake, on a CPU. By the kernel it is
-    x^T dy: the automatic one is its transpose, turned anew wherever an optimiser reads
-    it, which took a tenth of the time of IQL, CQL and FOWM. By the bias it is 1^T dy:
-    a sum over as many rows took an eighth of CQL's.
-    """
-    y = product(x, kernel)
-    return y + repeat_row(bias, y.size // bias.size).reshape(y.shape)
-
-
-@jax.custom_vjp
-def product(x: Array, kernel: Array) -> Array:
-    """x [..., I] times a kernel [I, O]: [..., O]. See `affine`."""
-    return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
-
-
-def _product_gradients(kept, slope):
-    x, kernel = kept
-    by_x = jax.lax.dot_general(slope, kernel, (((x.ndim - 1,), (1,)), ((), ())))
-    x, slope = (rows.reshape(-1, rows.shape[-1]) for rows in (x, slope))
-    return by_x, jax.lax.dot_general(x, slope, (((0,), (0,)), ((), ())))
-
-
-product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_gradients)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def repeat_row(row: Array, num: int) -> Array:
-    """A row [..., O], num times: [..., num, O]. See `affine`."""
-    return jnp.broadcast_to(row[..., None, :], (*row.shape[:-1], num, row.shape[-1]))
-
-
-def _repeat_row_gradient(num, kept, slope):
-    # Of an ensemble, each has ones of its own: ones for all would turn all the slopes.
-    ones = 1.0 + 0.0 * slope[..., :1]
-    *each, rows, _ = range(slope.ndim)
-    sums = jax.lax.dot_general(ones, slope, (((rows,), (rows,)), (each, each)))
-    return (sums.squeeze(-2),)
-
-
-repeat_row.defvjp(lambda row, num: (repeat_row(row, num), ()), _repeat_row_gradient)
-
-
 class Dense(nn.Module):
-    """A linear layer, `affine`: [..., I] -> [..., features]. Names are flax's.
+    """A linear layer: [..., I] -> [..., features]. Names are flax's.
 
     With `shared` [..., S], all K rows of x [..., K, I] begin with the same S inputs,
     whose part of the product is computed once: [..., K, features].
@@ -120,10 +74,8 @@ class Dense(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,))
         if shared is None:
-            return affine(x, kernel, bias)
-        chex.assert_equal(shared.shape[:-1], x.shape[:-2])
-        once = affine(shared, kernel[:num_shared], bias)
-        return product(x, kernel[num_shared:]) + repeat_row(once, x.shape[-2])
+            return tuning.affine(x, kernel, bias)
+        return tuning.affine_shared(shared, x, kernel, bias)
 
 
 class MLP(nn.Module):
@@ -180,15 +132,10 @@ class Critic(nn.Module):
         return mlp(jnp.concatenate([obs, action], axis=-1)).squeeze(-1)
 
 
-MANY = 768  # rows: a product of so many keeps all of a CPU's threads busy by itself
-
-
 class Ensemble(NamedTuple):
     """Independent copies of a network, or of an ensemble, with stacked weights.
 
-    Weights and outputs gain a first axis, E. All networks meet their inputs at once, in
-    batched products; but on a CPU, MANY rows meet one network after another: where one
-    waits for memory, in a ReLU, the next one multiplies.
+    Weights and outputs gain a first axis, E.
     """
 
     network: "nn.Module | Ensemble"
@@ -201,20 +148,7 @@ class Ensemble(NamedTuple):
 
     def apply(self, params: Params, *inputs: Array) -> Array:
         """The outputs [E, ...] of all networks for the same inputs."""
-
-        def one(params):
-            return self.network.apply(params, *inputs)
-
-        params = jax.tree.map(jnp.asarray, params)  # `product` takes no NumPy weights
-        if not self.one_by_one(*inputs):
-            return jax.vmap(one)(params)
-        own = [jax.tree.map(lambda x, at=at: x[at], params) for at in range(self.size)]
-        return jnp.stack([one(params) for params in own])
-
-    def one_by_one(self, *inputs: Array) -> bool:
-        """Whether there are so many rows, inputs [..., I], and this is a CPU."""
-        rows = max(x.size // x.shape[-1] for x in inputs)
-        return jax.default_backend() == "cpu" and rows >= MANY
+        return tuning.map_networks(self.network.apply, params, *inputs)
 
 
 class GaussianActor(nn.Module):
@@ -385,19 +319,8 @@ class NormedMLP(nn.Module):
         for _ in range(2):
             x = Dense(self.width, kernel_init=orthogonal(1.0))(x)
             x = nn.LayerNorm(1e-5)(x)
-            x = mish(x)
+            x = tuning.mish(x)
         return x
-
-
-def mish(x: Array) -> Array:
-    """x tanh(log(1 + e^x)), by one exponential.
-
-    Misra, "Mish: A Self Regularized Non-Monotonic Activation Function" (2019),
-    arxiv.org/abs/1908.08681.
-    """
-    e = jnp.exp(jnp.minimum(x, 20.0))  # beyond, Mish is x
-    grown = e * (e + 2.0)
-    return x * (grown / (grown + 2.0))
 
 
 class Dynamics(nn.Module):

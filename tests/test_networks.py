@@ -98,29 +98,6 @@ def test_a_member_of_an_ensemble_is_the_single_network(critics):
         np.testing.assert_allclose(alone, q[at], rtol=1e-5, atol=1e-6)
 
 
-def test_many_rows_meet_an_ensemble_as_few_do(critics, monkeypatch):
-    params, obs, action, q = critics
-    net = networks.Ensemble(networks.Critic((8,)), 3)
-
-    def slopes():
-        return jax.grad(lambda *x: jnp.sin(net.apply(*x)).sum(), (0, 1, 2))(
-            params, obs, action
-        )
-
-    assert not net.one_by_one(obs, action)
-    at_once = slopes()
-    monkeypatch.setattr(networks, "MANY", len(obs))
-    if jax.default_backend() != "cpu":
-        pytest.skip("only a CPU's networks meet their rows one by one")
-    assert net.one_by_one(obs, action)
-    np.testing.assert_allclose(net.apply(params, obs, action), q, rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        slopes(),
-        at_once,
-    )
-
-
 def test_members_of_an_ensemble_are_orthogonal_each_for_itself(critics):
     kernel = critics[0]["params"]["MLP_0"]["Dense_0"]["kernel"]  # [E, 5, 8]
     assert kernel.shape == (3, 5, 8)
@@ -317,35 +294,3 @@ def test_values_lose_the_last_axis():
     params = net.init(KEY, jnp.zeros(3))
     assert net.apply(params, jnp.zeros((7, 3))).shape == (7,)
     assert net.apply(params, jnp.zeros(3)).shape == ()
-
-
-@pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
-def test_a_linear_layer_and_its_gradients_are_those_of_jax(lead):
-    x, kernel = jax.random.normal(KEY, (*lead, 4)), jax.random.normal(KEY, (4, 3))
-    bias = jnp.array([0.3, -1.0, 2.0])
-
-    def loss(layer):
-        return lambda *given: jnp.sin(layer(*given)).sum()
-
-    for given, mapped in (
-        ((x, kernel, bias), False),
-        (tuple(jnp.stack([a, -2 * a]) for a in (x, kernel, bias)), True),
-    ):
-        gradients = [
-            jax.value_and_grad(loss(layer), (0, 1, 2))
-            for layer in (
-                networks.affine,
-                lambda x, kernel, bias: (
-                    x @ kernel + jnp.broadcast_to(bias, (*x.shape[:-1], 3))
-                ),
-            )
-        ]
-        ours, theirs = (
-            (jax.vmap(gradient) if mapped else gradient)(*given)
-            for gradient in gradients
-        )
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-            ours,
-            theirs,
-        )

@@ -17,6 +17,7 @@ from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
 from o2ojax.fields import count, flag, fraction, non_negative, number, positive, sizes
 from o2ojax.learning import TrainState, gradient_step, polyak_update
+from o2ojax.parallel import tuning
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
@@ -170,7 +171,7 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
             mean_gap = (weight * gap.mean(axis=0)).mean()
             return loss, {"critic_loss": loss, "q": q[..., 0].mean(), "gap": mean_gap}
 
-        num_slices = learning.slices_for(len(data.obs), actions.shape[1])
+        num_slices = tuning.num_slices(len(data.obs), actions.shape[1])
         critic, critic_metrics = gradient_step(
             optimiser, state.critic, critic_loss, rows, num_slices
         )

@@ -24,6 +24,7 @@ from o2ojax.agents import base
 from o2ojax.errors import UserError
 from o2ojax.fields import count, flag, fraction, non_negative, number, positive, whole
 from o2ojax.learning import TrainState, gradient_step, polyak_update
+from o2ojax.parallel import tuning
 from o2ojax.planning import Model
 from o2ojax.replay.store import WINDOWS, Needs
 from o2ojax.replay.windows import keep_priorities, until_last
@@ -156,7 +157,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
     )
     decay = config.rho ** jnp.arange(config.horizon)  # [H]
     num_plans = config.num_samples + config.num_proposals
-    plan = learning.in_turn(
+    plan = tuning.sequential_if_large(
         functools.partial(search, spec), num_plans * config.num_critics * config.width
     )
 
@@ -195,8 +196,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
             return after, (z, after)
 
         steps = actions.swapaxes(0, 1)
-        # unrolled, gradients of the same weights are summed as they come
-        _, (before, after) = jax.lax.scan(step, z, steps, unroll=config.horizon)
+        _, (before, after) = tuning.scan_unrolled(step, z, steps)
         return before.reshape(-1, z.shape[-1]), after.reshape(-1, z.shape[-1])
 
     def later(rows: Array) -> Array:

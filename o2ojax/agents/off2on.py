@@ -22,6 +22,7 @@ from o2ojax.agents import base, cql
 from o2ojax.errors import UserError
 from o2ojax.fields import count, fraction, non_negative, number, positive, sizes
 from o2ojax.learning import TrainState, gradient_step, polyak_update
+from o2ojax.parallel import tuning
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
@@ -131,7 +132,7 @@ def offline(spec: EnvSpec, config: Off2OnConfig) -> Agent:
             lambda x: x.reshape(config.num_agents, -1, *x.shape[1:]), rows
         )
         batches = Batch(data, weight, index)
-        state, info = learning.each(member.update)(state, batches, keys)
+        state, info = tuning.map_ensemble(member.update)(state, batches, keys)
         return state, Info(jax.tree.map(jnp.mean, info.metrics))
 
     return Agent(init, update, *policies_of(spec, config))

@@ -1,16 +1,11 @@
 """One member's function, compiled for all members."""
 
-import functools
 from collections.abc import Callable
-from typing import Any
 
-import chex
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
-from o2ojax.parallel import devices
+from o2ojax.parallel import devices, tuning
 
 
 def over_members(
@@ -42,10 +37,10 @@ def over_learners(
 ) -> Callable:
     """Jits one member's (state, *inputs) -> (state, outputs), to be called for all.
 
-    As `over_members`, with the states donated; but where `takes_turns`, the members of
-    a device learn one after another.
+    As `over_members`, with the states donated; but where
+    `tuning.members_in_sequence`, the members of a device learn one after another.
     """
-    if not takes_turns():
+    if not tuning.members_in_sequence():
         return over_members(one, in_axes, donate=True, sized=sized, mesh=mesh)
     axes = (0, None, *in_axes[1:])
 
@@ -53,76 +48,19 @@ def over_learners(
         args, size = _apart(args, sized)
 
         def of_member(states, at, *inputs):
-            own = [
-                jax.tree.map(lambda x: x[at], x) if axis == 0 else x
-                for x, axis in zip((states, *inputs), in_axes, strict=True)
-            ]
-            state, outputs = one(*own, *size)
-            chex.assert_trees_all_equal_shapes_and_dtypes(state, own[0])
-            states = jax.tree.map(lambda x, new: x.at[at].set(new), states, state)
+            def update(state):
+                own = [
+                    jax.tree.map(lambda x: x[at], x) if axis == 0 else x
+                    for x, axis in zip(inputs, in_axes[1:], strict=True)
+                ]
+                return one(state, *own, *size)
+
+            states, outputs = tuning.update_at(states, at, update)
             return states, jax.tree.map(lambda x: x[None], outputs)
 
         return devices.over_places(mesh, of_member, axes)(states, at, *args)
 
-    return Turns(_jit(turn, axes, donate=True, sized=sized), mesh)
-
-
-def takes_turns() -> bool:
-    """Whether members learn one after another: a CPU's cache holds one's layers."""
-    return jax.default_backend() == "cpu"
-
-
-class Turns:
-    """A program of one member's turn, called for each: as one of all members is.
-
-    A loop over them inside a program would be slower: XLA runs the loops in a loop
-    with less side by side. What joins their outputs compiles when it is first
-    called, in a moment.
-    """
-
-    def __init__(self, turn: Any, mesh: Mesh | None):
-        self.turn, self.mesh = turn, mesh
-
-    def __call__(self, states: Any, *args: Any) -> tuple[Any, Any]:
-        """Has each member take its turn. Leaves [M, ...]."""
-        outputs = []
-        for at in range(self._on_each_device(states)):
-            states, one = self.turn(states, np.int32(at), *args)
-            outputs.append(one)
-        return states, _join(self.mesh, len(outputs))(*outputs)
-
-    def lower(self, states: Any, *args: Any) -> "Turns":
-        """As of a jitted function."""
-        return Turns(self.turn.lower(states, np.int32(0), *args), self.mesh)
-
-    def compile(self) -> "Turns":
-        """As of a lowered one."""
-        return Turns(self.turn.compile(), self.mesh)
-
-    def as_text(self) -> str:
-        """Of the program of a turn."""
-        return self.turn.as_text()
-
-    def memory_analysis(self) -> Any:
-        """Of the program of a turn; its arguments are all members'."""
-        return self.turn.memory_analysis()
-
-    def _cache_size(self) -> int:
-        return self.turn._cache_size()
-
-    def _on_each_device(self, states: Any) -> int:
-        num = len(jax.tree.leaves(states)[0])
-        return num // self.mesh.shape[devices.MEMBERS] if self.mesh else num
-
-
-@functools.cache
-def _join(mesh: Mesh | None, num: int) -> Callable:
-    """The outputs of all turns, in the order of the members."""
-
-    def join(*outputs):
-        return jax.tree.map(lambda *x: jnp.concatenate(x), *outputs)
-
-    return jax.jit(devices.over_places(mesh, join, (0,) * num))
+    return tuning.MemberSequence(_jit(turn, axes, donate=True, sized=sized), mesh)
 
 
 def _apart(args: tuple, sized: bool) -> tuple[tuple, tuple]:
@@ -134,25 +72,6 @@ def _jit(many: Callable, in_axes: tuple, donate: bool, sized: bool) -> Callable:
     return jax.jit(
         many,
         donate_argnums=(0,) if donate else (),
-        compiler_options=compiler_options(),
+        compiler_options=tuning.compiler_options(),
         static_argnums=(len(in_axes),) if sized else (),
     )
-
-
-@functools.cache
-def compiler_options() -> dict[str, str]:
-    """What makes XLA's code faster here; {} where it does not know these options.
-
-    On a CPU, its library for products may have the products, and nothing else: sums
-    over features, as in LayerNorm, are slow there.
-    """
-    options = {
-        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-    }
-    if jax.default_backend() != "cpu":
-        return {}
-    try:
-        jax.jit(jnp.negative, compiler_options=options).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return options

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks import bounds, gains
 from benchmarks.record import figure
-from o2ojax import learning, networks
+from o2ojax import networks
+from o2ojax.parallel import tuning
 from o2ojax.replay import sum_tree
 
 KEY = jax.random.key(0)
@@ -27,8 +28,6 @@ def test_plain_networks_compute_the_same():
         rtol=1e-5,
         atol=1e-6,
     )
-    x = jnp.linspace(-30.0, 30.0, 61)
-    np.testing.assert_allclose(gains.plain_mish(x), networks.mish(x), atol=1e-5)
 
 
 def test_plain_draws_are_of_the_same_rows():
@@ -42,9 +41,9 @@ def test_plain_layers_are_the_same_and_so_are_their_gradients():
     x, kernel = jax.random.normal(KEY, (5, 4)), jax.random.normal(KEY, (4, 3))
     row = jnp.array([0.3, -1.0, 2.0])
     for ours, plain, given in (
-        (networks.product, gains.plain_product, (x, kernel)),
+        (tuning.matmul, gains.plain_matmul, (x, kernel)),
         (
-            lambda row: networks.repeat_row(row, 6),
+            lambda row: tuning.repeat_row(row, 6),
             lambda row: gains.plain_repeat_row(row, 6),
             (row,),
         ),
@@ -72,14 +71,14 @@ def test_what_stood_before_is_timed_with_it_and_then_gone(monkeypatch):
     seen = []
 
     def learner(case, num_members):
-        seen.append((learning.slices_for(256, 31), num_members))
+        seen.append((tuning.num_slices(256, 31), num_members))
         return gains.timing.Work(lambda: jnp.zeros(()), 1)
 
     monkeypatch.setattr(gains.workloads, "learner", learner)
-    ours = learning.slices_for(256, 31)
+    ours = tuning.num_slices(256, 31)
     before, after, ratio = gains.measure("a batch in slices", "cql", 2)
     assert seen == [(ours, 1), (1, 1)]
-    assert learning.slices_for(256, 31) == ours
+    assert tuning.num_slices(256, 31) == ours
     assert before["sizes"]["version"] == "before"
     assert after["sizes"]["version"] == "after"
     assert ratio["windows"] == 2

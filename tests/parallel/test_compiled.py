@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from o2ojax.parallel import compiled
+from o2ojax.parallel import compiled, tuning
 
 
 def member(state, key, shared, num):
@@ -21,9 +21,9 @@ def arguments():
 
 @pytest.mark.parametrize("turns", [True, False])
 def test_members_that_learn_get_what_they_get_all_at_once(monkeypatch, turns):
-    monkeypatch.setattr(compiled, "takes_turns", lambda: turns)
+    monkeypatch.setattr(tuning, "on_cpu", lambda: turns)
     learn = compiled.over_learners(member, (0, 0, None), sized=True)
-    assert isinstance(learn, compiled.Turns) == turns
+    assert isinstance(learn, tuning.MemberSequence) == turns
     at_once = compiled.over_members(member, (0, 0, None), sized=True)
     expected, sums = at_once(*arguments(), 2)
     for program in (learn, learn.lower(*arguments(), 2).compile()):
@@ -35,7 +35,7 @@ def test_members_that_learn_get_what_they_get_all_at_once(monkeypatch, turns):
 
 
 def test_a_member_must_return_the_state_that_it_got(monkeypatch):
-    monkeypatch.setattr(compiled, "takes_turns", lambda: True)
+    monkeypatch.setattr(tuning, "on_cpu", lambda: True)
     learn = compiled.over_learners(lambda state, by: (state * by, ()), (0, None))
     with pytest.raises(AssertionError, match="dtypes"):
         learn(jnp.arange(3), jnp.float32(0.5))
