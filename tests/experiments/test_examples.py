@@ -85,7 +85,8 @@ def test_a_resumed_run_says_which_file_has_changed(finished, tmp_path, capsys):
 
 
 def test_their_runs_are_reported_by_short_names(finished, tmp_path, capsys):
-    assert report.main([str(finished), "--markdown", f"--out={tmp_path / 'a.png'}"]) == 0
+    picture = f"--out={tmp_path / 'a.png'}"
+    assert report.main([str(finished), "--markdown", picture]) == 0
     table = capsys.readouterr().out
     assert "layernorm_iql:ALGORITHM, bc_weight=0.5 | pendulum:random_play" in table
     assert str(finished.parent) not in table.replace(str(tmp_path), "")
