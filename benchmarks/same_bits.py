@@ -51,6 +51,7 @@ TINY = {
     "checkpoint.every": "20",
 }
 SMALL = {"agent.widths": "32,32"}
+AT_ONCE = SMALL | {"online.round": "0", "online.warmup": "0"}
 PLANS = {
     "agent.encoder_width": "32",
     "agent.width": "32",
@@ -96,11 +97,11 @@ class Case(NamedTuple):
 
 HOPPER, PUSH, POINT = "hopper-medium-replay", "push-medium-replay", "point-robot-pearl"
 CASES = {
-    "awac": Case(f"awac.py:{HOPPER}", SMALL | {"agent.actor_widths": "32,32"}),
+    "awac": Case(f"awac.py:{HOPPER}", AT_ONCE | {"agent.actor_widths": "32,32"}),
     "bc": Case(f"bc.py:{HOPPER}", SMALL | {"online.steps": "0"}),
     "bcq": Case(f"bcq.py:{HOPPER}", SMALL | {"agent.vae_widths": "32,32"}),
-    "cql": Case(f"cql.py:{HOPPER}", SMALL | {"population.conservatism": "1,5"}),
-    "cql lagrange": Case(f"cql.py:{HOPPER}", SMALL | {"agent.lagrange": "True"}),
+    "cql": Case(f"cql.py:{HOPPER}", AT_ONCE | {"population.conservatism": "1,5"}),
+    "cql lagrange": Case(f"cql.py:{HOPPER}", AT_ONCE | {"agent.lagrange": "True"}),
     "fowm": Case(f"fowm.py:{PUSH}", PLANS | {"population.penalty": "1,20"}),
     "fowm uniform": Case(f"fowm.py:{PUSH}", PLANS | {"replay.name": "uniform_windows"}),
     "iql": Case(f"iql.py:{HOPPER}", SMALL),
@@ -142,7 +143,9 @@ CASES = {
             "agent.recent": "600",
         },
     ),
-    "sac": Case("sac.py:hopper", SMALL | {"offline.updates": "0"}),
+    "sac": Case(
+        "sac.py:hopper", SMALL | {"offline.updates": "0", "online.warmup": "20"}
+    ),
     "sac warm": Case(
         f"sac.py:{HOPPER}",
         SMALL
