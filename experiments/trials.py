@@ -232,18 +232,20 @@ def make_config(setting: Setting, overrides: Sequence[str]) -> RunConfig:
         UserError: it cannot be loaded, or a field is wrong.
     """
     config = load(str(setting[CONFIG]))
-    override(config, overrides)
-    for field, value in setting.items():
-        if field == CONFIG:
-            continue
-        override(config, [f"--config.{field}={value}"])
+    swept = {field: value for field, value in setting.items() if field != CONFIG}
+    override(
+        config,
+        [*overrides, *(f"--config.{field}={value}" for field, value in swept.items())],
+    )
+    for field, value in swept.items():
+        if field == "seeds" or field.startswith("population."):
+            continue  # a number stands for a tuple there
         taken = reduce(lambda node, name: node[name], field.split("."), config)
-        if isinstance(taken, tuple) and not field.startswith("population."):
-            if not isinstance(value, (tuple, list)):
-                raise UserError(
-                    f"config.{field} holds a tuple, so its values are tuples, as"
-                    f" ((64, 64), (256, 256)); one of them is {value!r}"
-                )
+        if isinstance(taken, tuple) and not isinstance(value, (tuple, list)):
+            raise UserError(
+                f"config.{field} holds a tuple, so its values are tuples, as"
+                f" ((64, 64), (256, 256)); one of them is {value!r}"
+            )
     return resolve(config)
 
 

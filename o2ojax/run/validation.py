@@ -17,7 +17,8 @@ def check(run: RunConfig) -> None:
         UserError: names the field, what is wrong with it, and what would be right.
     """
     envs.ENVS.find(run.env)
-    envs.choose_physics(run.physics)
+    if run.physics != "auto":  # which asks for the device, and so starts JAX
+        envs.choose_physics(run.physics)
     _check_simulator(run)
     _check_phases(run)
     _check_rhythm(run)

@@ -15,6 +15,7 @@ from o2ojax.data import read
 from o2ojax.envs import locomotion, mjx_physics
 from o2ojax.envs.physics import PhysicsState, body_ids, c_physics, host_step
 from o2ojax.errors import UserError
+from o2ojax.replay import STORES, NoOptions
 from o2ojax.run import population
 from tests.envs.test_parity import their_steps
 
@@ -128,19 +129,22 @@ def online_program(physics):
         warmup=0,
         steps_per_round=1,
         updates_per_round=16,
+        first_round=16,
         batch=8,
-        replay="uniform",
         capacity=32,
         eval_episodes=1,
         reward_scale=1.0,
         reward_shift=0.0,
+        store=STORES.find("uniform"),
+        options=NoOptions(),
     )
-    programs = population.programs(agents.find("iql"), env, sizes)
+    programs = population.programs(agents.AGENTS.find("iql"), env, sizes)
     members = population.members(iql.IQLConfig(widths=(8, 8)), range(2), {})
     dataset = read("halfcheetah-medium-replay").transitions
     run = jax.eval_shape(programs.init, members, dataset)
     run = jax.eval_shape(programs.hand_over, run, members, dataset)
-    return programs.online.lower(run, members, dataset, np.int32(0), 2).as_text()
+    learn, size = programs.online.learn, (2, 16)
+    return learn.lower(run, members, dataset, np.int32(0), size).as_text()
 
 
 def test_nothing_of_the_host_is_in_the_online_program_on_mjx():

@@ -173,8 +173,11 @@ def test_transitions_have_the_shapes_and_types_of_the_spec(started):
         "last": ((8, 4), jnp.bool_),
         "task": ((8, 4), jnp.int32),
     }
-    found = {field: (x.shape, x.dtype) for field, x in played._asdict().items()}
+    fields = played._asdict()
+    assert fields.pop("extras") == {}
+    found = {field: (x.shape, x.dtype) for field, x in fields.items()}
     assert found == expected
+    assert (env.spec.obs.shape, env.spec.obs.dtype) == ((obs_dim,), jnp.float32)
 
 
 def test_a_reset_has_the_shapes_and_types_of_a_step(started):

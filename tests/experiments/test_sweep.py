@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 BC = "experiments/configs/bc.py:hopper-random"
 IQL = "experiments/configs/iql.py:hopper-random"
 GRID = {"config": (IQL, BC), "batch": (16, 32)}
+BALANCED = {"replay.name": ("balanced",)}
+TEMPER = "--config.replay.temper=2"
 SMALL = (
     "--config.agent.widths=16,16",
     "--config.seeds=2",
@@ -84,7 +86,7 @@ def test_a_sweep_may_be_several_grids(write):
         "bc-hopper-random,updates=5",
         "bc-hopper-random,updates=7",
     ]
-    assert listed[0].config.population.expectile == (0.7, 0.9)
+    assert listed[0].config.population == {"expectile": (0.7, 0.9)}
 
 
 def test_fields_that_end_alike_are_named_in_full(write):
@@ -106,7 +108,15 @@ def test_one_config_and_overrides_serve_all_trials(write):
         "bc-hopper-random,batch=16",
         "bc-hopper-random,batch=32",
     ]
-    assert {trial.config.seeds for trial in listed} == {7}
+    assert {trial.config.seeds for trial in listed} == {tuple(range(7))}
+
+
+def test_seeds_may_be_swept_and_what_brings_fields_may_come_last(write):
+    grid = {"config": (BC,), "seeds": (2, (5, 7)), "replay.temper": (2.0,)} | BALANCED
+    seeds = [trial.config.seeds for trial in planned(write(grid))]
+    assert seeds == [(0, 1), (5, 7)]
+    [trial] = planned(write({"config": (BC,)} | BALANCED), None, [TEMPER])
+    assert trial.config.replay.options.temper == 2
 
 
 def test_a_trial_may_ask_for_more_than_another(write):
@@ -131,8 +141,12 @@ def test_a_trial_may_ask_for_more_than_another(write):
         (GRID | {"seeds": (2, 0)}, "trial 1, iql-hopper-random,batch=16,seeds=0: con"),
         (GRID | {"agent.widths": (16, 32)}, "config.agent.widths holds a tuple, so"),
         (GRID | {"agent.widths": (16, 16)}, "trials 0 and 1 would both be called"),
-        (GRID | {"replay.balanced.widths": (16, 32)}, "balanced.widths holds a tuple"),
-        (GRID | {"config": ("nowhere.py",)}, "nowhere.py: there is no such file"),
+        (GRID | {"replay.widths": (16, 32)}, "unknown config field 'replay.widths'"),
+        (GRID | BALANCED | {"replay.widths": (16, 32)}, "replay.widths holds a tuple"),
+        (
+            GRID | {"config": ("nowhere.py",)},
+            "nowhere.py: there is no such Python file",
+        ),
         ({"batch": (16, 32)}, "there is no config: give --config=FILE.py:TASK"),
         (GRID | {"log.every": (10,)}, "--config.log.every is given, but"),
         (GRID | {"agent.expectile": (0.7,)}, "unknown config field 'agent.expectile'"),
@@ -277,7 +291,7 @@ def test_a_ray_that_does_not_begin_says_all(write, capsys, monkeypatch, given, s
 def finish(trial, score):
     """Writes the run of a trial that has ended with that score."""
     trial.directory.parent.mkdir(exist_ok=True)
-    found = trials.settings.described(trial.config)
+    found = trial.config.described()
     if score is not None:
         write_run(trial.directory, found, curves([[score, score]], [[score + 5] * 2]))
 

@@ -20,13 +20,12 @@ import numpy as np
 import pytest
 
 from experiments import run as command
-from o2ojax import agents
 from o2ojax.envs import physics
 from o2ojax.envs.locomotion import load_model
 from o2ojax.errors import GO_ON, UserError
 from o2ojax.parallel import devices, processes
-from o2ojax.run import config as settings
-from o2ojax.run import validation
+from o2ojax.run.config import defaults
+from o2ojax.run.resolve import load, resolve
 
 ROOT = Path(__file__).parents[2]
 NUM_MEMBERS = 7  # on 4 devices 2 each, on 2 processes 4 each: either way one is a copy
@@ -368,25 +367,26 @@ DRAWS = """
 import json, jax, jax.numpy as jnp, numpy as np
 from o2ojax import replay
 from o2ojax.parallel import devices
+from o2ojax.replay import uniform
 from o2ojax.types import Transition
 
-rows = Transition(*[np.arange(11.0)] * len(Transition._fields))
+rows = Transition(*[np.arange(11.0)] * 7)  # and no extras
 told = {}
 for cut in (False, True):
-    layout = devices.lay_out(1, per_batch=2, cut_dataset=cut)
-    dataset = devices.share(layout, rows)
+    layout = devices.assign_devices(1, per_batch=2, cut_dataset=cut)
+    dataset = devices.replicate(layout, rows)
 
     def draw(key, dataset):
-        store = replay.offline(dataset, devices.own_number(64))
+        store = uniform.offline(dataset, devices.shard_batch_size(64))
         _, batch = replay.divided(store).sample((), key[0])
         axis = devices.ROWS if cut else devices.BATCH
         parts = jax.lax.all_gather(batch.data.reward, axis)
         mean = devices.average(batch.data.reward.mean())
-        own = jax.random.uniform(devices.own_key(key[0]))
+        own = jax.random.uniform(devices.shard_key(key[0]))
         return parts[None], mean[None], jax.lax.all_gather(own, axis)[None]
 
     draw = devices.over_places(layout.mesh, draw, (0, None))
-    key = devices.place(layout, jax.random.key(0)[None])
+    key = devices.shard(layout, jax.random.key(0)[None])
     told[str(cut)] = [np.asarray(x)[0].tolist() for x in jax.jit(draw)(key, dataset)]
 print(json.dumps(told))
 """
@@ -413,18 +413,19 @@ import sys
 from pathlib import Path
 
 import jax, jax.numpy as jnp, numpy as np
-from o2ojax.run import config as settings
 from o2ojax.run.job import prepare
+from o2ojax.run.resolve import load, override, resolve
 
-config = settings.load(f"experiments/configs/{sys.argv[1]}.py:hopper-medium-replay")
-settings.override(config, sys.argv[2:])
-job = prepare(config, Path("nowhere"))
+config = load(f"experiments/configs/{sys.argv[1]}.py:hopper-medium-replay")
+override(config, sys.argv[2:])
+job = prepare(resolve(config), Path("nowhere"))
 rest = job.members, job.dataset
-run = job.programs.begin(*rest)
-run, _ = job.programs.offline(run, *rest, np.int32(0), 4)
+run = job.programs.init(*rest)
+run, _ = job.programs.offline.learn(run, *rest, np.int32(0), 4)
 if config.online.steps:
     run = job.programs.hand_over(run, *rest)
-    run, _ = job.programs.online(run, *rest, np.int32(0), 4)
+    size = (4, job.sizes.updates_per_round)
+    run, _ = job.programs.online.learn(run, *rest, np.int32(0), size)
 for leaf in jax.tree.leaves(run):
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
@@ -455,7 +456,7 @@ def test_devices_that_share_a_batch_never_differ(algorithm, overrides):
 @pytest.mark.parametrize(
     "overrides, words",
     [
-        (["--config.devices.per_batch=0"], "it must be at least 1"),
+        (["--config.devices.per_batch=0"], "it must be a whole number, at least 1"),
         (["--config.devices.per_batch=3"], "batch is 32, which config.devices.per_b"),
         (["--config.devices.cut_dataset=True"], "per_batch is 1"),
         (
@@ -471,24 +472,23 @@ def test_batches_that_cannot_be_shared_are_refused(overrides, words, capsys, tmp
 
 
 def test_environments_that_may_differ_are_not_stepped_side_by_side():
-    config = settings.defaults("iql", "hopper")
+    config = defaults("iql", "hopper-medium-replay")
     config.devices.per_batch = 2
+    resolve(config)  # all else is right
     config.physics = "mjx-warp"
     with pytest.raises(UserError, match="is not deterministic; take mjx"):
-        validation._check_devices(agents.find("iql"), config)
+        resolve(config)
 
 
 @pytest.mark.parametrize(
     "algorithm", ["awac", "td3_bc", "o2ac", "fowm", "smac", "pearl"]
 )
 def test_agents_whose_batches_are_whole_say_why(algorithm):
-    task = {"fowm": "lift", "smac": "cheetah-vel", "pearl": "cheetah-vel"}.get(
-        algorithm, "hopper"
-    )
-    config = settings.defaults(algorithm, task)
+    config = load(f"experiments/configs/{algorithm}.py")
+    resolve(config)  # all else is right
     config.devices.per_batch = 2
     with pytest.raises(UserError, match="cannot be divided: (it|the)"):
-        validation._check_devices(agents.find(algorithm), config)
+        resolve(config)
 
 
 def test_a_process_without_a_member_is_refused():

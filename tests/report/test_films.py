@@ -10,13 +10,15 @@ from PIL import Image
 
 from experiments import run as command
 from experiments.report import main
-from o2ojax import agents, envs, loop, policies, replay, report
+from o2ojax import agents, envs, loop, policies, report
+from o2ojax.envs import locomotion, manipulation, rendering
 from o2ojax.errors import UserError
+from o2ojax.meta import families
 from o2ojax.report import films
-from o2ojax.run import config as settings
-from o2ojax.run import population, validation
+from o2ojax.run import population
 from o2ojax.run.job import prepare
-from o2ojax.types import Run
+from o2ojax.run.resolve import from_json, load, override, resolve
+from o2ojax.types import EMPTY, Run
 from tests.report.test_report import CURVES, config, curves, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +29,16 @@ KEY = jax.random.key(4)
 def backend():
     """What draws here; without it, what is to be drawn is skipped."""
     try:
-        return films.find_backend()
+        return rendering.find_backend()
     except UserError as error:
         pytest.skip(str(error))
+
+
+def described(config):
+    """What a run of two seeds says of a config file's config."""
+    given = load(f"{ROOT}/experiments/configs/{config}")
+    given.seeds = 2
+    return resolve(given).described()
 
 
 def train(workdir, online_steps):
@@ -96,35 +105,32 @@ def test_a_run_whose_members_all_died_has_nobody_to_film(tmp_path):
     ],
 )
 def test_a_config_comes_back_from_what_the_run_says_of_it(overrides):
-    given = settings.load(f"{ROOT}/experiments/configs/iql.py")
-    settings.override(given, overrides)
-    described = json.loads(json.dumps(settings.described(given)))
-    again = films.config_of(described | {"members": [], "commit": ""})
-    validation.check(again)
-    assert settings.described(again) == settings.described(given)
-    assert settings.agent_config(again) == settings.agent_config(given)
+    config = load(f"{ROOT}/experiments/configs/iql.py")
+    override(config, overrides)
+    given = resolve(config)
+    described = json.loads(json.dumps(given.described()))
+    again = from_json(described | {"members": [], "commit": ""})
+    assert again.described() == given.described()
+    assert again.agent == given.agent
     assert again.online.until == given.online.until
 
 
 def assert_the_second_plays(workdir, phase, num_steps):
     """Its episode earns what an evaluation of its newest weights earns, by itself."""
-    job = prepare(films.config_of(report.read(workdir).config), workdir)
+    job = prepare(from_json(report.read(workdir).config), workdir)
     run, found = films.restore(job, workdir)
     assert found == phase
-    nothing, plan = replay.uniform.nothing(), agents.Plan(20, num_steps)
-    recipe = agents.find("iql").recipe(
-        job.spec, settings.agent_config(job.config), plan, nothing, nothing
-    )
+    plan = agents.Plan(20, num_steps)
+    recipe = agents.AGENTS.find("iql").recipe(job.spec, job.config.agent, plan)
     state = jax.tree.map(lambda leaf: leaf[1], run.agent)
     env, policy = envs.make("hopper", "mujoco"), getattr(recipe, phase).exploit
     expected = jax.jit(
-        lambda state, key: loop.evaluate(
-            env, policy, nothing, Run(state, (), ()), key, 1
-        )
-    )(state, jax.random.fold_in(job.members.keys[1], population.FILM))
-    episode, earned = films.episode_of(job, run, phase, 1)
+        lambda state, key: loop.evaluate(env, policy, EMPTY, Run(state, (), ()), key, 1)
+    )(state, jax.random.fold_in(job.members.key[1], population.FILM))
+    states, earned = films.episode_of(job, env, run, phase, 1)
     np.testing.assert_allclose(earned, expected.returns[0], rtol=1e-3)
-    assert len(episode.qpos) == len(episode.qvel) == len(episode.goal) > 1
+    assert len(states.physics.qpos) == len(states.physics.qvel) > 1
+    np.testing.assert_array_equal(states.age, np.arange(len(states.age)))
 
 
 def test_a_member_plays_with_what_it_has_learned(finished):
@@ -138,36 +144,36 @@ def test_a_member_plays_with_what_it_has_learned_online(tmp_path):
 
 def test_of_a_family_the_episode_that_counts_is_filmed(tmp_path):
     """The last of a trial, in a task to be judged on."""
-    given = settings.load(f"{ROOT}/experiments/configs/smac.py:cheetah-vel-pearl")
+    given = load(f"{ROOT}/experiments/configs/smac.py:cheetah-vel-pearl")
     narrow = {"widths": (8,), "encoder_widths": (8,), "decoder_widths": (8,)}
     given.agent.update(narrow | {"prior_exploit": 1, "trial": 2})
     given.update({"seeds": 1, "physics": "mujoco"})
     given.tasks.test = given.eval.episodes = 3
-    job = prepare(given, tmp_path)
+    job = prepare(resolve(given), tmp_path)
     run = job.programs.init(job.members, job.dataset)
     env = envs.make("cheetah-vel", "mujoco", num_train=20, num_test=3)
-    recipe_of = population.recipes(agents.find("smac"), env.spec, job.sizes)
+    smac = agents.AGENTS.find("smac")
+    stages_of = population.stages(smac, env.spec, job.sizes)
 
     def evaluate(run, who, dataset):
-        recipe = recipe_of(who, dataset)
-        key = jax.random.fold_in(who.keys, population.FILM)
-        judged, store = recipe.offline.exploit, recipe.offline_buffer
-        return loop.evaluate(env, judged, store, run, key, 1, trial=2)
+        agent, store = stages_of(who, dataset).offline
+        key = jax.random.fold_in(who.key, population.FILM)
+        return loop.evaluate(env, agent.exploit, store, run, key, 1, trial=2)
 
     one = jax.tree.map(lambda leaf: leaf[0], (run, job.members))
     expected = jax.jit(evaluate)(*one, job.dataset)
-    episode, earned = films.episode_of(job, run, "offline", 0)
-    assert abs(expected.returns[0] - expected.before[0, 0]) > 1e-2
+    states, earned = films.episode_of(job, env, run, "offline", 0)
+    assert abs(expected.returns[0] - expected.metrics["episode_1"][0]) > 1e-2
     np.testing.assert_allclose(earned, expected.returns[0], rtol=1e-3)
-    assert len(episode.qpos) == 200
-    [speed] = envs.families.split("cheetah-vel", 20, 3)[20]
+    assert len(states.physics.qpos) == 200
+    [speed] = families.split("cheetah-vel", 20, 3)[20]
     assert films.describe_task(job) == (
         f", task 20 of cheetah-vel ({speed:.2f}), the last of a trial's 2 episodes"
     )
 
 
 def test_a_run_without_a_checkpoint_is_refused(finished, tmp_path):
-    job = prepare(films.config_of(report.read(finished).config), finished)
+    job = prepare(from_json(report.read(finished).config), finished)
     with pytest.raises(UserError, match="no checkpoint"):
         films.restore(job, tmp_path)
 
@@ -178,12 +184,12 @@ def test_a_run_without_a_checkpoint_is_refused(finished, tmp_path):
 @pytest.fixture(scope="module")
 def played():
     """A hopper that acts at random until it falls, and goes on after that."""
-    env, buffer = envs.make("hopper", "mujoco"), replay.uniform.nothing()
-    policy, run = policies.uniform(env.spec.action_dim), Run((), (), ())
+    env, run = envs.make("hopper", "mujoco"), Run((), (), ())
+    policy = policies.uniform(env.spec.action_dim)
     (states, transitions), expected = jax.jit(
         lambda key: (
-            films.play(env, policy, buffer, run, key),
-            loop.evaluate(env, policy, buffer, run, key, 1),
+            films.play(env, policy, EMPTY, run, key),
+            loop.evaluate(env, policy, EMPTY, run, key, 1),
         )
     )(KEY)
     return env, states, transitions, expected
@@ -204,17 +210,47 @@ def test_each_state_is_what_the_action_made_of_the_one_before(played):
     keys = jax.random.split(KEY, len(transitions.reward))
     after, _ = jax.jit(jax.vmap(env.step))(states, transitions.action, keys)
     np.testing.assert_array_equal(states.age[:length], np.arange(length))
-    shown, made = films.seen(states), films.seen(after)
     for name in ("qpos", "qvel"):
-        now, then = getattr(made, name), getattr(shown, name)
+        now, then = getattr(after.physics, name), getattr(states.physics, name)
         np.testing.assert_array_equal(now[: length - 1], then[1:length])
 
 
-def test_the_goal_of_a_task_is_seen():
-    reset = jax.jit(jax.vmap(envs.make("reach", "mujoco").reset))
-    states = reset(jax.random.split(KEY, 3), np.zeros(3, np.int32))
-    np.testing.assert_array_equal(films.seen(states).goal, states.physics.goal)
-    assert films.seen(states).qpos.shape == (3, 9)
+@pytest.fixture
+def drawn(monkeypatch):
+    """What would be drawn: models and poses, in a list."""
+    found = []
+
+    def draw(model, poses, goal_radius):
+        found.append((model, poses))
+        return np.zeros((len(poses.qpos), rendering.HEIGHT, rendering.WIDTH, 3))
+
+    monkeypatch.setattr(rendering, "draw", draw)
+    return found
+
+
+def begun(env, num):
+    """States in which episodes begin, leaves [T, ...]."""
+    reset = jax.jit(jax.vmap(env.reset))
+    return reset(jax.random.split(KEY, num), np.zeros(num, np.int32))
+
+
+def test_the_goal_of_a_task_is_seen(drawn):
+    env = envs.make("reach", "mujoco")
+    states = begun(env, 3)
+    env.render(states)
+    [(_, poses)] = drawn
+    np.testing.assert_array_equal(poses.goal, states.physics.goal)
+    assert poses.qpos.shape == (3, 9)
+
+
+def test_a_task_without_a_goal_shows_none(drawn):
+    env = envs.make("hopper", "mujoco")
+    states = begun(env, 3)
+    env.render(states)
+    [(_, poses)] = drawn
+    np.testing.assert_array_equal(poses.qpos, states.physics.qpos)
+    np.testing.assert_array_equal(poses.qvel, states.physics.qvel)
+    assert poses.goal.shape == (3, 0)
 
 
 # How long each picture is shown
@@ -243,50 +279,79 @@ def test_a_film_takes_as_long_as_its_episode(
     assert not any(duration % 10 for duration in durations)
 
 
+POINTS = ("point-robot", "point-robot-sparse")
+
+
 def test_the_time_of_a_decision_is_the_tasks():
-    drawn = [name for name in envs.ENVS if name not in films.POINTS]
-    times = {name: films.stage(name, envs.Simulator())[1] for name in drawn}
+    times = {
+        name: envs.make(name, "mujoco").spec.decision_time
+        for name in envs.ENVS
+        if name not in POINTS
+    }
     assert times["halfcheetah"] == times["ant"] == pytest.approx(0.05)
     assert times["cheetah-vel"] == times["push-goal"] == pytest.approx(0.05)
     assert times["hopper"] == times["walker2d"] == pytest.approx(0.008)
     assert times["reach"] == times["push_sparse"] == pytest.approx(0.05)
+    assert min(times.values()) > 0
 
 
-@pytest.mark.parametrize("name", envs.families.FAMILIES)
-def test_a_family_is_drawn_by_the_model_that_moves_in_it(name):
-    if name in films.POINTS:
-        with pytest.raises(UserError, match=f"no video of {name}: a point has no"):
-            films.stage(name, envs.Simulator())
-        return
-    model, _ = films.stage(name, envs.Simulator())
+@pytest.mark.parametrize("name", envs.FAMILIES)
+def test_a_family_is_drawn_by_the_model_that_moves_in_it(name, drawn):
     env = envs.make(name, "mujoco", num_train=1, num_test=1)
-    shown = films.seen(jax.jit(jax.vmap(env.reset))(KEY[None], np.zeros(1, np.int32)))
+    if name in POINTS:
+        assert env.render is None and env.spec.decision_time == 0
+        return
+    env.render(begun(env, 1))
+    [(model, shown)] = drawn
     assert (shown.qpos.shape, shown.qvel.shape) == ((1, model.nq), (1, model.nv))
+
+
+def test_a_point_is_not_filmed(tmp_path):
+    run = write_run(tmp_path / "run", described("iql.py:point-robot-pearl"), CURVES)
+    with pytest.raises(UserError, match="no video of point-robot: it has nothing to"):
+        films.film(report.read(run), tmp_path / "a.gif")
 
 
 # What the pictures show
 
 
-def poses(model):
-    """The model at rest, and with each of its joints moved by a tenth."""
-    qpos = np.stack([model.qpos0, model.qpos0 + 0.1])
-    return films.Episode(qpos, np.zeros((2, model.nv)), np.zeros((2, 0)))
+def moved(env, model, *shifts):
+    """The model at rest, all of its joints moved by each of `shifts`."""
+    qpos = np.stack([model.qpos0 + shift for shift in shifts])
+    states = begun(env, len(shifts))
+    physics, qvel = states.physics, np.zeros((len(shifts), model.nv))
+    if isinstance(physics, manipulation.Scene):
+        body = physics.physics._replace(qpos=qpos, qvel=qvel)
+        return states._replace(physics=physics._replace(physics=body))
+    return states._replace(physics=physics._replace(qpos=qpos, qvel=qvel))
 
 
-@pytest.mark.parametrize("name", [*envs.locomotion.TASKS, "reach"])
+def model_of(name):
+    if name in locomotion.TASKS:
+        return locomotion.load_model(locomotion.TASKS[name].file)
+    return manipulation.load_models(envs.Simulator())[0]
+
+
+@pytest.mark.parametrize("name", [*locomotion.TASKS, "reach"])
 def test_a_moved_robot_is_another_picture(name, backend):
-    model, _ = films.stage(name, envs.Simulator())
-    before = model.vis.headlight.ambient.copy()
-    rest, moved = films.draw(model, poses(model), backend)
-    assert rest.shape == (films.HEIGHT, films.WIDTH, 3)
+    env, model = envs.make(name, "mujoco"), model_of(name)
+    rest, other = env.render(moved(env, model, 0, 0.1))
+    assert rest.shape == (rendering.HEIGHT, rendering.WIDTH, 3)
     assert rest.dtype == np.uint8
-    assert (rest != moved).any(axis=-1).mean() > 0.01
+    assert (rest != other).any(axis=-1).mean() > 0.01
+
+
+def test_a_model_is_lit_without_being_changed():
+    model = model_of("hopper")
+    before = model.vis.headlight.ambient.copy()
+    lit = rendering.lit(model)
+    assert (lit.vis.headlight.ambient != before).any()
     np.testing.assert_array_equal(model.vis.headlight.ambient, before)
 
 
 def test_the_table_is_at_the_bottom_of_the_picture(backend):
-    model, _ = films.stage("lift", envs.Simulator())
-    picture = films.draw(model, poses(model), backend)[0]
+    env = envs.make("lift", "mujoco")
+    [picture] = env.render(moved(env, model_of("lift"), 0))
     for rows, is_sky in ((picture[:20], True), (picture[-20:], False)):
         red, _, blue = rows.mean(axis=(0, 1))  # the sky is blue, the table of wood
         assert (blue > red + 5) == is_sky and (red > blue + 5) != is_sky
@@ -294,13 +359,17 @@ def test_the_table_is_at_the_bottom_of_the_picture(backend):
 
 def test_a_goal_is_a_green_spot_through_which_the_cube_is_seen(backend):
     """At the goal there is the cube in one picture, and nothing in the other."""
-    model, _ = films.stage("push", envs.Simulator())
-    poses = np.stack([model.qpos0, model.qpos0])
-    poses[1, 5] -= 0.3
+    model = model_of("push")
+    qpos = np.stack([model.qpos0, model.qpos0])
+    qpos[1, 5] -= 0.3
     still = np.zeros((2, model.nv))
-    without = films.draw(model, films.Episode(poses, still, np.zeros((2, 0))), backend)
-    goal = np.tile(model.qpos0[5:8], (2, 1))
-    full, empty = films.draw(model, films.Episode(poses, still, goal), backend)
+
+    def draw(goal):
+        poses = rendering.Pose(qpos, still, goal)
+        return rendering.draw(rendering.lit(model), poses, manipulation.NEAR)
+
+    without = draw(np.zeros((2, 0)))
+    full, empty = draw(np.tile(model.qpos0[5:8], (2, 1)))
     spot = (empty != without[1]).any(axis=-1)
     assert 0.005 < spot.mean() < 0.1
     red, green, blue = empty[spot].mean(axis=0)
@@ -335,7 +404,7 @@ def test_the_command_films_the_best_member(finished, backend, tmp_path, capsys):
     assert f"member {best} (seed 0, beta {(1, 10)[best]})" in told
     with Image.open(tmp_path / "a.gif") as film:
         assert film.n_frames > 1
-        assert film.size == (films.WIDTH, films.HEIGHT)
+        assert film.size == (rendering.WIDTH, rendering.HEIGHT)
 
 
 def test_the_command_hands_on_which_member_is_asked_for(tmp_path, monkeypatch):
@@ -359,16 +428,26 @@ def test_data_that_are_no_longer_what_was_learned_from_are_refused(
         films.film(result, Path("a.gif"))
 
 
-def test_the_next_backend_is_tried_where_one_is_missing(backend, monkeypatch):
-    monkeypatch.setattr(films, "BACKENDS", ("nothing", backend))
-    assert films.find_backend() == backend
+@pytest.fixture
+def forgotten():
+    """What draws here is looked for anew, and again after the test."""
+    rendering.find_backend.cache_clear()
+    yield
+    rendering.find_backend.cache_clear()
+
+
+def test_the_next_backend_is_tried_where_one_is_missing(
+    backend, monkeypatch, forgotten
+):
+    monkeypatch.setattr(rendering, "BACKENDS", ("nothing", backend))
+    assert rendering.find_backend() == backend
 
 
 def test_without_a_backend_packages_are_named_and_the_rest_is_there(
-    tmp_path, monkeypatch, capsys
+    tmp_path, monkeypatch, capsys, forgotten
 ):
-    monkeypatch.setattr(films, "BACKENDS", ("nothing", "neither"))
-    run = write_run(tmp_path / "run", config(), CURVES)
+    monkeypatch.setattr(rendering, "BACKENDS", ("nothing", "neither"))
+    run = write_run(tmp_path / "run", described("iql.py:hopper-random"), CURVES)
     given = [str(run), f"--out={tmp_path / 'a.png'}", f"--video={tmp_path / 'a.gif'}"]
     assert main([*given, "--markdown"]) == 2
     told = capsys.readouterr()
