@@ -247,11 +247,6 @@ def text(default: str, words: str = "text", name: str = "") -> Any:
     return _declare(default, Field(words, accept, is_text=True, name=name))
 
 
-def static(default: Any) -> Any:
-    """A field that is compiled in, of the type of its default."""
-    return _declare(default, _plain(default))
-
-
 def special(default: Any, words: str, accept: Callable[[Any], Any]) -> Any:
     """A field with a rule of its own; see `Field`."""
     return _declare(default, Field(words, accept))

@@ -67,41 +67,38 @@ def override(config: ConfigDict, arguments: Iterable[str]) -> None:
 
 
 def _set(config: ConfigDict, name: str, value: str) -> None:
-    known = _declared(config)
     if name.startswith("population."):
-        field = name.removeprefix("population.")
-        config.population[field] = _listed(fields.literal(value))
-    elif name not in known:
-        raise unknown("config field", name, known)
+        parsed: Any = _listed(fields.literal(value))
     else:
-        *path, last = name.split(".")
-        node = config
-        for part in path:
-            if not isinstance(node.get(part), ConfigDict):
-                node[part] = ConfigDict({}, type_safe=False)
-            node = node[part]
-        node[last] = fields.from_text(known[name], f"config.{name}", value)
-        if name == "algorithm":
-            values = fields.values(agents.AGENTS.find(config.algorithm).config())
-            config.agent = ConfigDict(values, type_safe=False)
-        if name == "replay.name":
-            values = fields.values(replay.STORES.find(config.replay.name).options())
-            capacity = config.replay.get("capacity", 0)
-            kept = {"name": config.replay.name, "capacity": capacity}
-            config.replay = ConfigDict(kept | values, type_safe=False)
+        known = _declared(config)
+        if name not in known:
+            raise unknown("config field", name, known)
+        parsed = fields.from_text(known[name], f"config.{name}", value)
+    *path, last = name.split(".")
+    node = config
+    for part in path:
+        if not isinstance(node.get(part), ConfigDict):
+            node[part] = ConfigDict({}, type_safe=False)
+        node = node[part]
+    node[last] = parsed
+    if name == "algorithm":
+        values = fields.values(agents.AGENTS.find(parsed).config())
+        config.agent = ConfigDict(values, type_safe=False)
+    if name == "replay.name":
+        values = fields.values(replay.STORES.find(parsed).options())
+        kept = {"name": parsed, "capacity": config.replay.get("capacity", 0)}
+        config.replay = ConfigDict(kept | values, type_safe=False)
 
 
 def _declared(config: Mapping) -> dict[str, fields.Field]:
     """What each field of a config accepts, by its dotted name."""
-    found = {
-        name: field
-        for name, field in _declared_of(RunConfig).items()
-        if name != "replay.options"
-    }
     algorithm = agents.AGENTS.find(_name(config, "algorithm"))
     store = replay.STORES.find(_name(config, "replay", "name"))
-    found |= _declared_of(algorithm.config, "agent.")
-    return found | _declared_of(store.options, "replay.")
+    return {
+        **_declared_of(RunConfig),
+        **_declared_of(algorithm.config, "agent."),
+        **_declared_of(store.options, "replay."),
+    }
 
 
 def _declared_of(kind: type, prefix: str = "") -> dict[str, fields.Field]:
@@ -110,10 +107,7 @@ def _declared_of(kind: type, prefix: str = "") -> dict[str, fields.Field]:
         name = prefix + fields.known_as(declared)
         if dataclasses.is_dataclass(declared.default):
             found |= _declared_of(type(declared.default), f"{name}.")
-        elif "field" in declared.metadata or declared.name not in (
-            "agent",
-            "population",
-        ):
+        elif declared.name not in ("agent", "population"):
             found[name] = fields.field_of(declared)
     return found
 
