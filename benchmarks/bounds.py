@@ -3,28 +3,25 @@
 A call of many updates is traced by jax's profiler. Its time is divided by what runs:
 where several things do, a product counts before a sum, that before other fusions, and
 those before copies. The counted operations over the time in products say how fast these
-are: 2048 x 2048 ones are the limit.
+are: 2048 x 2048 ones are the limit. See `command` for the options.
 """
 
-import argparse
 import gzip
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from benchmarks import record, timing, updates, workloads
-from benchmarks.record import MATRIX, Figure, figure
-from o2ojax.errors import UserError, unknown
+from benchmarks import command, timing, updates, workloads
+from benchmarks.record import MATRIX, Cells, Figure, Section, figure
 
-NAMES = ("iql", "cql", "fowm")
 KINDS = ("products", "sums", "other fusions", "copies", "nothing")
-AROUND = ("while", "call", "conditional")  # what they hold is told by itself
+AROUND = ("while", "call", "conditional")  # events around others
 
 
 class Event(NamedTuple):
@@ -42,7 +39,7 @@ def kind(op: str) -> str:
     if "reduce" in op:
         return "sums"
     moves = ("copy", "slice", "transpose")
-    moved = op.startswith(moves) or op.startswith(tuple(f"wrapped_{x}" for x in moves))
+    moved = op.removeprefix("wrapped_").startswith(moves)
     return "copies" if moved else "other fusions"
 
 
@@ -50,12 +47,12 @@ def traced(work: timing.Work) -> list[Event]:
     """The operations of one call."""
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            jax.block_until_ready(work.call())
+            work.run(1)
         path = next(Path(folder).rglob("*.trace.json.gz"))
-        told = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     return [
         Event(each["args"]["hlo_op"], each["ts"], each["ts"] + each["dur"])
-        for each in told
+        for each in events
         if "hlo_op" in each.get("args", ())
         and not each["args"]["hlo_op"].startswith(AROUND)
     ]
@@ -80,67 +77,43 @@ def divide(events: Iterable[Event]) -> dict[str, float]:
     return dict(zip(KINDS, taken.tolist(), strict=True))
 
 
-def measure(name: str, num_members: int, windows: int) -> list[Figure]:
+def measure(name: str, windows: int) -> list[Figure]:
     """Shares of an update's time, in percent, and how fast its products are."""
-    case = updates.CASES[name]
-    work, limit = workloads.learner(case, num_members), timing.matrix_limit()
-    flop = workloads.flop(case) * work.units
-    for each in (work, limit):
-        timing.seconds(each.call)
+    workloads.refuse_accelerator("names and times of a GPU's operations are others")
+    work = workloads.learner(updates.CASES[name], 1)
+    limit = timing.matrix_limit()
+    work.run(1), limit.run(1)
     shares, speeds = [], []
     for _ in range(windows):
         taken = divide(traced(work))
-        best = limit.units / timing.seconds(timing.repeated(limit, 10).call) * 10
+        best = 10 * limit.units / limit.run(10)
         shares.append([100 * x / sum(taken.values()) for x in taken.values()])
-        speeds.append(flop / (taken["products"] / 1e6) / best)
-    sizes = {"members": num_members}
+        speeds.append(work.flop * work.units / (taken["products"] / 1e6) / best)
+    sizes = {"members": 1}
     found = [
-        figure("bounds", name, sizes | {"what": what}, "% of the time", values)
+        figure(sizes | {"what": what}, "% of the time", values)
         for what, values in zip(KINDS, np.transpose(shares), strict=True)
     ]
-    return [*found, figure("bounds", name, sizes, f"of {MATRIX}", speeds)]
+    return [*found, figure(sizes, f"of {MATRIX}", speeds)]
 
 
-def markdown(figures: Iterable[Figure]) -> str:
-    """A table, for a terminal or for a Markdown page."""
-    rows: dict[tuple, list[str]] = {}
-    for told in figures:
-        first = [told["name"], str(told["sizes"]["members"])]
-        row = rows.setdefault(tuple(first), first)
-        share = "what" in told["sizes"]
-        row.append(f"{told['median']:.0f}%" if share else f"{told['median']:.2f}")
+def lay_out(figures: Iterable[Figure]) -> tuple[Cells, list[Cells]]:
+    """A row for an agent, a column for a kind."""
+    rows: dict[str, Cells] = {}
+    for found in figures:
+        first = [found["name"], str(found["sizes"]["members"])]
+        text = "{:.0f}%" if "what" in found["sizes"] else "{:.2f}"
+        rows.setdefault(found["name"], first).append(text.format(found["median"]))
     heads = ["", "members", *KINDS, f"products alone, of {MATRIX}"]
-    rule = ["---", *["---:"] * (len(heads) - 1)]
-    return "\n".join(f"| {' | '.join(x)} |" for x in (heads, rule, *rows.values()))
+    return heads, list(rows.values())
 
 
-def main() -> int:
-    """Exit status: 0 done, 2 bad input. A minute or two."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bounds")
-    parser.add_argument("--windows", type=int, default=5, help="traces")
-    parser.add_argument("--only", default=",".join(NAMES), metavar="AGENT,AGENT")
-    options = parser.parse_args()
-    try:
-        for name in (names := options.only.split(",")):
-            if name not in updates.CASES:
-                raise unknown("agent", name, updates.CASES)
-        if options.windows < 1:
-            raise UserError(f"--windows is {options.windows}; it must be at least 1")
-        if workloads.on_accelerator():
-            raise UserError(
-                "names and times of a GPU's operations are others; run it"
-                " with JAX_PLATFORMS=cpu"
-            )
-        figures = [x for name in names for x in measure(name, 1, options.windows)]
-        results: Mapping = record.surroundings() | {"figures": figures}
-        if options.only == ",".join(NAMES):
-            record.write(record.default_path("bounds"), dict(results))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(markdown(figures))
-    return 0
-
+SECTION = Section(
+    "an update's time, by what runs",
+    ("iql", "cql", "fowm"),
+    measure,
+    lay_out=lay_out,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.main("bounds", {"bounds": SECTION}))

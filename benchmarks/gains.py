@@ -2,24 +2,21 @@
 
 `python -m benchmarks.gains` puts what one would write at first in the place of what is
 there, one thing at a time, and times an agent's updates with it and without it, in
-turn in one process. It writes `benchmarks/results/gains-DEVICE.json`.
+turn in one process. See `command` for the options.
 """
 
-import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks import record, tables, timing, updates, workloads
-from benchmarks.record import Figure, Results, figure
+from benchmarks import command, tables, timing, updates, workloads
+from benchmarks.record import Cells, Figure, Section, figure
 from o2ojax import networks
-from o2ojax.errors import UserError, unknown
 from o2ojax.parallel import tuning
 from o2ojax.replay import sum_tree
 from o2ojax.types import Array, Key
@@ -122,14 +119,21 @@ GAINS = {
 }
 
 
-def measure(name: str, case: str, windows: int) -> list[Figure]:
+def measure(name: str, windows: int) -> list[Figure]:
+    """Of every agent that an optimisation is timed with."""
+    workloads.refuse_accelerator("these are a CPU's gains")
+    cases = GAINS[name].cases
+    return [row for case in cases for row in measure_case(name, case, windows)]
+
+
+def measure_case(name: str, case: str, windows: int) -> list[Figure]:
     """Updates per second without and with an optimisation, and their ratio."""
     gain = GAINS[name]
     num_members = gain.cases[case]
 
     def learner() -> timing.Work:
         work = workloads.learner(updates.CASES[case], num_members)
-        jax.block_until_ready(work.call())  # compiled while the plain one is in place
+        work.run(1)  # compiled while the plain one is in place
         return work
 
     works = {"after": learner()}
@@ -139,63 +143,33 @@ def measure(name: str, case: str, windows: int) -> list[Figure]:
         works["before"] = learner()
     rates = timing.rates(works, windows)
     sizes = {"agent": case, "members": num_members}
-    ratio = rates["after"] / rates["before"]
     found = [
-        figure("gains", name, sizes | {"version": at}, "updates/s", rates[at])
+        figure(sizes | {"version": at}, "updates/s", rates[at])
         for at in ("before", "after")
     ]
-    return [*found, figure("gains", name, sizes, "times as fast", ratio)]
+    ratio = rates["after"] / rates["before"]
+    return [*found, figure(sizes, "times as fast", ratio)]
 
 
-def markdown(results: Results) -> str:
-    """The table, for a terminal or for a Markdown page."""
-    heads = ("", "agent", "members", "before", "after", "times as fast", "why")
-    rows: dict[tuple, list[str]] = {}
-    for told in results["figures"]:
-        name, sizes = told["name"], told["sizes"]
-        first = [name, sizes["agent"], str(sizes["members"])]
-        row = rows.setdefault(tuple(first), first)
-        share = told["unit"] == "times as fast"
-        row.append(tables.in_words(told) if share else tables.number(told["median"]))
-    lines = [[*row, GAINS[row[0]].why] for row in rows.values()]
-    rule = ["---", "---", "---:", "---:", "---:", "---:", "---"]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *lines))
+def lay_out(figures: Iterable[Figure]) -> tuple[Cells, list[Cells]]:
+    """A row for an optimisation and an agent, with its reason."""
+    rows: dict[tuple, Cells] = {}
+    for found in figures:
+        sizes = found["sizes"]
+        first = (found["name"], sizes["agent"], str(sizes["members"]))
+        row = rows.setdefault(first, list(first))
+        is_speed = "version" in sizes
+        row.append(tables.number(found["median"]) if is_speed else tables.ratio(found))
+    heads = ["", "agent", "members", "before", "after", "times as fast", "why"]
+    return heads, [[*row, GAINS[row[0]].why] for row in rows.values()]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input. Some ten minutes on two cores."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gains")
-    parser.add_argument("--windows", type=int, default=5, help="timed, in turn")
-    parser.add_argument("--only", default="", metavar="AGENT,AGENT")
-    parser.add_argument("--out", type=Path, help="a JSON file")
-    options = parser.parse_args(arguments)
-    try:
-        if options.windows < 1:
-            raise UserError(f"--windows is {options.windows}; it must be at least 1")
-        known = sorted({case for gain in GAINS.values() for case in gain.cases})
-        only = options.only.split(",") if options.only else known
-        for case in only:
-            if case not in known:
-                raise unknown("agent", case, known)
-        if workloads.on_accelerator():
-            raise UserError("these are a CPU's gains; run it with JAX_PLATFORMS=cpu")
-        path = options.out or (record.default_path("gains") if only == known else None)
-        results, figures = record.surroundings(), []
-        given = sys.argv[1:] if arguments is None else arguments
-        results["command"] = " ".join(["python -m benchmarks.gains", *given])
-        for name, gain in GAINS.items():
-            for case in (case for case in gain.cases if case in only):
-                figures += measure(name, case, options.windows)
-                print(f"{name}, {case}: {tables.in_words(figures[-1])}", flush=True)
-        results["figures"] = figures
-        if path:
-            record.write(path, results)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(markdown(results))
-    return 0
-
+SECTION = Section(
+    "updates per second before and after each optimisation",
+    tuple(GAINS),
+    measure,
+    lay_out=lay_out,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.main("gains", {"gains": SECTION}))

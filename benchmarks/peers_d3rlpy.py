@@ -44,18 +44,6 @@ def build(job: dict[str, Any]) -> tuple[dict[str, Any], QLearningAlgoBase]:
     return settings | dict.fromkeys(encoders, job["widths"]), algorithm
 
 
-def load(path: str) -> MDPDataset:
-    """Episodes that all stop at a time limit, one after another in the file."""
-    with np.load(path) as file:
-        return MDPDataset(
-            observations=file["obs"],
-            actions=file["action"],
-            rewards=file["reward"],
-            terminals=np.zeros(len(file["last"]), np.float32),
-            timeouts=file["last"].astype(np.float32),
-        )
-
-
 def choose_threads(work: Callable[[], Any], most: int) -> None:
     """Gives PyTorch 1, 2, 4, ... or `most` threads, with which the work is fastest.
 
@@ -72,7 +60,7 @@ def choose_threads(work: Callable[[], Any], most: int) -> None:
 
 def prepare(job: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], Any]]:
     """What to know of d3rlpy, and its work: a batch from its store, and an update."""
-    dataset = load(job["data"])
+    dataset = MDPDataset(**np.load(job["data"]))
     settings, algorithm = build(job)
     info = dataset.dataset_info
     [shape] = info.observation_signature.shape

@@ -11,14 +11,12 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-LAST = 2_000  # characters of what a peer said before it ended
 PATIENCE = 10.0  # seconds that a peer has to end by itself
 
 
@@ -26,72 +24,58 @@ class PeerError(RuntimeError):
     """A peer that ended, or said what is no answer."""
 
 
-class Process:
-    """A peer that has warmed up. See `running`.
+class Process(NamedTuple):
+    """A peer that has warmed up.
 
     ready: what it says of itself.
+    go:    (times) -> seconds that it took to do its work so many times.
     """
 
-    def __init__(self, name: str, process: subprocess.Popen, errors: IO[bytes]):
-        self.name, self.process, self.errors = name, process, errors
-        self.ready = self._answer("ready")
-
-    def go(self, num: int) -> float:
-        """Seconds that the peer took to do its work `num` times."""
-        try:
-            self.process.stdin.write(f"go {num}\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended, as its answer will tell
-        return float(self._answer("seconds"))
-
-    def _answer(self, name: str) -> Any:
-        line = self.process.stdout.readline()
-        if not line:
-            status = self.process.wait()
-            self.errors.seek(0)
-            said = self.errors.read().decode(errors="replace").strip()[-LAST:]
-            raise PeerError(
-                f"peer {self.name!r} has ended, with status {status}, where {name!r}"
-                f" was due. Its last words: {said or 'none'}"
-            )
-        try:
-            return json.loads(line)[name]
-        except (ValueError, TypeError, KeyError):
-            raise PeerError(
-                f"peer {self.name!r} said {line.strip()!r} where {name!r} was due"
-            ) from None
+    ready: Any
+    go: Callable[[int], float]
 
 
 @contextlib.contextmanager
 def running(name: str, command: Sequence[str]) -> Iterator[Process]:
-    """A peer, which ends with the context.
+    """A peer, which ends with the context. Its errors go where ours go.
 
     Raises:
         PeerError: also later, for a peer that ends before, or says what is no answer.
     """
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=ROOT,
-            text=True,
-        )
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+
+        def answer(key: str) -> Any:
+            line = process.stdout.readline()
+            try:
+                return json.loads(line)[key]
+            except (ValueError, TypeError, KeyError):
+                said = f"said {line.strip()!r}"
+                if not line:
+                    said = f"has ended, with status {process.wait()},"
+                text = f"peer {name!r} {said} where {key!r} was due"
+                raise PeerError(text) from None
+
+        def go(times: int) -> float:
+            with contextlib.suppress(BrokenPipeError):  # it has ended: `answer` says so
+                process.stdin.write(f"go {times}\n")
+                process.stdin.flush()
+            return float(answer("seconds"))
+
         try:
-            yield Process(name, process, errors)
+            yield Process(answer("ready"), go)
         finally:
             end(process)
 
 
 def end(process: subprocess.Popen) -> None:
     """Closes a peer's input, and kills what does not end by that."""
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
     try:
-        process.communicate(timeout=PATIENCE)
+        process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.communicate()
 
 
 def serve(prepare: Callable[[], tuple[Any, Callable[[], Any]]]) -> None:

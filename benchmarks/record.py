@@ -2,7 +2,7 @@
 
 A figure is a dict, told from all others by the first four of its fields:
 
-    section  a room of `make bench`: "updates"
+    section  of the benchmark: "updates"
     name     what was done: "iql"
     sizes    on how much, by name: {"members": 8}
     unit     "updates/s", "ms". More is better where it ends in "/s", else less is.
@@ -17,46 +17,53 @@ A figure is a dict, told from all others by the first four of its fields:
 """
 
 import json
-from collections.abc import Callable, Mapping
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from benchmarks import timing
-from o2ojax.data.files import write_json
+from benchmarks.timing import Work
 from o2ojax.errors import UserError
 from o2ojax.run import workdir
 
 RESULTS = Path(__file__).parent / "results"
 FORMAT = 2
 MATRIX, ROLLOUT = "matrix products", "mujoco.rollout"  # the limits
+IN_A_SECOND = {"ms": 1e3, "us": 1e6}
 
 Figure = dict[str, Any]
 Results = dict[str, Any]
+Cells = list[str]
 
 
 class Section(NamedTuple):
-    """A room of `make bench`.
+    """A part of a benchmark, which has a table of its own.
 
-    title:  of its table.
-    cases:  () -> {name: (windows) -> figures of that name}.
-    across: the size that its table has columns for.
+    title:   of its table.
+    names:   of what is measured.
+    measure: (name, windows) -> figures of that name, which need not say section and
+             name.
+    across:  the size that the table has columns for.
+    lay_out: (figures) -> the table's heads and rows, where `across` does not say it.
     """
 
     title: str
-    cases: Callable[[], Mapping[str, Callable[[int], list[Figure]]]]
+    names: Sequence[str]
+    measure: Callable[[str, int], list[Figure]]
     across: str = ""
+    lay_out: Callable[[Iterable[Figure]], tuple[Cells, list[Cells]]] | None = None
 
 
 def figure(
-    section: str,
-    name: str,
     sizes: Mapping[str, Any],
     unit: str,
     values: Any,
     limit: tuple[str, np.ndarray] | None = None,
-    flop: float | None = None,
+    flop: int = 0,
     whole: np.ndarray | None = None,
     one: np.ndarray | None = None,
 ) -> Figure:
@@ -69,67 +76,84 @@ def figure(
         one: the same of one member [windows].
     """
     values = np.atleast_1d(np.asarray(values, float))
-    told = {"section": section, "name": name, "sizes": dict(sizes), "unit": unit}
-    told |= timing.spread(values) | {"windows": len(values)}
-    if flop is not None:
-        told["flop"] = flop
+    found = {"sizes": dict(sizes), "unit": unit}
+    found |= timing.spread(values) | {"windows": len(values)}
+    if flop:
+        found["flop"] = flop
     if limit is not None:
-        told |= {"limit": limit[0], "share_of_limit": timing.spread(limit[1])}
+        found |= {"limit": limit[0], "share_of_limit": timing.spread(limit[1])}
     if one is not None:
-        told["times_one"] = timing.spread(values / one)
+        found["times_one"] = timing.spread(values / one)
     if whole is not None:
-        told["share_of_run"] = timing.spread(values / whole)
-    return told
+        found["share_of_run"] = timing.spread(values / whole)
+    return found
 
 
-def key(told: Figure) -> tuple:
+def timed(
+    works: Iterable[tuple[Mapping[str, Any], Work]],
+    unit: str,
+    windows: int,
+    beside_first: bool = False,
+) -> list[Figure]:
+    """Figures of works, by their sizes; beside the matrix limit, if `flop` is counted.
+
+    All are timed in turn, so that what one gains or loses beside another is a ratio.
+
+    Args:
+        unit: "updates/s" or the like, or what a unit of work costs: "ms" or "us".
+        beside_first: whether all are also told as multiples of the first one's rate.
+    """
+    works = list(works)
+    timed_works = {at: work for at, (_, work) in enumerate(works)}
+    if any(work.flop for work in timed_works.values()):
+        timed_works[MATRIX] = timing.matrix_limit()
+    rates, found = timing.rates(timed_works, windows), []
+    for at, (sizes, work) in enumerate(works):
+        rate, limit = rates[at], None
+        values = rate if unit.endswith("/s") else IN_A_SECOND[unit] / rate
+        if work.flop:
+            limit = MATRIX, rate * work.flop / rates[MATRIX]
+        one = rates[0] if beside_first and at else None
+        found.append(figure(sizes, unit, values, limit, work.flop, one=one))
+    return found
+
+
+def key(figure: Figure) -> tuple:
     """What tells a figure from all others."""
-    sizes = tuple(sorted((name, str(size)) for name, size in told["sizes"].items()))
-    return told["section"], told["name"], sizes, told["unit"]
+    sizes = tuple(sorted((name, str(size)) for name, size in figure["sizes"].items()))
+    return figure["section"], figure["name"], sizes, figure["unit"]
 
 
 def surroundings() -> Results:
     """What figures of this process depend on beside what was measured."""
-    found, machine = workdir.surroundings(), timing.machine()
-    kept = ("device", "cores", "processor")
+    found = workdir.surroundings()
     return {
         "format": FORMAT,
-        "machine": {name: machine[name] for name in kept},
-        "versions": {"python": machine["python"]} | found["versions"],
+        "machine": {
+            "device": found["device"],
+            "cores": timing.cores(),
+            "processor": timing.processor(),
+        },
+        "versions": {"python": platform.python_version()} | found["versions"],
         "commit": found["commit"],
     }
 
 
-def default_path(what: str = "bench") -> Path:
+def default_path(benchmark: str) -> Path:
     """Where the results of this machine's kind are kept."""
-    kind = timing.machine()["device"].split()[0]
-    return RESULTS / f"{what}-{kind}.json"
-
-
-def write(path: Path, results: Results) -> None:
-    """Writes results whole.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        write_json(path, results)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    return RESULTS / f"{benchmark}-{jax.devices()[0].platform}.json"
 
 
 def read(path: Path) -> Results:
-    """Results as `write` left them.
+    """The results in a file.
 
     Raises:
         UserError: no such file, or one that is not of this format.
     """
     try:
         results = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
     found = results.get("format") if isinstance(results, dict) else None
     if found != FORMAT:
         raise UserError(

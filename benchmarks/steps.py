@@ -1,32 +1,28 @@
 """Environment steps per second: of every environment, by physics and batch.
 
-Random play in a compiled loop that draws the actions and returns whole transitions;
-and with a policy, beside `mujoco.rollout`, the C library's own loop over all cores. It
-neither observes, rewards nor restarts: it is the limit.
+Play in a compiled loop that returns whole transitions: of random actions, and by a
+policy, beside `mujoco.rollout`, the C library's own loop over all cores. It neither
+observes, rewards nor restarts: it is the limit.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import mujoco
 import numpy as np
 from mujoco import rollout
 
 from benchmarks import timing, workloads
-from benchmarks.record import ROLLOUT, Figure, Section, figure
+from benchmarks.record import ROLLOUT, Figure, Section, figure, timed
 from o2ojax import envs, loop, policies
 from o2ojax.agents import iql
 from o2ojax.envs import locomotion
-from o2ojax.meta import families
-from o2ojax.replay import uniform
-from o2ojax.types import Env, EnvState, Run
+from o2ojax.types import EMPTY, Agent, Env, Run
 
 FAST = envs.Simulator(iterations=4, ls_iterations=8)
 OWN = envs.Simulator()
-POINTS = [name for name in families.FAMILIES if name.startswith("point")]
+POINTS = [name for name in envs.FAMILIES if name.startswith("point")]
 
 
 def named(physics: str, simulator: envs.Simulator) -> str:
@@ -45,7 +41,7 @@ def physics_of(name: str) -> list[tuple[str, envs.Simulator, tuple[int, ...]]]:
     fast = workloads.on_accelerator()
     if name in POINTS:  # no physics moves them
         return [("mjx" if fast else "mujoco", OWN, (1, 64, 512, 4096))]
-    alone = name not in families.FAMILIES and not name.endswith("_sparse")
+    alone = name not in envs.FAMILIES and not name.endswith("_sparse")
     on_mjx = [("mjx", OWN), ("mjx", FAST), ("mjx-warp", OWN)]
     if fast:
         batches = (64, 512, 2048, 8192) if alone else (2048,)
@@ -63,105 +59,95 @@ def decisions(physics: str, num_envs: int) -> int:
     return max(4, 2_000 // num_envs) if physics == "mujoco" else 4
 
 
-def player(env: Env, num_envs: int, num_steps: int) -> timing.Work:
-    """Random play of environments side by side."""
-    call, _ = playing(env, num_envs, num_steps)
-    return timing.Work(call, num_steps * num_envs)
+def playing(
+    env: Env, num_envs: int, num_steps: int, agent: Agent | None = None
+) -> tuple[Callable, Callable]:
+    """Play of environments side by side, for use inside a trace.
 
-
-def playing(env: Env, num_envs: int, num_steps: int) -> tuple[Callable, Callable]:
-    """A compiled call of random play, and what gives the present state of all."""
-    policy, nothing = policies.uniform(env.spec.action_dim), uniform.nothing()
-
-    def start(key):
-        return loop.start_workers(env, policy, nothing, (), (), key, num_envs)
-
-    def play(workers, key):
-        key, key_play = jax.random.split(key)
-        keys = loop.keys_from(key_play, jnp.int32(0), num_steps)
-        return *loop.collect(env, policy, (), workers, keys), key
-
-    play = jax.jit(play, donate_argnums=0)
-    key = jax.random.key(0)
-    workers = jax.jit(start)(key)
-
-    def call():
-        nonlocal workers, key
-        workers, played, key = play(workers, key)
-        return workers, played
-
-    return call, lambda: workers.env
-
-
-def measure(name: str, windows: int) -> list[Figure]:
-    """Random play of one environment."""
-    found = []
-    for physics, simulator, batches in physics_of(name):
-        env = envs.make(name, physics, simulator)
-        for num_envs in batches:
-            work = player(env, num_envs, decisions(physics, num_envs))
-            rate = timing.rates({"play": work}, windows)["play"]
-            how = "none" if name in POINTS else named(physics, simulator)
-            sizes = {"physics": how, "environments": num_envs}
-            found.append(figure("steps", name, sizes, "steps/s", rate))
-    return found
-
-
-def actor(
-    env: Env, num_members: int, num_envs: int, num_steps: int
-) -> tuple[timing.Work, Callable[[], EnvState]]:
-    """Play with IQL's policy, all members together.
-
+    Args:
+        agent: by whose policy, untrained; by default actions are uniform.
     Returns:
-        the work, and what gives the environments' present state [M, W].
+        `start: (key) -> Run` and `play: (run, key, first) -> (Run, transitions)`, which
+        takes steps number `first` to `first + num_steps`.
     """
-    agent, nothing = iql.iql(env.spec, iql.IQLConfig()), uniform.nothing()
+    policy = agent.explore if agent else policies.uniform(env.spec.action_dim)
 
     def start(key):
-        state = agent.init(key)
-        workers = loop.start_workers(
-            env, agent.explore, nothing, state, (), key, num_envs
-        )
+        state = agent.init(key) if agent else ()
+        workers = loop.start_workers(env, policy, EMPTY, state, (), key, num_envs)
         return Run(state, (), workers)
 
-    def play(run, key):
-        keys = loop.keys_from(key, jnp.int32(0), num_steps)
-        workers, _ = loop.collect(env, agent.explore, run.agent, run.workers, keys)
-        return run._replace(workers=workers)
+    def play(run, key, first):
+        keys = loop.keys_from(key, first, num_steps)
+        workers, played = loop.collect(env, policy, run.agent, run.workers, keys)
+        return run._replace(workers=workers), played
 
-    keys = jax.random.split(jax.random.key(0), num_members)
-    run = jax.jit(jax.vmap(start))(keys)
-    play = jax.jit(jax.vmap(play), donate_argnums=0)
+    return start, play
+
+
+def player(
+    env: Env,
+    num_envs: int,
+    num_steps: int,
+    agent: Agent | None = None,
+    num_members: int = 0,
+) -> tuple[timing.Work, Callable[[], Any]]:
+    """Compiled calls of `playing`, one after another.
+
+    Args:
+        num_members: all at once, if any.
+    Returns:
+        the work, and what gives the environments' present states, leaves [W] or [M, W].
+    """
+    start, play = playing(env, num_envs, num_steps, agent)
+    keys = jax.random.key(0)
+    if num_members:
+        start, play = jax.vmap(start), jax.vmap(play, (0, 0, None))
+        keys = jax.random.split(keys, num_members)
+    play = jax.jit(play, donate_argnums=0)
+    run, done = jax.jit(start)(keys), 0
 
     def call():
-        nonlocal run
-        run = play(run, keys)
-        return run
+        nonlocal run, done
+        run, played = play(run, keys, np.int32(done))
+        done += num_steps
+        return run, played
 
-    return timing.Work(
-        call, num_members * num_envs * num_steps
-    ), lambda: run.workers.env
+    units = max(1, num_members) * num_envs * num_steps
+    return timing.work(call, units), lambda: run.workers.env
 
 
-def raw_rollout(name: str, state: Any, num_steps: int) -> Callable[[], np.ndarray]:
+def measure_random(name: str, windows: int) -> list[Figure]:
+    """Random play of one environment."""
+    works = []
+    for physics, simulator, batches in physics_of(name):
+        env = envs.make(name, physics, simulator)
+        how = "none" if name in POINTS else named(physics, simulator)
+        for num in batches:
+            work, _ = player(env, num, decisions(physics, num))
+            works.append(({"physics": how, "environments": num}, work))
+    return timed(works, "steps/s", windows)
+
+
+def raw_rollout(name: str, state: Any, num_steps: int) -> timing.Work:
     """`mujoco.rollout` on all cores, one call per decision, with random controls.
 
     Args:
-        state: where it begins each time: environments' states, NumPy, leaves [..., W].
+        state: where it begins each time: environments' states, leaves [..., W].
     """
     task = locomotion.TASKS[name]
     model = locomotion.load_model(task.file)
-    physics = state.physics
+    physics = jax.tree.map(np.asarray, state.physics)
     qpos = physics.qpos.reshape(-1, model.nq)
     qvel = physics.qvel.reshape(-1, model.nv)
     rows = np.concatenate([np.zeros((len(qpos), 1)), qpos, qvel], axis=1)
     warm = physics.warm.reshape(-1, model.nv).astype(np.float64)
-    threads = timing.machine()["cores"]
+    threads = timing.cores()
     pool = rollout.Rollout(nthread=threads)
     workspaces = [mujoco.MjData(model) for _ in range(threads)]
     generator = np.random.default_rng(0)
 
-    def work():
+    def call():
         at = rows
         for _ in range(num_steps):
             control = generator.uniform(-1, 1, (len(at), 1, model.nu))
@@ -172,34 +158,35 @@ def raw_rollout(name: str, state: Any, num_steps: int) -> Callable[[], np.ndarra
             at = states[:, -1]
         return at
 
-    return work
+    return timing.work(call, len(rows) * num_steps)
 
 
-def measure_policy(name: str, windows: int) -> list[Figure]:
+def measure_acting(name: str, windows: int) -> list[Figure]:
     """With a policy, from the middle of an episode, as a share of `mujoco.rollout`."""
     found = []
     env = envs.make(name, "mujoco")
+    agent = iql.iql(env.spec, iql.IQLConfig())
     for num_members, num_envs in ((1, 1), (1, 8), (8, 8), (8, 64)):
-        num_rows = num_members * num_envs
-        num_steps = max(20, 2_000 // num_rows)
-        ours, state = actor(env, num_members, num_envs, num_steps)
-        ours.call()
-        theirs = raw_rollout(name, jax.tree.map(np.asarray, state()), num_steps)
-        works = {"ours": ours, "theirs": timing.Work(theirs, num_rows * num_steps)}
+        num_steps = max(20, 2_000 // (num_members * num_envs))
+        ours, state = player(env, num_envs, num_steps, agent, num_members)
+        ours.run(1)
+        works = {"ours": ours, "theirs": raw_rollout(name, state(), num_steps)}
         rates = timing.rates(works, windows)
         sizes = {"members": num_members, "environments": num_envs}
         limit = ROLLOUT, rates["ours"] / rates["theirs"]
-        found.append(figure("acting", name, sizes, "steps/s", rates["ours"], limit))
+        found.append(figure(sizes, "steps/s", rates["ours"], limit))
     return found
 
 
-SECTION = Section(
+STEPS = Section(
     "environment steps: random play in one compiled loop; 4/8 are iterations of the"
     " solver and its line search",
-    lambda: {name: functools.partial(measure, name) for name in envs.ENVS},
+    tuple(envs.ENVS),
+    measure_random,
     across="environments",
 )
 ACTING = Section(
     "steps on the C library, by IQL's policy, in one compiled loop; all together",
-    lambda: {"halfcheetah": functools.partial(measure_policy, "halfcheetah")},
+    ("halfcheetah",),
+    measure_acting,
 )

@@ -6,7 +6,7 @@ transition is added at a time, as one environment does.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,132 +14,112 @@ import jax
 from benchmarks import timing, workloads
 from benchmarks.record import Figure, Section, figure
 from o2ojax import envs
-from o2ojax.agents import fowm
-from o2ojax.meta import smac, task_store
+from o2ojax.agents import AGENTS
 from o2ojax.parallel import tuning
-from o2ojax.replay import balanced, uniform, windows
-from o2ojax.types import Buffer, Info, Transition
+from o2ojax.replay import STORES, Inputs
+from o2ojax.types import Buffer, Info, Key, Transition
 
 ROWS, CAPACITY, NUM_TASKS = 1_000_000, 100_000, 100
 TIMES = 200  # in a compiled call
-HORIZON = fowm.FOWMConfig().horizon
 
 
-def of_tasks(dataset: Transition) -> Buffer:
-    """SMAC's online store."""
-    like = jax.tree.map(lambda leaf: leaf[0], dataset)
-    context_sampling = smac.context_sampling(smac.SMACConfig())
-    capacity = CAPACITY // NUM_TASKS
-    return task_store.online(
-        dataset, like, NUM_TASKS, capacity, context_sampling.online, context_sampling
-    )
+class Kind(NamedTuple):
+    """A store, as an agent needs it; both by name. Capacity: of each ring."""
+
+    store: str
+    algorithm: str = "iql"
+    capacity: int = CAPACITY
 
 
-class Store(NamedTuple):
-    """A store to be timed.
-
-    make: (dataset) -> Buffer, inside the trace.
-    reweighs: whether updates change its priorities.
-    """
-
-    make: Callable[[Transition], Buffer]
-    reweighs: bool = False
-
-
-STORES = {
-    "uniform": Store(lambda data: uniform.union(data, CAPACITY, workloads.BATCH)),
-    "symmetric": Store(lambda data: uniform.symmetric(data, CAPACITY, workloads.BATCH)),
-    "balanced": Store(lambda data: balanced.balanced(data, CAPACITY, workloads.BATCH)),
-    "windows": Store(
-        lambda data: windows.symmetric(data, CAPACITY, workloads.BATCH, HORIZON, 1),
-        reweighs=True,
-    ),
-    "tasks": Store(of_tasks),
+KINDS = {
+    "uniform": Kind("uniform"),
+    "symmetric": Kind("symmetric"),
+    "balanced": Kind("balanced"),
+    "windows": Kind("symmetric_windows", "fowm"),
+    "tasks": Kind("tasks", "smac", CAPACITY // NUM_TASKS),
 }
 
 
-def draw(store: Buffer, held: Any, fresh: Transition, keys: Any) -> Any:
-    """Samples; each batch is carried to the next step, so that it must be written."""
-    del fresh
-
-    def one(held, key):
-        return store.sample(held[0], key), None
-
-    return jax.lax.scan(one, held, keys)[0]
-
-
-def add(store: Buffer, held: Any, fresh: Transition, keys: Any) -> Any:
-    """Adds the same transition again and again."""
-
-    def one(replay, _):
-        return store.add(replay, fresh), None
-
-    return jax.lax.scan(one, held[0], keys)[0], held[1]
+def make(kind: Kind, dataset: Transition) -> Buffer:
+    """The online store. Inside the trace."""
+    algorithm, store = AGENTS.find(kind.algorithm), STORES.find(kind.store)
+    inputs = Inputs(
+        dataset=dataset,
+        like=jax.tree.map(lambda leaf: leaf[0], dataset),
+        batch=workloads.BATCH,
+        capacity=kind.capacity,
+        num_tasks=NUM_TASKS,
+        needs=algorithm.needs(algorithm.config()),
+    )
+    return store.online(inputs, store.options())
 
 
-def update_priorities(store: Buffer, held: Any, fresh: Transition, keys: Any) -> Any:
-    """Gives a batch new errors, again and again."""
-    del fresh
+# What is timed: (store, (replay, batch), a transition [1], key) -> (replay, batch). A
+# batch is carried on to the next time, so that it must be written.
+
+
+def draw(store: Buffer, held: Any, fresh: Transition, key: Key) -> Any:
+    """Samples."""
+    return store.sample(held[0], key)
+
+
+def add(store: Buffer, held: Any, fresh: Transition, key: Key) -> Any:
+    """Adds the transition."""
+    return store.add(held[0], fresh), held[1]
+
+
+def reweigh(store: Buffer, held: Any, fresh: Transition, key: Key) -> Any:
+    """Gives the batch new errors."""
     replay, batch = held
-
-    def one(replay, key):
-        error = jax.random.uniform(key, batch.weight.shape)
-        return store.update_priorities(replay, batch, Info({}, error)), None
-
-    return jax.lax.scan(one, replay, keys)[0], batch
+    found = Info({}, jax.random.uniform(key, batch.weight.shape))
+    return store.update_priorities(replay, batch, found), batch
 
 
-def worker(store: Store, what: Callable, dataset: Transition) -> timing.Work:
+def worker(kind: Kind, use: Callable, dataset: Transition) -> timing.Work:
     """TIMES times one of the above, in a compiled call."""
-    fresh = jax.tree.map(lambda leaf: leaf[:1], dataset)
-    options = tuning.compiler_options()
+    one_row = workloads.first_rows(dataset, 1)
+    jit = functools.partial(jax.jit, compiler_options=tuning.compiler_options())
 
-    @functools.partial(jax.jit, compiler_options=options)
+    @jit
     def begin(dataset):
-        made = store.make(dataset)
-        first = jax.tree.map(lambda leaf: leaf[: workloads.FRESH], dataset)
-        return made.sample(made.add(made.init(), first), jax.random.key(0))
+        store = make(kind, dataset)
+        fresh = workloads.first_rows(dataset, workloads.FRESH)
+        return store.sample(store.add(store.init(), fresh), jax.random.key(0))
 
-    @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
-    def work(held, dataset, key):
-        key, key_work = jax.random.split(key)
-        keys = jax.random.split(key_work, TIMES)
-        return what(store.make(dataset), held, fresh, keys), key
+    @functools.partial(jit, donate_argnums=0)
+    def go_on(held, dataset, key):
+        def once(held, key):
+            return use(store, held, one_row, key), None
+
+        store = make(kind, dataset)
+        key, key_uses = jax.random.split(key)
+        return jax.lax.scan(once, held, jax.random.split(key_uses, TIMES))[0], key
 
     held, key = begin(dataset), jax.random.key(1)
 
     def call():
         nonlocal held, key
-        held, key = work(held, dataset, key)
+        held, key = go_on(held, dataset, key)
         return held
 
-    return timing.Work(call, TIMES)
+    return timing.work(call, TIMES)
 
 
 def measure(name: str, windows: int) -> list[Figure]:
     """What a store can do, a second."""
-    spec = envs.make("halfcheetah", "mujoco").spec
+    kind, spec = KINDS[name], envs.make("halfcheetah", "mujoco").spec
     dataset = workloads.random_data(spec, ROWS)
-    works: Mapping[str, Callable] = {"draws/s": draw, "adds/s": add}
-    if STORES[name].reweighs:
-        works = {**works, "reweighs/s": update_priorities}
-    rates = timing.rates(
-        {unit: worker(STORES[name], work, dataset) for unit, work in works.items()},
-        windows,
-    )
-    return [
-        figure("replay", name, {"rows": ROWS}, unit, rate)
-        for unit, rate in rates.items()
-    ]
-
-
-def cases():
-    """Every store."""
-    return {name: functools.partial(measure, name) for name in STORES}
+    uses = {"draws/s": draw, "adds/s": add}
+    if name == "windows":  # whose priorities updates change
+        uses["reweighs/s"] = reweigh
+    works = {unit: worker(kind, use, dataset) for unit, use in uses.items()}
+    rates = timing.rates(works, windows)
+    return [figure({"rows": ROWS}, unit, rate) for unit, rate in rates.items()]
 
 
 SECTION = Section(
     "replay, one member: draws of 256 (rows; windows of 5; 4 x 256 and 4 x 64 of tasks;"
     " balanced also learns its ratio), adds of one transition",
-    cases,
+    tuple(KINDS),
+    measure,
 )

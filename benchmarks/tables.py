@@ -1,14 +1,8 @@
-"""Figures as tables: a section is a table, for a terminal or for a Markdown page."""
+"""Figures as tables, in Markdown: of aligned columns, for a terminal as for a page."""
 
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.record import Figure, Section
-
-Cells = list[str]
+from benchmarks.record import Cells, Figure, Section
 
 
 def number(x: float) -> str:
@@ -21,8 +15,8 @@ def ranged(figure: Mapping[str, float]) -> str:
     return "{} [{}, {}]".format(*(number(figure[x]) for x in ("median", "min", "max")))
 
 
-def in_words(share: Mapping[str, float]) -> str:
-    """A share's median with its range."""
+def ratio(share: Mapping[str, float]) -> str:
+    """Median of a ratio with its range."""
     return f"{share['median']:.2f} [{share['min']:.2f}, {share['max']:.2f}]"
 
 
@@ -30,17 +24,15 @@ def cells(figure: Figure) -> dict[str, str]:
     """What a table says of a figure, by the names of its columns."""
     value = number(figure["median"])
     if "share_of_limit" in figure:
-        share = in_words(figure["share_of_limit"])
-        told = {figure["unit"]: value, f"of {figure['limit']}": share}
+        found = {figure["unit"]: value}
+        found[f"of {figure['limit']}"] = ratio(figure["share_of_limit"])
         if "times_one" in figure:
-            told["of one's"] = in_words(figure["times_one"])
-        return told
-    if figure["max"] > figure["min"]:
-        value = ranged(figure)
+            found["of one's"] = ratio(figure["times_one"])
+        return found
+    found = {figure["unit"]: ranged(figure) if figure["max"] > figure["min"] else value}
     if "share_of_run" in figure:
-        share = in_words(figure["share_of_run"])
-        return {figure["unit"]: value, "of the run": share}
-    return {figure["unit"]: value}
+        found["of the run"] = ratio(figure["share_of_run"])
+    return found
 
 
 def sized(size: object) -> str:
@@ -50,6 +42,8 @@ def sized(size: object) -> str:
 
 def lay_out(section: Section, figures: Iterable[Figure]) -> tuple[Cells, list[Cells]]:
     """The heads of a section's table, and its rows."""
+    if section.lay_out:
+        return section.lay_out(figures)
     rows: dict[tuple, dict[tuple, str]] = {}
     heads: dict[tuple, str] = {("name",): ""}
     columns: dict[tuple, str] = {}
@@ -70,34 +64,32 @@ def lay_out(section: Section, figures: Iterable[Figure]) -> tuple[Cells, list[Ce
     ]
 
 
-def of_section(figures: Iterable[Figure], section: str) -> list[Figure]:
-    """Those of a section."""
-    return [figure for figure in figures if figure["section"] == section]
+def of_section(
+    sections: Mapping[str, Section], name: str, figures: Iterable[Figure]
+) -> str:
+    """The table of a section's figures, which are among these, under its title."""
+    section, found = sections[name], [x for x in figures if x["section"] == name]
+    return f"{section.title}:\n\n{markdown(*lay_out(section, found))}\n"
 
 
-def numeric(column: str) -> bool:
-    """Whether a column is of numbers."""
-    return (
-        column.endswith(("/s", " s", "ms", "MB", "rows"))
-        or column.startswith("of ")
-        or column == "s"
-    )
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; columns of numbers are flush right."""
+    rows = [list(row) for row in rows]
+    columns = list(zip(heads, *rows, strict=True))
+    widths = [max(3, *map(len, column)) for column in columns]
+    right = [numeric(cells) for _, *cells in columns]
+    rule = ["-" * (w - r) + ":" * r for w, r in zip(widths, right, strict=True)]
+    lines = []
+    for line in (heads, rule, *rows):
+        padded = (
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(line, widths, right, strict=True)
+        )
+        lines.append(f"| {' | '.join(padded)} |")
+    return "\n".join(lines)
 
 
-def show(section: Section, figures: Iterable[Figure]) -> None:
-    """Prints a section's table."""
-    columns, rows = lay_out(section, figures)
-    table = Table(title=section.title)
-    for column in columns:
-        table.add_column(column, justify="right" if numeric(column) else "left")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def markdown(section: Section, figures: Iterable[Figure]) -> str:
-    """A section's table for a Markdown page."""
-    columns, rows = lay_out(section, figures)
-    rule = ["---:" if numeric(column) else "---" for column in columns]
-    lines = (f"| {' | '.join(line)} |" for line in (columns, rule, *rows))
-    return "\n".join([f"{section.title}:", "", *lines, ""])
+def numeric(cells: Iterable[str]) -> bool:
+    """Whether all that a column says are numbers, some with a range or a unit."""
+    said = [cell for cell in cells if cell]
+    return bool(said) and all(cell.lstrip("-")[0].isdigit() for cell in said)

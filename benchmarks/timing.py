@@ -4,10 +4,14 @@ Machines are shared, so a figure is a ratio of two things measured in one proces
 window by window in turn.
 """
 
+import json
 import os
 import platform
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,91 +19,89 @@ import jax.numpy as jnp
 import numpy as np
 
 SECONDS = 0.7  # that a window should last, about
+MATRIX = 2048
 
 
 class Work(NamedTuple):
     """Something to be timed.
 
-    call:  () -> arrays to wait for. What it changes it keeps for its next call.
-    units: of work in one call.
+    run:   (times) -> seconds that it took to do it so many times.
+    units: of work in doing it once.
+    flop:  operations in the matrix products of a unit; 0 where they are not counted.
     """
 
-    call: Callable[[], Any]
+    run: Callable[[int], float]
     units: float
+    flop: int = 0
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Wall time of one call, the device's work included."""
-    started = time.perf_counter()
-    jax.block_until_ready(work())
-    return time.perf_counter() - started
+def work(call: Callable[[], Any], units: float, flop: int = 0) -> Work:
+    """A work from `call: () -> arrays to wait for`, which keeps its own state."""
 
+    def run(times: int) -> float:
+        started = time.perf_counter()
+        for _ in range(times):
+            out = call()
+        jax.block_until_ready(out)
+        return time.perf_counter() - started
 
-def rates(works: Mapping[str, Work], windows: int) -> dict[str, np.ndarray]:
-    """Units per second of each work [windows], in turn, after two calls to warm up.
-
-    A window is as many calls as last about SECONDS, at least one.
-    """
-    windowed = {}
-    for name, work in works.items():
-        seconds(work.call)
-        calls = max(1, round(SECONDS / seconds(work.call)))
-        windowed[name] = repeated(work, calls)
-    found = {name: [] for name in works}
-    for _ in range(windows):
-        for name, work in windowed.items():
-            found[name].append(work.units / seconds(work.call))
-    return {name: np.array(each) for name, each in found.items()}
-
-
-def repeated(work: Work, calls: int) -> Work:
-    """So many calls of a work, as one."""
-
-    def call():
-        for _ in range(calls):
-            out = work.call()
-        return out
-
-    return Work(call, calls * work.units)
-
-
-def spread(values: np.ndarray) -> dict[str, float]:
-    """Median, least and greatest."""
-    return {
-        "median": float(np.median(values)),
-        "min": float(np.min(values)),
-        "max": float(np.max(values)),
-    }
-
-
-MATRIX = 2048
+    return Work(run, units, flop)
 
 
 def matrix_limit() -> Work:
     """float32 products of 2048 x 2048, in operations: the machine's limit."""
     a = jax.random.normal(jax.random.key(0), (MATRIX, MATRIX))
     product = jax.jit(jnp.matmul)
-    return Work(lambda: product(a, a), 2 * MATRIX**3)
+    return work(lambda: product(a, a), 2 * MATRIX**3)
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    device = jax.devices()[0]
-    return {
-        "device": f"{device.platform} {device.device_kind} x{jax.device_count()}",
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": _processor(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-    }
+def rates(works: Mapping[Hashable, Work], windows: int) -> dict[Any, np.ndarray]:
+    """Units per second of each work [windows], in turn, when all are warm."""
+    times = {name: times_in_window(each) for name, each in works.items()}
+    found: dict[Any, list[float]] = {name: [] for name in works}
+    for _ in range(windows):
+        for name, each in works.items():
+            found[name].append(each.units * times[name] / each.run(times[name]))
+    return {name: np.array(values) for name, values in found.items()}
 
 
-def _processor() -> str:
+def times_in_window(work: Work) -> int:
+    """How often it can be done in about SECONDS, at least once. Warms it up."""
+    work.run(1)
+    times = 1
+    while (taken := work.run(times)) < SECONDS / 10:
+        times *= 3
+    return max(1, round(times * SECONDS / taken))
+
+
+def spread(values: np.ndarray) -> dict[str, float]:
+    """Median, least and greatest."""
+    found = {"median": np.median(values), "min": np.min(values), "max": np.max(values)}
+    return {name: float(value) for name, value in found.items()}
+
+
+def in_own_process(module: str, *words: Any, **environment: str) -> Any:
+    """What `python -m MODULE WORDS` prints last, read as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, words)],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def cores() -> int:
+    """Of the machine, for this process."""
+    return len(os.sched_getaffinity(0))
+
+
+def processor() -> str:
+    """Its name."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [
-                line.split(":")[1].strip() for line in file if "model name" in line
-            ]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor()

@@ -1,15 +1,26 @@
-"""What is timed: data of a shape, a run's sizes, and members that learn."""
+"""What is timed: data of a shape, a run's phases, and members that learn.
 
-from collections.abc import Callable
+All that benchmarks ask of the package to build a run is asked here.
+"""
+
+import tempfile
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
 
-from benchmarks import timing
-from o2ojax import agents, envs, loop
+from benchmarks import flop, timing
+from o2ojax import envs, loop
+from o2ojax.agents import AGENTS
+from o2ojax.errors import UserError
 from o2ojax.parallel import compiled, devices
-from o2ojax.run import population
+from o2ojax.replay import STORES
+from o2ojax.run import job, population, resolve, training
+from o2ojax.run.population import Member, Programs, Sizes, Stage
+from o2ojax.run.progress import Progress
 from o2ojax.types import Env, EnvSpec, Run, Transition
 
 BATCH = 256
@@ -20,6 +31,12 @@ ONLINE_UPDATES = 100  # of a call, at least: it copies a member's ring, as a run
 def on_accelerator() -> bool:
     """Whether there is something faster than a CPU."""
     return jax.default_backend() != "cpu"
+
+
+def refuse_accelerator(why: str) -> None:
+    """Raises UserError where there is one, with the reason."""
+    if on_accelerator():
+        raise UserError(f"{why}; run it with JAX_PLATFORMS=cpu")
 
 
 def random_data(spec: EnvSpec, num_rows: int) -> Transition:
@@ -36,8 +53,14 @@ def random_data(spec: EnvSpec, num_rows: int) -> Transition:
     )
 
 
-def sizes(**changed: Any) -> population.Sizes:
-    """The paper's sizes, but for what is named."""
+def first_rows(dataset: Transition, num: int) -> Transition:
+    """The first of a dataset's rows, [num]."""
+    return jax.tree.map(lambda leaf: leaf[:num], dataset)
+
+
+def sizes(store: str = "uniform", **changed: Any) -> Sizes:
+    """The paper's sizes, but for what is named; an online store by its name."""
+    entry = STORES.find(store)
     given = dict(
         offline_updates=1_000_000,
         online_steps=10_000,
@@ -45,52 +68,125 @@ def sizes(**changed: Any) -> population.Sizes:
         warmup=0,
         steps_per_round=1,
         updates_per_round=1,
+        first_round=1,
         batch=BATCH,
-        replay="uniform",
         capacity=10_000,
         eval_episodes=10,
         reward_scale=1.0,
         reward_shift=0.0,
+        store=entry,
+        options=entry.options(),
     )
-    return population.Sizes(**(given | changed))
+    return Sizes(**(given | changed))
+
+
+def members(algorithm: str, num: int, config: Any = None) -> Member:
+    """Seeds of one config, by default the published one."""
+    config = config or AGENTS.find(algorithm).config()
+    return population.members(config, range(num), {})
+
+
+def programs(algorithm: str, env: Env, **changed: Any) -> Programs:
+    """A run of `sizes`, over all members."""
+    return population.programs(AGENTS.find(algorithm), env, sizes(**changed))
+
+
+def prepare(config: ConfigDict) -> job.Job:
+    """A run that is ready, and leaves nothing behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        return job.prepare(resolve.resolve(config), Path(folder))
+
+
+def train(config: ConfigDict) -> tuple[job.Job, Run]:
+    """A run, and how it ended, which leaves nothing behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = job.prepare(resolve.resolve(config), Path(folder))
+        return made, training.run_phases(made, Progress())[0]
+
+
+def evaluate(of: job.Job, run: Run, env: Env, num_episodes: int) -> np.ndarray:
+    """Returns of a job's online agents in an environment, [M, N]."""
+    wanted = of.sizes._replace(eval_episodes=num_episodes)
+    made = population.programs(of.config.entry, env, wanted)
+    played = made.online.evaluate(run, of.members, None, np.int32(0))
+    return np.asarray(played.returns, np.float64)
 
 
 class Case(NamedTuple):
     """An agent that learns.
 
     algorithm: its name.
-    flop:  (spec, config, batch) -> counted operations of an update.
     config: of its agent; the published one by default.
     phase: "offline" or "online": whose updates, and from which store.
-    env:   whose shape the rows have.
+    env:   whose shape the rows have. None of it is stepped.
     rows:  of the dataset.
-    batch: rows of a batch; of each task, where there are several.
     sizes: of the run, where they are not `sizes()`.
+    delayed: fields of its state that move in one of `config.delay` updates. Their new
+           values are computed and dropped in the others.
     """
 
     algorithm: str
-    flop: Callable[[EnvSpec, Any, int], int]
     config: Any = None
     phase: str = "offline"
     env: str = "halfcheetah"
     rows: int = 100_000
-    batch: int = BATCH
     sizes: dict[str, Any] = {}
+    delayed: tuple[str, ...] = ()
+
+    def spec(self) -> EnvSpec:
+        """The environment's."""
+        return envs.make(self.env, "mujoco").spec
+
+    def members(self, num: int) -> Member:
+        """So many, of its config."""
+        return members(self.algorithm, num, self.config)
+
+    def stage(self, member: Member, dataset: Transition) -> Stage:
+        """Agent and store of its phase. Inside the trace."""
+        return getattr(self._stages(member, dataset), self.phase)
+
+    def begin(self, member: Member, dataset: Transition) -> Run:
+        """A member before its first update, without environments. Inside the trace."""
+        stages = self._stages(member, dataset)
+        agent, store = stages.offline
+        state, replay = agent.init(member.key), store.init()
+        if self.phase == "online":
+            fresh = stages.online.buffer.init()
+            state, replay = stages.hand_over(state, replay, fresh, member.key)
+        return Run(state, replay, ())
+
+    def _stages(self, member: Member, dataset: Transition) -> population.Stages:
+        algorithm = AGENTS.find(self.algorithm)
+        made = population.stages(algorithm, self.spec(), sizes(**self.sizes))
+        return made(member, dataset)
 
 
-def chosen(case: Case) -> Any:
-    """The case's config."""
-    return case.config or agents.find(case.algorithm).config()
+def operations(case: Case) -> int:
+    """Counted operations of an update of one member, without the draw of its batch.
 
+    Where something is delayed, they are the mean.
+    """
+    member = jax.tree.map(lambda leaf: leaf[0], case.members(1))
+    dataset = jax.eval_shape(lambda: random_data(case.spec(), case.rows))
 
-def environment(case: Case) -> Env:
-    """The case's environment. None of it is stepped."""
-    return envs.make(case.env, "mujoco")
+    def draw(member, dataset):
+        run, (_, store) = case.begin(member, dataset), case.stage(member, dataset)
+        return run.agent, store.sample(run.replay, member.key)[1]
 
+    def update(member, dataset, state, batch):
+        agent, _ = case.stage(member, dataset)
+        return agent.update(state, batch, member.key)
 
-def flop(case: Case) -> int:
-    """Counted operations of one update of one member."""
-    return case.flop(environment(case).spec, chosen(case), case.batch)
+    def update_undelayed(*given):
+        state, _ = update(*given)
+        return state._replace(**dict.fromkeys(case.delayed))
+
+    given = (member, dataset, *jax.eval_shape(draw, member, dataset))
+    whole = flop.operations(update, *given)
+    if not case.delayed:
+        return whole
+    undelayed = flop.operations(update_undelayed, *given)
+    return undelayed + (whole - undelayed) // member.config.delay
 
 
 def chunk(flop: float) -> int:
@@ -99,52 +195,42 @@ def chunk(flop: float) -> int:
 
 
 def learner(
-    case: Case, num_members: int, layout: devices.Layout | None = None
+    case: Case,
+    num_members: int,
+    layout: devices.Layout | None = None,
+    dataset: Transition | None = None,
 ) -> timing.Work:
     """All members' updates, in the phase's own store, as a run compiles them.
 
     Args:
         layout: of the members on devices; by default, all are on the first.
+        dataset: by default noise.
     """
     layout = layout or devices.assign_devices(num_members, jax.devices()[:1])
-    algorithm = agents.find(case.algorithm)
-    spec = environment(case).spec
-    given = sizes(batch=case.batch, **case.sizes)
-    recipe_of = population.recipes(algorithm, spec, given)
-    each = chunk(flop(case) * (num_members if on_accelerator() else 1))
+    counted = operations(case)
+    each = chunk(counted * (num_members if on_accelerator() else 1))
     if case.phase == "online":
         each = max(each, ONLINE_UPDATES)
 
-    def begin(member, dataset):
-        recipe = recipe_of(member, dataset)
-        state, replay = recipe.offline.init(member.keys), recipe.offline_buffer.init()
-        if case.phase == "online":
-            state, replay = recipe.hand_over(state, replay, member.keys)
-        return Run(state, replay, ())
-
     def learn(run, member, dataset):
-        recipe = recipe_of(member, dataset)
-        agent, store = {
-            "offline": (recipe.offline, recipe.offline_buffer),
-            "online": (recipe.online, recipe.online_buffer),
-        }[case.phase]
-        replay = run.replay
+        (agent, store), replay = case.stage(member, dataset), run.replay
         if case.phase == "online":
-            fresh = jax.tree.map(lambda leaf: leaf[:FRESH], dataset)
-            replay = store.add(replay, fresh)
-        keys = loop.keys_from(member.keys, jnp.int32(0), each)
+            replay = store.add(replay, first_rows(dataset, FRESH))
+        keys = loop.keys_from(member.key, jnp.int32(0), each)
         state, replay, metrics = loop.learn(agent, store, run.agent, replay, keys)
         return Run(state, replay, ()), metrics
 
-    members = population.members(chosen(case), range(num_members), {})
-    members = devices.shard(layout, members)
-    dataset = devices.replicate(layout, random_data(spec, case.rows))
-    run = compiled.over_members(begin, (0, None), mesh=layout.mesh)(members, dataset)
+    if dataset is None:
+        dataset = random_data(case.spec(), case.rows)
+    dataset = devices.replicate(layout, dataset)
+    all_members = devices.shard(layout, case.members(num_members))
+    begin = compiled.over_members(case.begin, (0, None), mesh=layout.mesh)
     learn = compiled.over_learners(learn, (0, 0, None), mesh=layout.mesh)
+    run = begin(all_members, dataset)
 
     def call():
         nonlocal run
-        run, metrics = learn(run, members, dataset)
+        run, metrics = learn(run, all_members, dataset)
         return run, metrics
 
-    return timing.Work(call, each * num_members)
+    return timing.work(call, each * num_members, counted)
