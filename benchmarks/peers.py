@@ -107,25 +107,22 @@ STEPPERS: dict[str, Callable[[str, int], Peer]] = {
 
 
 def compare(
-    works: dict[str, Work],
-    setups: dict[str, Any],
-    sizes: dict[str, Any],
-    unit: str,
-    windows: int,
+    works: dict[str, tuple[Work, Any]], sizes: dict[str, Any], unit: str, windows: int
 ) -> list[Figure]:
     """Rates of all works, ours first, and ours over each other, window by window.
 
     Args:
-        setups: what to know of them.
+        works: each with what to know of it.
     """
-    rates = timing.rates(works, windows)
-    ours, *peers = works
-    return [
-        figure(sizes | {"library": x}, unit, rates[x]) | {"setup": setups.get(x, {})}
-        for x in works
-    ] + [
-        figure(sizes | {"peer": x}, "times as fast", rates[ours] / rates[x])
-        for x in peers
+    rates = timing.rates({name: work for name, (work, _) in works.items()}, windows)
+    speeds = [
+        figure(sizes | {"library": name}, unit, rates[name]) | {"setup": setup}
+        for name, (_, setup) in works.items()
+    ]
+    ours = rates.pop(OURS)
+    return speeds + [
+        figure(sizes | {"peer": name}, "times as fast", ours / rate)
+        for name, rate in rates.items()
     ]
 
 
@@ -158,12 +155,12 @@ def measure_updates(algorithm: str, windows: int) -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         path = Path(folder) / "episodes.npz"
         np.savez(path, **rows)
-        works = {OURS: workloads.learner(case, 1, dataset=dataset)}
-        setups = {OURS: {"batch": BATCH, **compiled_in(case.config)}}
+        ours = workloads.learner(case, 1, dataset=dataset)
+        works = {OURS: (ours, {"batch": BATCH, **compiled_in(case.config)})}
         for name, start in LEARNERS.items():
             process = stack.enter_context(start(algorithm, path))
-            works[name], setups[name] = Work(process.go, 1), process.ready
-        return compare(works, setups, {}, "updates/s", windows)
+            works[name] = Work(process.go, 1), process.ready
+        return compare(works, {}, "updates/s", windows)
 
 
 def compiled_in(config: Any) -> dict[str, Any]:
@@ -183,13 +180,12 @@ def measure_steps(task: str, windows: int) -> list[Figure]:
         ours, state = steps.player(envs.make(task, "mujoco"), num_envs, num_steps)
         ours.run(1)  # to the middle of an episode
         with contextlib.ExitStack() as stack:
-            works, setups = {OURS: ours}, {}
+            works = {OURS: (ours, {})}
             for name, start in STEPPERS.items():
                 process = stack.enter_context(start(task, num_envs))
-                works[name], setups[name] = Work(process.go, num_envs), process.ready
-            works["mujoco.rollout"] = steps.raw_rollout(task, state(), num_steps)
-            sizes = {"environments": num_envs}
-            found += compare(works, setups, sizes, "steps/s", windows)
+                works[name] = Work(process.go, num_envs), process.ready
+            works["mujoco.rollout"] = steps.raw_rollout(task, state(), num_steps), {}
+            found += compare(works, {"environments": num_envs}, "steps/s", windows)
     return found
 
 

@@ -23,6 +23,7 @@ from benchmarks.record import Figure, Results, Section, figure, timed
 from benchmarks.tables import number
 from o2ojax import envs
 from o2ojax.data.files import write_whole
+from o2ojax.parallel.tuning import on_cpu
 from o2ojax.report.figures import PALETTE
 
 MEMBERS = tuple(2**n for n in range(7))
@@ -43,7 +44,7 @@ def measure_updates(windows: int) -> list[Figure]:
 def measure_steps(windows: int) -> list[Figure]:
     """Microseconds of a step for each environment, by physics."""
     works = []
-    for physics in ("mujoco", "mjx") if workloads.on_accelerator() else ("mujoco",):
+    for physics in ("mujoco",) if on_cpu() else ("mujoco", "mjx"):
         env = envs.make("halfcheetah", physics)
         for num in ENVIRONMENTS:
             work, _ = steps.player(env, num, steps.decisions(physics, num))

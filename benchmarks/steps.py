@@ -13,11 +13,12 @@ import mujoco
 import numpy as np
 from mujoco import rollout
 
-from benchmarks import timing, workloads
+from benchmarks import timing
 from benchmarks.record import ROLLOUT, Figure, Section, figure, timed
 from o2ojax import envs, loop, policies
 from o2ojax.agents import iql
 from o2ojax.envs import locomotion
+from o2ojax.parallel.tuning import on_cpu
 from o2ojax.types import EMPTY, Agent, Env, Run
 
 FAST = envs.Simulator(iterations=4, ls_iterations=8)
@@ -38,7 +39,7 @@ def physics_of(name: str) -> list[tuple[str, envs.Simulator, tuple[int, ...]]]:
     What shares its robot with another environment has one batch. On a CPU, MJX is for
     tests alone, and takes long to compile: locomotion, one batch.
     """
-    fast = workloads.on_accelerator()
+    fast = not on_cpu()
     if name in POINTS:  # no physics moves them
         return [("mjx" if fast else "mujoco", OWN, (1, 64, 512, 4096))]
     alone = name not in envs.FAMILIES and not name.endswith("_sparse")
@@ -54,7 +55,7 @@ def physics_of(name: str) -> list[tuple[str, envs.Simulator, tuple[int, ...]]]:
 
 def decisions(physics: str, num_envs: int) -> int:
     """Of each environment in a compiled call."""
-    if workloads.on_accelerator():
+    if not on_cpu():
         return 100
     return max(4, 2_000 // num_envs) if physics == "mujoco" else 4
 

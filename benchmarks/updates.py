@@ -50,7 +50,7 @@ CASES = {
 
 def measure_updates(name: str, windows: int) -> list[Figure]:
     """Updates per second of one member and of several."""
-    numbers = (1, 8, 64) if workloads.on_accelerator() else (1, 8)
+    numbers = (1, 8) if tuning.on_cpu() else (1, 8, 64)
     works = [({"members": n}, workloads.learner(CASES[name], n)) for n in numbers]
     return timed(works, "updates/s", windows, beside_first=True)
 
@@ -84,7 +84,7 @@ def planner(iterations: int, num_envs: int) -> Work:
 
 def measure_planning(name: str, windows: int) -> list[Figure]:
     """Milliseconds of a decision."""
-    numbers = (1, 16, 64) if workloads.on_accelerator() else (1, 16)
+    numbers = (1, 16) if tuning.on_cpu() else (1, 16, 64)
     works = [({"environments": n}, planner(PLANNERS[name], n)) for n in numbers]
     return timed(works, "ms", windows)
 
@@ -126,7 +126,7 @@ def of_an_action() -> int:
 
 def measure_online(name: str, windows: int) -> list[Figure]:
     """Steps per second, an update for each."""
-    physics = ("mjx", "mjx-warp") if workloads.on_accelerator() else ()
+    physics = () if tuning.on_cpu() else ("mjx", "mjx-warp")
     works = (
         ({"physics": chosen, "environments": num}, online_loop(chosen, num))
         for chosen in ("mujoco", *physics)

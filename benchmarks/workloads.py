@@ -17,6 +17,7 @@ from o2ojax import envs, loop
 from o2ojax.agents import AGENTS
 from o2ojax.errors import UserError
 from o2ojax.parallel import compiled, devices
+from o2ojax.parallel.tuning import on_cpu
 from o2ojax.replay import STORES
 from o2ojax.run import job, population, resolve, training
 from o2ojax.run.population import Member, Programs, Sizes, Stage
@@ -28,14 +29,9 @@ FRESH = 1_000  # rows that an online store is given in every call
 ONLINE_UPDATES = 100  # of a call, at least: it copies a member's ring, as a run's does
 
 
-def on_accelerator() -> bool:
-    """Whether there is something faster than a CPU."""
-    return jax.default_backend() != "cpu"
-
-
 def refuse_accelerator(why: str) -> None:
     """Raises UserError where there is one, with the reason."""
-    if on_accelerator():
+    if not on_cpu():
         raise UserError(f"{why}; run it with JAX_PLATFORMS=cpu")
 
 
@@ -191,7 +187,7 @@ def operations(case: Case) -> int:
 
 def chunk(flop: float) -> int:
     """How often a compiled call does what takes `flop`: for a part of a window."""
-    return max(1, round((2e12 if on_accelerator() else 5e10) / flop))
+    return max(1, round((5e10 if on_cpu() else 2e12) / flop))
 
 
 def learner(
@@ -208,7 +204,7 @@ def learner(
     """
     layout = layout or devices.assign_devices(num_members, jax.devices()[:1])
     counted = operations(case)
-    each = chunk(counted * (num_members if on_accelerator() else 1))
+    each = chunk(counted * (1 if on_cpu() else num_members))
     if case.phase == "online":
         each = max(each, ONLINE_UPDATES)
 

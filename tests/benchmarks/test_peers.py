@@ -74,14 +74,13 @@ def test_a_peer_that_does_not_end_is_killed(monkeypatch):
 
 
 def test_ratios_are_of_windows_in_the_same_turn(monkeypatch):
-    rates = {"ours": np.array([100.0, 50.0, 25.0]), "theirs": np.full(3, 5.0)}
-    monkeypatch.setattr(peers.timing, "rates", lambda works, windows: rates)
-    ours, theirs, ratio = peers.compare(
-        rates, {"theirs": "known"}, {"environments": 8}, "steps/s", 3
-    )
-    assert theirs["setup"] == "known"
-    assert ours["sizes"] == {"environments": 8, "library": "ours"}
+    rates = {peers.OURS: np.array([100.0, 50.0, 25.0]), "theirs": np.full(3, 5.0)}
+    monkeypatch.setattr(peers.timing, "rates", lambda works, windows: dict(rates))
+    works = {peers.OURS: (None, {}), "theirs": (None, "known")}
+    ours, theirs, ratio = peers.compare(works, {"environments": 8}, "steps/s", 3)
+    assert ours["sizes"] == {"environments": 8, "library": peers.OURS}
     assert theirs["unit"] == "steps/s" and theirs["median"] == 5.0
+    assert theirs["setup"] == "known"
     assert ratio["sizes"] == {"environments": 8, "peer": "theirs"}
     assert (ratio["median"], ratio["min"], ratio["max"]) == (10.0, 5.0, 20.0)
 
