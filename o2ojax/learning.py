@@ -11,6 +11,8 @@ import optax
 from o2ojax.parallel import devices
 from o2ojax.types import Array, Metrics, Params
 
+Optimiser = optax.GradientTransformation
+
 
 class TrainState(NamedTuple):
     """Weights, and what their optimiser remembers."""
@@ -19,13 +21,13 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def init(optimiser: optax.GradientTransformation, params: Params) -> TrainState:
+def init(optimiser: Optimiser, params: Params) -> TrainState:
     """Weights before their first step."""
     return TrainState(params, optimiser.init(params))
 
 
 def gradient_step(
-    optimiser: optax.GradientTransformation,
+    optimiser: Optimiser,
     learned: TrainState,
     loss_fn: Callable[..., tuple[Array, Metrics]],
     rows: Any = (),

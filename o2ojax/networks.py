@@ -1,7 +1,7 @@
 """The function approximators. An ensemble is one network with stacked weights."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import distrax
 import flax.linen as nn
@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from o2ojax.parallel import tuning
-from o2ojax.types import Array, Key, Obs, Params
+from o2ojax.types import Array, Key, Params
 
 Init = Callable[..., Array]
+Activation = Callable[[Array], Array]
 
 
 def orthogonal(gain: float = 2.0**0.5) -> Init:
@@ -79,9 +80,11 @@ class Dense(nn.Module):
 
 
 class MLP(nn.Module):
-    """Fully connected ReLU layers and a linear last one: [..., I] -> [..., out].
+    """Fully connected layers and a linear last one: [..., I] -> [..., out].
 
-    Rows may share inputs, see `Dense`.
+    Rows may share inputs, see `Dense`. With `layer_norm`, the inputs of activations are
+    normalised, as in Ball et al., "Efficient Online Reinforcement Learning with Offline
+    Data" (2023), arxiv.org/abs/2302.02948.
     """
 
     widths: tuple[int, ...]
@@ -90,13 +93,16 @@ class MLP(nn.Module):
     output_init: Init = orthogonal()
     output_bias: float = 0.0
     dropout: float = 0.0
+    layer_norm: bool = False
+    activation: Activation = nn.relu
 
     @nn.compact
     def __call__(
         self, x: Array, train: bool = False, shared: Array | None = None
     ) -> Array:
         for width in self.widths:
-            x = nn.relu(Dense(width, kernel_init=self.hidden_init)(x, shared))
+            x = Dense(width, kernel_init=self.hidden_init)(x, shared)
+            x = self.activation(nn.LayerNorm()(x) if self.layer_norm else x)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             shared = None
         bias = nn.initializers.constant(self.output_bias)
@@ -108,10 +114,15 @@ class Value(nn.Module):
     """V(s): obs [..., O] -> [...]."""
 
     widths: tuple[int, ...]
+    layer_norm: bool = False
+    activation: Activation = nn.relu
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
-        return MLP(self.widths, 1)(obs).squeeze(-1)
+        mlp = MLP(
+            self.widths, 1, layer_norm=self.layer_norm, activation=self.activation
+        )
+        return mlp(obs).squeeze(-1)
 
 
 class Critic(nn.Module):
@@ -123,10 +134,19 @@ class Critic(nn.Module):
     widths: tuple[int, ...]
     hidden_init: Init = orthogonal()
     output_init: Init = orthogonal()
+    layer_norm: bool = False
+    activation: Activation = nn.relu
 
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:
-        mlp = MLP(self.widths, 1, self.hidden_init, self.output_init)
+        mlp = MLP(
+            self.widths,
+            1,
+            self.hidden_init,
+            self.output_init,
+            layer_norm=self.layer_norm,
+            activation=self.activation,
+        )
         if action.ndim > obs.ndim:
             return mlp(action, shared=obs).squeeze(-1)
         return mlp(jnp.concatenate([obs, action], axis=-1)).squeeze(-1)
@@ -173,31 +193,6 @@ class GaussianActor(nn.Module):
         return distrax.MultivariateNormalDiag(mean, jnp.broadcast_to(std, mean.shape))
 
 
-class SigmoidStdActor(nn.Module):
-    """AWAC's policy: an unsquashed Gaussian whose spread is the same in all states.
-
-    The mean is a tanh; the log standard deviations are sigmoids of free weights, spread
-    over their bounds: unlike a clip, that never stops a gradient. Samples may leave
-    [-1, 1]: clip them before they reach an environment.
-    """
-
-    action_dim: int
-    widths: tuple[int, ...]
-    log_std_bounds: tuple[float, float] = (-6.0, 0.0)
-
-    @nn.compact
-    def __call__(self, obs: Array) -> distrax.Distribution:
-        mean = jnp.tanh(
-            MLP(self.widths, self.action_dim, fan_in_uniform(), small_uniform(1e-3))(
-                obs
-            )
-        )
-        logit = self.param("log_std_logit", nn.initializers.zeros, (self.action_dim,))
-        low, high = self.log_std_bounds
-        std = jnp.exp(low + (high - low) * nn.sigmoid(logit))
-        return distrax.MultivariateNormalDiag(mean, jnp.broadcast_to(std, mean.shape))
-
-
 class SquashedActor(nn.Module):
     """SAC's policy: a Gaussian that depends on the state, squashed by a tanh.
 
@@ -217,186 +212,36 @@ class SquashedActor(nn.Module):
         return Squashed(mean, jnp.exp(jnp.clip(log_std, *self.log_std_bounds)))
 
 
-class DeterministicActor(nn.Module):
-    """TD3's policy: obs [..., O] -> action [..., A]."""
-
-    action_dim: int
-    widths: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, obs: Array) -> Array:
-        uniform = fan_in_uniform()
-        return jnp.tanh(MLP(self.widths, self.action_dim, uniform, uniform)(obs))
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": nn.relu,
+    "elu": nn.elu,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+    "tanh": nn.tanh,
+    "mish": tuning.mish,
+}
 
 
-class Perturbation(nn.Module):
-    """BCQ's policy: moves an action by at most `bound` per dimension, within [-1, 1].
+def critics(
+    config: Any,
+    hidden_init: Init = Critic.hidden_init,
+    output_init: Init = Critic.output_init,
+) -> Ensemble:
+    """An agent's critics: obs [..., O], action [..., A] -> [E, ...], see `Critic`.
 
-    obs [..., O], action [..., A] -> action [..., A].
+    Args:
+        config: the agent's, whose fields `num_critics`, `widths`, `layer_norm` and
+            `activation`, a name among ACTIVATIONS, tell their architecture.
+        hidden_init, output_init: of the weights of all layers but the last, and of it.
     """
-
-    widths: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, obs: Array, action: Array, bound: Array) -> Array:
-        x = jnp.concatenate([obs, action], axis=-1)
-        uniform = fan_in_uniform()
-        step = jnp.tanh(MLP(self.widths, action.shape[-1], uniform, uniform)(x))
-        return jnp.clip(action + bound * step, -1.0, 1.0)
-
-
-class ActionVAE(nn.Module):
-    """BCQ's model of the data's actions: a variational auto-encoder, given the state.
-
-    The latent variable, [..., L], has two dimensions for each of the action's.
-    """
-
-    action_dim: int
-    widths: tuple[int, ...]
-    log_std_bounds: tuple[float, float] = (-4.0, 15.0)
-
-    def setup(self):
-        uniform = fan_in_uniform()
-        self.encoder = MLP(self.widths, 4 * self.action_dim, uniform, uniform)
-        self.decoder = MLP(self.widths, self.action_dim, uniform, uniform)
-
-    def __call__(
-        self, obs: Array, action: Array, noise: Array
-    ) -> tuple[Array, Array, Array]:
-        """The action again [..., A], by way of mean + std * noise [..., L] each."""
-        x = self.encoder(jnp.concatenate([obs, action], axis=-1))
-        mean, log_std = jnp.split(x, 2, axis=-1)
-        std = jnp.exp(jnp.clip(log_std, *self.log_std_bounds))
-        return self.decode(obs, mean + std * noise), mean, std
-
-    def decode(self, obs: Array, latent: Array) -> Array:
-        """An action [..., A]."""
-        return jnp.tanh(self.decoder(jnp.concatenate([obs, latent], axis=-1)))
-
-
-class Latent(nn.Module):
-    """FOWM's last layer of a latent state: [..., I] -> [..., Z], in (0, 1).
-
-    Normalised and bounded, so that no imagined future runs away.
-    """
-
-    dim: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        return nn.sigmoid(
-            nn.LayerNorm(1e-5)(Dense(self.dim, kernel_init=orthogonal(1.0))(x))
-        )
-
-
-class Encoder(nn.Module):
-    """FOWM's h: obs [..., O] -> latent state [..., Z].
-
-    Of a dict of modalities, each has an encoder of its own, and the latents are
-    averaged.
-    """
-
-    latent_dim: int
-    width: int
-
-    @nn.compact
-    def __call__(self, obs: Obs) -> Array:
-        def encode(x):
-            x = nn.elu(Dense(self.width, kernel_init=orthogonal(1.0))(x))
-            return Latent(self.latent_dim)(x)
-
-        latents = [encode(x) for x in jax.tree.leaves(obs)]
-        return sum(latents) / len(latents)
-
-
-class NormedMLP(nn.Module):
-    """FOWM's trunk: two normalised layers with Mish, [..., I] -> [..., width]."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        for _ in range(2):
-            x = Dense(self.width, kernel_init=orthogonal(1.0))(x)
-            x = nn.LayerNorm(1e-5)(x)
-            x = tuning.mish(x)
-        return x
-
-
-class Dynamics(nn.Module):
-    """FOWM's d: latent [..., Z], action [..., A] -> the next latent [..., Z]."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, z: Array, action: Array) -> Array:
-        x = jnp.concatenate([z, action], axis=-1)
-        return Latent(z.shape[-1])(NormedMLP(self.width)(x))
-
-
-class LatentReward(nn.Module):
-    """FOWM's R: latent [..., Z], action [..., A] -> [...]. It begins as 0."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, z: Array, action: Array) -> Array:
-        x = NormedMLP(self.width)(jnp.concatenate([z, action], axis=-1))
-        return Dense(1, kernel_init=nn.initializers.zeros)(x).squeeze(-1)
-
-
-class LatentActor(nn.Module):
-    """FOWM's policy: latent [..., Z] -> mean action [..., A]."""
-
-    action_dim: int
-    width: int
-
-    @nn.compact
-    def __call__(self, z: Array) -> Array:
-        x = NormedMLP(self.width)(z)
-        return jnp.tanh(Dense(self.action_dim, kernel_init=orthogonal(1.0))(x))
-
-
-class LatentValue(nn.Module):
-    """FOWM's V, of a latent [..., Z], and Q, of it and an action beside it -> [...]."""
-
-    width: int
-    output_init: Init = orthogonal(1.0)
-
-    @nn.compact
-    def __call__(self, *inputs: Array) -> Array:
-        x = jnp.concatenate(inputs, axis=-1)
-        x = Dense(self.width, kernel_init=orthogonal(1.0))(x)
-        x = jnp.tanh(nn.LayerNorm(1e-5)(x))
-        x = nn.elu(Dense(self.width, kernel_init=orthogonal(1.0))(x))
-        return Dense(1, kernel_init=self.output_init)(x).squeeze(-1)
-
-
-class ContextEncoder(nn.Module):
-    """What a row of context says of its task: [..., I] -> mean, variance [..., Z]."""
-
-    latent_dim: int
-    widths: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, row: Array) -> tuple[Array, Array]:
-        x = MLP(
-            self.widths, 2 * self.latent_dim, fan_in_uniform(), small_uniform(3e-3)
-        )(row)
-        mean, spread = jnp.split(x, 2, axis=-1)
-        return mean, jnp.maximum(nn.softplus(spread), 1e-7)
-
-
-class RewardDecoder(nn.Module):
-    """The reward in a task: obs, action and latent beside each other -> [...]."""
-
-    widths: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, obs: Array, action: Array, latent: Array) -> Array:
-        x = jnp.concatenate([obs, action, latent], axis=-1)
-        mlp = MLP(self.widths, 1, fan_in_uniform(), small_uniform(3e-3))
-        return mlp(x).squeeze(-1)
+    one = Critic(
+        config.widths,
+        hidden_init,
+        output_init,
+        config.layer_norm,
+        ACTIVATIONS[config.activation],
+    )
+    return Ensemble(one, config.num_critics)
 
 
 class Squashed:

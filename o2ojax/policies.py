@@ -46,6 +46,23 @@ def gaussian(distribution: Callable) -> tuple[Policy, Policy]:
     return memoryless(explore), memoryless(exploit)
 
 
+def squashed(distribution: Callable) -> tuple[Policy, Policy]:
+    """To explore and to exploit: samples, which are within [-1, 1], and the mode.
+
+    Args:
+        distribution: (agent_state, obs [O]) -> `networks.Squashed` over [A].
+    """
+
+    def explore(agent_state, obs, key):
+        return distribution(agent_state, obs).sample_and_log_prob(key)[0]
+
+    def exploit(agent_state, obs, key):
+        del key
+        return distribution(agent_state, obs).mode()
+
+    return memoryless(explore), memoryless(exploit)
+
+
 def noisy(choose: Callable, scale: Callable) -> Policy:
     """Gaussian noise on what a rule chooses, clipped to [-1, 1].
 

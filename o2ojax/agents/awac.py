@@ -10,15 +10,26 @@ advantage, bound Q by 0 and ignore terminations; that is left out.
 
 from typing import NamedTuple
 
+import distrax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
-from o2ojax.fields import count, flag, fraction, non_negative, number, positive, sizes
-from o2ojax.learning import TrainState, gradient_step, polyak_update
-from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
+from o2ojax.fields import (
+    choice,
+    count,
+    flag,
+    fraction,
+    non_negative,
+    number,
+    positive,
+    sizes,
+)
+from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
+from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
 @fields.config
@@ -33,6 +44,8 @@ class AWACConfig:
     value_at_mean: bool = flag(False)  # V from the policy's mean; for Adroit
     num_critics: int = count(2)
     widths: tuple[int, ...] = sizes(256, 256)  # of the critics
+    layer_norm: bool = flag(False)  # of the critics
+    activation: str = choice(*networks.ACTIVATIONS)  # of the critics
     actor_widths: tuple[int, ...] = sizes(*(256,) * 4)
 
 
@@ -44,27 +57,66 @@ class AWACState(NamedTuple):
     target_critic: Params
 
 
+class Optimisers(NamedTuple):
+    """Whose steps each part of the state takes."""
+
+    actor: Optimiser
+    critic: Optimiser
+
+
+def optimisers(config: AWACConfig) -> Optimisers:
+    """Adam; the policy's weights decay.
+
+    The decay joins the gradient before Adam sees it, as in PyTorch's Adam; in AdamW, it
+    would join the step.
+    """
+    decay, adam = optax.add_decayed_weights(config.weight_decay), optax.adam(config.lr)
+    return Optimisers(actor=optax.chain(decay, adam), critic=adam)
+
+
+class SigmoidStdActor(nn.Module):
+    """The policy: an unsquashed Gaussian whose spread is the same in all states.
+
+    The mean is a tanh; the log standard deviations are sigmoids of free weights, spread
+    over their bounds: unlike a clip, that never stops a gradient. Samples may leave
+    [-1, 1]: clip them before they reach an environment.
+    """
+
+    action_dim: int
+    widths: tuple[int, ...]
+    log_std_bounds: tuple[float, float] = (-6.0, 0.0)
+
+    @nn.compact
+    def __call__(self, obs: Array) -> distrax.Distribution:  # noqa: D102
+        mean = jnp.tanh(
+            networks.MLP(
+                self.widths,
+                self.action_dim,
+                networks.fan_in_uniform(),
+                networks.small_uniform(1e-3),
+            )(obs)
+        )
+        logit = self.param("log_std_logit", nn.initializers.zeros, (self.action_dim,))
+        low, high = self.log_std_bounds
+        std = jnp.exp(low + (high - low) * nn.sigmoid(logit))
+        return distrax.MultivariateNormalDiag(mean, jnp.broadcast_to(std, mean.shape))
+
+
 def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
-    actor_net = networks.SigmoidStdActor(spec.action_dim, config.actor_widths)
-    one_critic = networks.Critic(
-        config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
+    actor_net = SigmoidStdActor(spec.action_dim, config.actor_widths)
+    critic_net = networks.critics(
+        config, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
-    critic_net = networks.Ensemble(one_critic, config.num_critics)
-    optimiser = optax.adam(config.lr)
-    # The decay joins the gradient before Adam sees it, as in PyTorch's Adam; in AdamW,
-    # it would join the step.
-    actor_optimiser = optax.chain(
-        optax.add_decayed_weights(config.weight_decay), optax.adam(config.lr)
-    )
+    optimise = optimisers(config)
 
     def init(key: Key) -> AWACState:
         key_actor, key_critic = jax.random.split(key)
         obs, action = base.blank_obs(spec), base.blank_action(spec)
         critic = critic_net.init(key_critic, obs, action)
         return AWACState(
-            actor=learning.init(actor_optimiser, actor_net.init(key_actor, obs)),
-            critic=learning.init(optimiser, critic),
+            actor=learning.init(optimise.actor, actor_net.init(key_actor, obs)),
+            critic=learning.init(optimise.critic, critic),
             target_critic=critic,
         )
 
@@ -87,7 +139,7 @@ def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
             loss = -(imitation * policy.log_prob(data.action)).mean()
             return loss, {"actor_loss": loss, "advantage": advantage.mean()}
 
-        actor, actor_metrics = gradient_step(actor_optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
 
         # Critic: regress onto the value of the policy's next action.
         next_policy = actor_net.apply(state.actor.params, data.next_obs)
@@ -102,7 +154,9 @@ def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
             loss = (batch.weight * error).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
-        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(
+            optimise.critic, state.critic, critic_loss
+        )
 
         target_critic = polyak_update(
             state.target_critic, critic.params, config.target_rate

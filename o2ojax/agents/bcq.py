@@ -8,14 +8,24 @@ actor climbs the critic after its own.
 
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
-from o2ojax.fields import count, fraction, non_negative, number, positive, sizes
-from o2ojax.learning import TrainState, gradient_step, polyak_update
+from o2ojax.fields import (
+    choice,
+    count,
+    flag,
+    fraction,
+    non_negative,
+    number,
+    positive,
+    sizes,
+)
+from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
@@ -39,7 +49,9 @@ class BCQConfig:
     num_candidates: int = count(10)  # for the value of a next state
     num_candidates_act: int = count(100)
     num_critics: int = count(2)
-    widths: tuple[int, ...] = sizes(400, 300)
+    widths: tuple[int, ...] = sizes(400, 300)  # of the policy and of the critics
+    layer_norm: bool = flag(False)  # of the critics
+    activation: str = choice(*networks.ACTIVATIONS)  # of the critics
     vae_widths: tuple[int, ...] = sizes(750, 750)
 
 
@@ -53,15 +65,75 @@ class BCQState(NamedTuple):
     target_critic: Params
 
 
+class Optimisers(NamedTuple):
+    """Whose steps each part of the state takes."""
+
+    vae: Optimiser
+    actor: Optimiser
+    critic: Optimiser
+
+
+def optimisers(config: BCQConfig) -> Optimisers:
+    """Adam, at one rate for all."""
+    adam = optax.adam(config.lr)
+    return Optimisers(vae=adam, actor=adam, critic=adam)
+
+
+class ActionVAE(nn.Module):
+    """A model of the data's actions: a variational auto-encoder, given the state.
+
+    The latent variable, [..., L], has two dimensions for each of the action's.
+    """
+
+    action_dim: int
+    widths: tuple[int, ...]
+    log_std_bounds: tuple[float, float] = (-4.0, 15.0)
+
+    def setup(self):  # noqa: D102
+        uniform = networks.fan_in_uniform()
+        self.encoder = networks.MLP(self.widths, 4 * self.action_dim, uniform, uniform)
+        self.decoder = networks.MLP(self.widths, self.action_dim, uniform, uniform)
+
+    def __call__(
+        self, obs: Array, action: Array, noise: Array
+    ) -> tuple[Array, Array, Array]:
+        """The action again [..., A], by way of mean + std * noise [..., L] each."""
+        x = self.encoder(jnp.concatenate([obs, action], axis=-1))
+        mean, log_std = jnp.split(x, 2, axis=-1)
+        std = jnp.exp(jnp.clip(log_std, *self.log_std_bounds))
+        return self.decode(obs, mean + std * noise), mean, std
+
+    def decode(self, obs: Array, latent: Array) -> Array:
+        """An action [..., A]."""
+        return jnp.tanh(self.decoder(jnp.concatenate([obs, latent], axis=-1)))
+
+
+class Perturbation(nn.Module):
+    """The policy: moves an action by at most `bound` per dimension, within [-1, 1].
+
+    obs [..., O], action [..., A] -> action [..., A].
+    """
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, obs: Array, action: Array, bound: Array) -> Array:  # noqa: D102
+        x = jnp.concatenate([obs, action], axis=-1)
+        uniform = networks.fan_in_uniform()
+        step = jnp.tanh(
+            networks.MLP(self.widths, action.shape[-1], uniform, uniform)(x)
+        )
+        return jnp.clip(action + bound * step, -1.0, 1.0)
+
+
 def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
-    vae_net = networks.ActionVAE(spec.action_dim, config.vae_widths)
-    actor_net = networks.Perturbation(config.widths)
-    one_critic = networks.Critic(
-        config.widths, networks.fan_in_uniform(), networks.fan_in_uniform()
+    vae_net = ActionVAE(spec.action_dim, config.vae_widths)
+    actor_net = Perturbation(config.widths)
+    critic_net = networks.critics(
+        config, networks.fan_in_uniform(), networks.fan_in_uniform()
     )
-    critic_net = networks.Ensemble(one_critic, config.num_critics)
-    optimiser = optax.adam(config.lr)
+    optimise = optimisers(config)
     latent_dim = 2 * spec.action_dim
 
     def init(key: Key) -> BCQState:
@@ -71,9 +143,9 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
         actor = actor_net.init(key_actor, obs, action, config.perturbation)
         critic = critic_net.init(key_critic, obs, action)
         return BCQState(
-            vae=learning.init(optimiser, vae),
-            actor=learning.init(optimiser, actor),
-            critic=learning.init(optimiser, critic),
+            vae=learning.init(optimise.vae, vae),
+            actor=learning.init(optimise.actor, actor),
+            critic=learning.init(optimise.critic, critic),
             target_actor=actor,
             target_critic=critic,
         )
@@ -100,7 +172,7 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
             loss = loss.mean()
             return loss, {"vae_loss": loss}
 
-        vae, vae_metrics = gradient_step(optimiser, state.vae, vae_loss)
+        vae, vae_metrics = gradient_step(optimise.vae, state.vae, vae_loss)
 
         # Critic: regress onto the best of a few actions that the data might hold next.
         shape = (config.num_candidates, *data.next_obs.shape)
@@ -118,7 +190,9 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
             loss = (batch.weight * error).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
-        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(
+            optimise.critic, state.critic, critic_loss
+        )
 
         # Actor: move an imagined action to where the first critic is higher.
         action = imagine(vae.params, data.obs, key_actor)
@@ -129,7 +203,7 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
             loss = -q.mean()
             return loss, {"actor_loss": loss}
 
-        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
 
         target_actor = polyak_update(
             state.target_actor, actor.params, config.target_rate

@@ -14,9 +14,18 @@ import jax.numpy as jnp
 import optax
 
 from o2ojax import fields, learning, losses, networks, policies
-from o2ojax.agents import base
-from o2ojax.fields import count, flag, fraction, non_negative, number, positive, sizes
-from o2ojax.learning import TrainState, gradient_step, polyak_update
+from o2ojax.agents import base, sac
+from o2ojax.fields import (
+    choice,
+    count,
+    flag,
+    fraction,
+    non_negative,
+    number,
+    positive,
+    sizes,
+)
+from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.parallel import tuning
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
@@ -45,7 +54,9 @@ class CQLConfig:
     max_backup: bool = flag(False)  # look ahead to the best of several next actions
     num_actions: int = count(10)  # drawn for the gap from each of three sources
     num_critics: int = count(2)
-    widths: tuple[int, ...] = sizes(256, 256)
+    widths: tuple[int, ...] = sizes(256, 256)  # of the policy and of the critics
+    layer_norm: bool = flag(False)  # of the critics
+    activation: str = choice(*networks.ACTIVATIONS)  # of the critics
 
 
 class CQLState(NamedTuple):
@@ -62,15 +73,30 @@ class CQLState(NamedTuple):
     log_multiplier: TrainState | tuple[()]
 
 
+class Optimisers(NamedTuple):
+    """Whose steps each part of the state takes."""
+
+    actor: Optimiser
+    critic: Optimiser
+    log_temperature: Optimiser
+    log_multiplier: Optimiser
+
+
+def optimisers(config: CQLConfig) -> Optimisers:
+    """Adam; policy and temperature take smaller steps."""
+    adam, slower = optax.adam(config.lr), optax.adam(config.actor_lr)
+    return Optimisers(
+        actor=slower, critic=adam, log_temperature=slower, log_multiplier=adam
+    )
+
+
 def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
-    one_critic = networks.Critic(
-        config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
+    critic_net = networks.critics(
+        config, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
-    critic_net = networks.Ensemble(one_critic, config.num_critics)
-    optimiser = optax.adam(config.lr)
-    actor_optimiser = optax.adam(config.actor_lr)
+    optimise = optimisers(config)
     target_entropy = config.entropy_per_dim * spec.action_dim
 
     def init(key: Key) -> CQLState:
@@ -78,13 +104,15 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         obs, action = base.blank_obs(spec), base.blank_action(spec)
         critic = critic_net.init(key_critic, obs, action)
         log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
-        multiplier = learning.init(optimiser, jnp.zeros(())) if config.lagrange else ()
+        log_multiplier = ()
+        if config.lagrange:
+            log_multiplier = learning.init(optimise.log_multiplier, jnp.zeros(()))
         return CQLState(
-            actor=learning.init(actor_optimiser, actor_net.init(key_actor, obs)),
-            critic=learning.init(optimiser, critic),
-            log_temperature=learning.init(actor_optimiser, log_temperature),
+            actor=learning.init(optimise.actor, actor_net.init(key_actor, obs)),
+            critic=learning.init(optimise.critic, critic),
+            log_temperature=learning.init(optimise.log_temperature, log_temperature),
             target_critic=critic,
-            log_multiplier=multiplier,
+            log_multiplier=log_multiplier,
         )
 
     def multiplier_of(log_multiplier: Array) -> Array:
@@ -112,24 +140,20 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         key_actor, key_next, key_gap = jax.random.split(key, 3)
         temperature = jnp.exp(state.log_temperature.params)
 
-        # Actor: raise the critics' lower estimate, and stay unpredictable.
+        # Actor and temperature: SAC's.
+        def lower_q(action):
+            return critic_net.apply(state.critic.params, data.obs, action).min(axis=0)
+
         def actor_loss(params):
             policy = actor_net.apply(params, data.obs)
-            action, log_prob = policy.sample_and_log_prob(key_actor)
-            q = critic_net.apply(state.critic.params, data.obs, action).min(axis=0)
-            loss = -losses.soft_value(q, log_prob, temperature).mean()
-            return loss, {"actor_loss": loss, "entropy": -log_prob.mean()}
+            return sac.actor_loss(policy, lower_q, temperature, key_actor)
 
-        actor, actor_metrics = gradient_step(actor_optimiser, state.actor, actor_loss)
-        entropy = actor_metrics["entropy"]  # [], of the policy before its step
-
-        # Temperature: as high as the target entropy asks.
-        def temperature_loss(log_temperature):
-            loss = losses.temperature_loss(log_temperature, entropy, target_entropy)
-            return loss, {"temperature": temperature}
-
-        log_temperature, temperature_metrics = gradient_step(
-            actor_optimiser, state.log_temperature, temperature_loss
+        actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
+        log_temperature, temperature_metrics = sac.temperature_step(
+            optimise.log_temperature,
+            state.log_temperature,
+            actor_metrics["entropy"],
+            target_entropy,
         )
 
         # Critic: regress onto the value of the next state, by default without SAC's
@@ -173,7 +197,7 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
 
         num_slices = tuning.num_slices(len(data.obs), actions.shape[1])
         critic, critic_metrics = gradient_step(
-            optimiser, state.critic, critic_loss, rows, num_slices
+            optimise.critic, state.critic, critic_loss, rows, num_slices
         )
 
         # Multiplier: higher while the weighted gap is above its target.
@@ -187,7 +211,7 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         log_multiplier, metrics = (), actor_metrics | temperature_metrics
         if config.lagrange:
             log_multiplier, multiplier_metrics = gradient_step(
-                optimiser, state.log_multiplier, multiplier_loss
+                optimise.log_multiplier, state.log_multiplier, multiplier_loss
             )
             metrics |= multiplier_metrics
 
@@ -197,16 +221,10 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         state = CQLState(actor, critic, log_temperature, target_critic, log_multiplier)
         return state, Info(metrics | critic_metrics)
 
-    def explore(state: CQLState, obs, key):
-        return actor_net.apply(state.actor.params, obs).sample_and_log_prob(key)[0]
-
-    def exploit(state: CQLState, obs, key):
-        del key
-        return actor_net.apply(state.actor.params, obs).mode()
-
-    return Agent(
-        init, update, policies.memoryless(explore), policies.memoryless(exploit)
+    explore, exploit = policies.squashed(
+        lambda state, obs: actor_net.apply(state.actor.params, obs)
     )
+    return Agent(init, update, explore, exploit)
 
 
 def recipe(spec: EnvSpec, config: CQLConfig, plan: base.Plan) -> Recipe:

@@ -12,23 +12,40 @@ search; a plan whose score is NaN is worth less than all others, not 0; and targ
 at updates 2, 4, 6, not 1, 3, 5.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import fields, learning, losses, networks, planning
-from o2ojax.agents import base
+from o2ojax import fields, learning, losses
+from o2ojax.agents import base, fowm_networks
+from o2ojax.agents.fowm_networks import (
+    Nets,
+    imagine,
+    init_networks,
+    min_of_pair,
+    value_of_policy,
+)
+from o2ojax.agents.fowm_planning import planners
 from o2ojax.errors import UserError
 from o2ojax.fields import count, flag, fraction, non_negative, number, positive, whole
-from o2ojax.learning import TrainState, gradient_step, polyak_update
-from o2ojax.parallel import tuning
-from o2ojax.planning import Model
+from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
+from o2ojax.networks import Ensemble
 from o2ojax.replay.store import WINDOWS, Needs
 from o2ojax.replay.windows import keep_priorities, until_last
-from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Policy, Recipe
+from o2ojax.types import (
+    Agent,
+    Array,
+    Batch,
+    EnvSpec,
+    Info,
+    Key,
+    Metrics,
+    Params,
+    Recipe,
+    Transition,
+)
 
 
 @fields.config
@@ -93,35 +110,36 @@ class FOWMState(NamedTuple):
     step: Array
 
 
-class Nets(NamedTuple):
-    """The function approximators; what each maps is in `networks`."""
+class Optimisers(NamedTuple):
+    """Whose steps each part of the state takes."""
 
-    encoder: networks.Encoder
-    dynamics: networks.Dynamics
-    reward: networks.LatentReward
-    critic: networks.Ensemble
-    value: networks.LatentValue
-    actor: networks.LatentActor
-    alive: networks.LatentReward | None  # a logit of: the task goes on
+    model: Optimiser
+    actor: Optimiser
+
+
+def optimisers(config: FOWMConfig) -> Optimisers:
+    """Adam, at one rate for both, of gradients that are cut."""
+    cut = optax.clip_by_global_norm(config.max_grad)
+    adam = optax.chain(cut, optax.adam(config.lr))
+    return Optimisers(model=adam, actor=adam)
 
 
 def make_networks(spec: EnvSpec, config: FOWMConfig) -> Nets:
-    """The networks of the paper, and of the option `termination`."""
-    one_critic = networks.LatentValue(config.width, jax.nn.initializers.zeros)
+    """The networks of the paper, and of the option `termination_weight`."""
+    reward = fowm_networks.LatentReward(config.width)
+    one_critic = fowm_networks.LatentValue(config.width, jax.nn.initializers.zeros)
     return Nets(
-        encoder=networks.Encoder(config.latent_dim, config.encoder_width),
-        dynamics=networks.Dynamics(config.width),
-        reward=networks.LatentReward(config.width),
-        critic=networks.Ensemble(one_critic, config.num_critics),
-        value=networks.LatentValue(config.width),
-        actor=networks.LatentActor(spec.action_dim, config.width),
-        alive=networks.LatentReward(config.width)
-        if config.termination_weight
-        else None,
+        encoder=fowm_networks.Encoder(config.latent_dim, config.encoder_width),
+        dynamics=fowm_networks.Dynamics(config.width),
+        reward=reward,
+        critic=Ensemble(one_critic, config.num_critics),
+        value=fowm_networks.LatentValue(config.width),
+        actor=fowm_networks.LatentActor(spec.action_dim, config.width),
+        alive=reward if config.termination_weight else None,
     )
 
 
-def flatten_time(windows):
+def flatten_time(windows: Transition) -> Transition:
     """The steps of windows, all first ones before all second ones: [B, H] to [H B].
 
     Networks are asked about rows: the compiler sums over their features faster so.
@@ -129,195 +147,163 @@ def flatten_time(windows):
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), windows)
 
 
-def min_of_pair(values: Array, pair: Array) -> Array:
-    """The lower estimate of a pair [2] among values [E, ...]: [...]."""
-    return values[pair].min(axis=0)
+def decay(config: FOWMConfig) -> Array:
+    """What the steps of a window count for: rho^t, [H]."""
+    return config.rho ** jnp.arange(config.horizon)
 
 
-def sample_pair(key: Key, num: int) -> Array:
-    """Two different critics, [2]."""
-    return jax.random.choice(key, num, (2,), replace=False)
+def model_loss(
+    params: Params,
+    nets: Nets,
+    config: FOWMConfig,
+    state: FOWMState,
+    batch: Batch,
+    key: Key,
+) -> tuple[Array, tuple[Metrics, Array, Array, Array]]:
+    """All of the world model, through imagined latent states.
+
+    sum_t rho^t [ 20 (z_{t+1} - h'(s_{t+1}))^2 + 0.5 (R - r_t)^2
+                  + 0.1 sum_e (Q_e - r_t - gamma V(h(s_{t+1})))^2
+                  + 0.1 L_expectile(min_2 Q' - V) ] / H,  z_{t+1} = d(z_t, a_t)
+
+    A prime marks a target network; V and h in Q's target are today's. The logged
+    terms carry their weights.
+
+    Returns:
+        the loss, []; and its metrics, the windows' errors of Q [B], and what the
+        actor learns from: the imagined states [H B, Z], and Q' there [E, H B].
+    """
+    z, imagined = imagine(nets, params, batch.data.obs, batch.data.action)
+    data = flatten_time(batch.data)
+    seen = nets.encoder.apply(state.target["encoder"], data.next_obs)
+    reward = nets.reward.apply(params["reward"], z, data.action)
+
+    # Q: towards the value of what really came next; V, of the data's actions.
+    next_z = nets.encoder.apply(params["encoder"], data.next_obs)
+    if config.in_sample:
+        next_value = nets.value.apply(params["value"], next_z)
+    else:
+        actor, slow = state.actor.params, state.target["critic"]
+        next_value = value_of_policy(nets, actor, slow, next_z, config.noise, key)
+    target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
+    target = jax.lax.stop_gradient(target)
+    q = nets.critic.apply(params["critic"], z, data.action)  # [E, H B]
+    # The targets' view of the data, for V here and for the actor afterwards.
+    fixed = jax.lax.stop_gradient(z)
+    slow_q = nets.critic.apply(state.target["critic"], fixed, data.action)
+
+    consistency = jnp.square(imagined - seen).mean(axis=-1)
+    terms = {
+        "consistency_loss": config.consistency_weight * consistency,
+        "reward_loss": config.reward_weight * jnp.square(reward - data.reward),
+        "critic_loss": config.value_weight * jnp.square(q - target[None]).sum(axis=0),
+    }
+    if config.in_sample:
+        # V: an upper expectile of Q over the actions in the data.
+        error = min_of_pair(slow_q, key) - nets.value.apply(params["value"], z)
+        value_error = losses.expectile_loss(error, config.expectile)
+        terms["value_loss"] = config.value_weight * value_error
+    if config.termination_weight:
+        logit = nets.alive.apply(params["alive"], z, data.action)
+        surprise = optax.sigmoid_binary_cross_entropy(logit, data.discount)
+        terms["termination_loss"] = config.termination_weight * surprise
+
+    counts = decay(config)[:, None] * until_last(batch.data.last).T  # [H, B]
+
+    def over_time(term):
+        return (counts * term.reshape(counts.shape)).sum(axis=0)
+
+    summed = {name: over_time(term) for name, term in terms.items()}
+    loss = (batch.weight * sum(summed.values())).mean() / config.horizon
+    metrics = {name: term.mean() for name, term in summed.items()}
+    metrics |= {"q": q.mean(), "disagreement": q.std(axis=0, ddof=1).mean()}
+    td_error = over_time(jnp.abs(q - target[None]).sum(axis=0))
+    return loss, (metrics, td_error, fixed, slow_q)
 
 
-def noisy_action(
-    nets: Nets, config: FOWMConfig, actor: Params, z: Array, noise: Array
-) -> Array:
-    """The policy's action, and noise of standard normal draws [..., A], cut at 0.3."""
-    action = nets.actor.apply(actor, z)
-    moved = action + jnp.clip(config.noise * noise, -0.3, 0.3)
-    # within the bounds, and straight through for gradients
-    return moved + jax.lax.stop_gradient(jnp.clip(moved, -1.0, 1.0) - moved)
+def imitation_loss(
+    actor: Params,
+    nets: Nets,
+    config: FOWMConfig,
+    value: Params,
+    z: Array,
+    slow_q: Array,
+    action: Array,
+    key: Key,
+) -> tuple[Array, Metrics]:
+    """Imitates the data, the better actions more, in imagined states, rows [H B, Z].
+
+    -min(exp(beta (min_2 Q' - V)), 100) log N(a; pi(z), 1), but for a constant.
+    """
+    advantage = min_of_pair(slow_q, key) - nets.value.apply(value, z)
+    weight = losses.advantage_weight(advantage, config.beta, config.max_weight)
+    mean = nets.actor.apply(actor, z)
+    distance = jnp.square(mean - action).sum(axis=-1) / 2
+    # As in the authors' code: a mean over time, of other episodes' steps, too, and
+    # without importance weights.
+    counts = jnp.repeat(decay(config), len(z) // config.horizon)  # [H B]
+    loss = (counts * weight * distance).mean()
+    return loss, {"actor_loss": loss, "advantage": advantage.mean()}
+
+
+def climbing_loss(
+    actor: Params,
+    nets: Nets,
+    config: FOWMConfig,
+    critic: Params,
+    z: Array,
+    key: Key,
+) -> tuple[Array, Metrics]:
+    """TD-MPC's: climbs Q by the policy's own actions, in imagined states.
+
+    All else stays as it is in FOWM: the networks and coefficients, five critics of
+    which two are asked, targets of encoder and critics, an end's value of 0, a mean
+    over H steps. TD-MPC has two critics, bootstraps at ends, and sums over H + 1.
+    """
+    q = value_of_policy(nets, actor, critic, z, config.noise, key)
+    counts = jnp.repeat(decay(config), len(z) // config.horizon)  # [H B]
+    loss = -(counts * q).mean()
+    return loss, {"actor_loss": loss}
 
 
 def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     nets = make_networks(spec, config)
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(config.max_grad), optax.adam(config.lr)
-    )
-    decay = config.rho ** jnp.arange(config.horizon)  # [H]
-    num_plans = config.num_samples + config.num_proposals
-    plan = tuning.sequential_if_large(
-        functools.partial(search, spec), num_plans * config.num_critics * config.width
-    )
+    optimise = optimisers(config)
 
     def init(key: Key) -> FOWMState:
-        keys = dict(zip(Nets._fields, jax.random.split(key, len(nets)), strict=True))
-        obs, action = base.blank_obs(spec), base.blank_action(spec)
-        z = jnp.zeros(config.latent_dim)
-        inputs = dict(
-            encoder=(obs,),
-            dynamics=(z, action),
-            reward=(z, action),
-            critic=(z, action),
-            value=(z,),
-            actor=(z,),
-            alive=(z, action),
-        )
-        params = {
-            name: net.init(keys[name], *inputs[name])
-            for name, net in nets._asdict().items()
-            if net is not None
-        }
+        params = init_networks(nets, spec, key)
         actor = params.pop("actor")
         return FOWMState(
-            model=learning.init(optimiser, params),
-            actor=learning.init(optimiser, actor),
+            model=learning.init(optimise.model, params),
+            actor=learning.init(optimise.actor, actor),
             target={name: params[name] for name in ("encoder", "critic")},
             step=jnp.zeros((), jnp.int32),
         )
 
-    def imagine(params, obs: Array, actions: Array) -> tuple[Array, Array]:
-        """From the first of obs [B, H, O] on: z_0 ... z_{H-1} and z_1 ... z_H, rows."""
-        z = nets.encoder.apply(params["encoder"], jax.tree.map(lambda x: x[:, 0], obs))
-
-        def step(z, action):
-            after = nets.dynamics.apply(params["dynamics"], z, action)
-            return after, (z, after)
-
-        steps = actions.swapaxes(0, 1)
-        _, (before, after) = tuning.scan_unrolled(step, z, steps)
-        return before.reshape(-1, z.shape[-1]), after.reshape(-1, z.shape[-1])
-
-    def later(rows: Array) -> Array:
-        """What steps count for, by rows: rho^t, [H B]."""
-        return jnp.repeat(decay, len(rows) // config.horizon)
-
-    def value_of_next(params, state: FOWMState, z: Array, key: Key) -> Array:
-        """What comes after: V, of the data's actions, or TD-MPC's Q of the policy's."""
-        if config.in_sample:
-            return nets.value.apply(params["value"], z)
-        key_noise, key_pair = jax.random.split(key)
-        noise = jax.random.normal(key_noise, (*z.shape[:-1], spec.action_dim))
-        action = noisy_action(nets, config, state.actor.params, z, noise)
-        q = nets.critic.apply(state.target["critic"], z, action)
-        return min_of_pair(q, sample_pair(key_pair, config.num_critics))
-
-    def model_loss(params, state: FOWMState, batch: Batch, key: Key):
-        """All of the world model, through imagined latent states.
-
-        sum_t rho^t [ 20 (z_{t+1} - h'(s_{t+1}))^2 + 0.5 (R - r_t)^2
-                      + 0.1 sum_e (Q_e - r_t - gamma V(h(s_{t+1})))^2
-                      + 0.1 L_expectile(min_2 Q' - V) ] / H,  z_{t+1} = d(z_t, a_t)
-
-        A prime marks a target network; V and h in Q's target are today's. The logged
-        terms carry their weights.
-        """
-        z, imagined = imagine(params, batch.data.obs, batch.data.action)
-        data = flatten_time(batch.data)
-        seen = nets.encoder.apply(state.target["encoder"], data.next_obs)
-        reward = nets.reward.apply(params["reward"], z, data.action)
-
-        # Q: towards the value of what really came next.
-        next_z = nets.encoder.apply(params["encoder"], data.next_obs)
-        next_value = value_of_next(params, state, next_z, key)
-        target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
-        target = jax.lax.stop_gradient(target)
-        q = nets.critic.apply(params["critic"], z, data.action)  # [E, H B]
-        # The targets' view of the data, for V here and for the actor afterwards.
-        fixed = jax.lax.stop_gradient(z)
-        slow_q = nets.critic.apply(state.target["critic"], fixed, data.action)
-
-        consistency = jnp.square(imagined - seen).mean(axis=-1)
-        terms = {
-            "consistency_loss": config.consistency_weight * consistency,
-            "reward_loss": config.reward_weight * jnp.square(reward - data.reward),
-            "critic_loss": config.value_weight
-            * jnp.square(q - target[None]).sum(axis=0),
-        }
-        if config.in_sample:
-            # V: an upper expectile of Q over the actions in the data. (Out of sample,
-            # the key is `value_of_next`'s.)
-            value = nets.value.apply(params["value"], z)
-            error = min_of_pair(slow_q, sample_pair(key, config.num_critics)) - value
-            value_error = losses.expectile_loss(error, config.expectile)
-            terms["value_loss"] = config.value_weight * value_error
-        if config.termination_weight:
-            logit = nets.alive.apply(params["alive"], z, data.action)
-            surprise = optax.sigmoid_binary_cross_entropy(logit, data.discount)
-            terms["termination_loss"] = config.termination_weight * surprise
-
-        counts = decay[:, None] * until_last(batch.data.last).T  # [H, B]
-
-        def over_time(term):
-            return (counts * term.reshape(counts.shape)).sum(axis=0)
-
-        summed = {name: over_time(term) for name, term in terms.items()}
-        loss = (batch.weight * sum(summed.values())).mean() / config.horizon
-        metrics = {name: term.mean() for name, term in summed.items()}
-        metrics |= {"q": q.mean(), "disagreement": q.std(axis=0, ddof=1).mean()}
-        td_error = over_time(jnp.abs(q - target[None]).sum(axis=0))
-        return loss, (metrics, td_error, fixed, slow_q)
-
-    def imitation_loss(actor, model, z: Array, slow_q: Array, action: Array, key: Key):
-        """Imitates the data, the better actions more, in imagined states, rows [Z].
-
-        -min(exp(beta (min_2 Q' - V)), 100) log N(a; pi(z), 1), but for a constant.
-        """
-        q = min_of_pair(slow_q, sample_pair(key, config.num_critics))
-        advantage = q - nets.value.apply(model["value"], z)
-        weight = losses.advantage_weight(advantage, config.beta, config.max_weight)
-        mean = nets.actor.apply(actor, z)
-        distance = jnp.square(mean - action).sum(axis=-1) / 2
-        # As in the authors' code: a mean over time, of other episodes' steps, too, and
-        # without importance weights.
-        loss = (later(z) * weight * distance).mean()
-        return loss, {"actor_loss": loss, "advantage": advantage.mean()}
-
-    def climbing_loss(actor, model, z: Array, key: Key):
-        """TD-MPC's: climbs Q by the policy's own actions.
-
-        All else stays as it is in FOWM: the networks and coefficients, five critics of
-        which two are asked, targets of encoder and critics, an end's value of 0, a mean
-        over H steps. TD-MPC has two critics, bootstraps at ends, and sums over H + 1.
-        """
-        key_noise, key_pair = jax.random.split(key)
-        noise = jax.random.normal(key_noise, (*z.shape[:-1], spec.action_dim))
-        q = nets.critic.apply(
-            model["critic"], z, noisy_action(nets, config, actor, z, noise)
-        )
-        q = min_of_pair(q, sample_pair(key_pair, config.num_critics))
-        loss = -(later(z) * q).mean()
-        return loss, {"actor_loss": loss}
-
     def update(state: FOWMState, batch: Batch, key: Key) -> tuple[FOWMState, Info]:
         key_model, key_actor = jax.random.split(key)
+
+        # Model: encoder, dynamics, reward, Q and V at once.
         model, (metrics, td_error, z, slow_q) = gradient_step(
-            optimiser,
+            optimise.model,
             state.model,
-            lambda params: model_loss(params, state, batch, key_model),
+            lambda params: model_loss(params, nets, config, state, batch, key_model),
         )
 
+        # Actor: imitate the data in the model's imagination, the better actions more.
         action = flatten_time(batch.data.action)
 
-        def actor_loss(params):
+        def actor_loss(actor):
             if config.in_sample:
+                value = model.params["value"]
                 return imitation_loss(
-                    params, model.params, z, slow_q, action, key_actor
+                    actor, nets, config, value, z, slow_q, action, key_actor
                 )
-            return climbing_loss(params, model.params, z, key_actor)
+            critic = model.params["critic"]
+            return climbing_loss(actor, nets, config, critic, z, key_actor)
 
-        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
 
         # Targets: of encoder and critics alone, at every second update.
         step = state.step + 1
@@ -327,94 +313,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         state = FOWMState(model, actor, target, step)
         return state, Info(metrics | actor_metrics, td_error)
 
-    def start(state, trial_context, key) -> Array:
-        del state, trial_context, key
-        return jnp.zeros((config.horizon, spec.action_dim))
-
-    def acting(explores: bool) -> Policy:
-        """The chosen plan's first action; to explore, with noise of the search's std.
-
-        The choice is a draw, also when judged.
-        """
-
-        def act(state, memory, obs, key):
-            key_plan, key_choice, key_noise = jax.random.split(key, 3)
-            found = plan(config, state, memory, obs, key_plan)
-            chosen = planning.choose(found, key_choice)
-            action = (found.mean if config.by_mean else chosen)[0]
-            if explores:
-                noise = jax.random.normal(key_noise, action.shape)
-                action = jnp.clip(action + found.std[0] * noise, -1.0, 1.0)
-            return action, planning.shift(found.mean)
-
-        def observe(state, memory, transition):
-            del state
-            return jnp.where(transition.last, 0.0, memory), transition
-
-        return Policy(start, act, observe)
-
-    return Agent(init, update, acting(explores=True), acting(explores=False))
-
-
-def search(
-    spec: EnvSpec,
-    config: FOWMConfig,
-    state: FOWMState,
-    memory: Array,
-    obs: Array,
-    key: Key,
-) -> planning.Plans:
-    """Plans from what is left of the last plan, memory [H, A]."""
-    nets = make_networks(spec, config)
-    params, actor = state.model.params, state.actor.params
-    key_policy, key_pair, key_search = jax.random.split(key, 3)
-
-    def alive(z, action):
-        if not config.termination_weight:
-            return jnp.float32(1.0)
-        return jax.nn.sigmoid(nets.alive.apply(params["alive"], z, action))
-
-    world = Model(
-        next=lambda z, a: nets.dynamics.apply(params["dynamics"], z, a),
-        reward=lambda z, a: nets.reward.apply(params["reward"], z, a),
-        values=lambda z, a: nets.critic.apply(params["critic"], z, a),
-        alive=alive,
-    )
-    z = nets.encoder.apply(params["encoder"], obs)
-
-    def propose(z, noise):
-        action = noisy_action(nets, config, actor, z, noise)
-        return world.next(z, action), action
-
-    shape = (config.num_proposals, config.horizon, spec.action_dim)
-    noise = jax.random.normal(key_policy, shape)
-    proposals = jax.vmap(lambda noise: jax.lax.scan(propose, z, noise)[1])(noise)
-    pair = sample_pair(key_pair, config.num_critics)
-
-    def score(plan, key):
-        noise = jax.random.normal(key, (spec.action_dim,))
-        return planning.imagined_return(
-            world,
-            z,
-            plan,
-            lambda z: noisy_action(nets, config, actor, z, noise),
-            pair,
-            config.gamma,
-            config.penalty,
-        )
-
-    return planning.mppi(
-        score,
-        memory,
-        proposals,
-        key_search,
-        num_samples=config.num_samples,
-        num_elites=config.num_elites,
-        num_iterations=config.iterations,
-        temperature=config.temperature,
-        momentum=config.momentum,
-        std_bounds=(config.min_std, config.max_std),
-    )
+    return Agent(init, update, *planners(nets, config))
 
 
 def recipe(spec: EnvSpec, config: FOWMConfig, plan: base.Plan) -> Recipe:

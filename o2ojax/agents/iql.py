@@ -12,8 +12,17 @@ import optax
 
 from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
-from o2ojax.fields import count, fraction, non_negative, number, positive, sizes
-from o2ojax.learning import TrainState, gradient_step, polyak_update
+from o2ojax.fields import (
+    choice,
+    count,
+    flag,
+    fraction,
+    non_negative,
+    number,
+    positive,
+    sizes,
+)
+from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
@@ -32,7 +41,9 @@ class IQLConfig:
     # of the policy's layers; 0.1 for Adroit and Kitchen
     dropout: float = number(0.0, at_least=0, below=1, traced=False)
     num_critics: int = count(2)
-    widths: tuple[int, ...] = sizes(256, 256)
+    widths: tuple[int, ...] = sizes(256, 256)  # of the policy, of Q and of V
+    layer_norm: bool = flag(False)  # of Q and V
+    activation: str = choice(*networks.ACTIVATIONS)  # of Q and V
 
 
 class IQLState(NamedTuple):
@@ -42,6 +53,26 @@ class IQLState(NamedTuple):
     critic: TrainState
     value: TrainState
     target_critic: Params
+
+
+class Optimisers(NamedTuple):
+    """Whose steps each part of the state takes."""
+
+    actor: Optimiser
+    critic: Optimiser
+    value: Optimiser
+
+
+def optimisers(
+    config: IQLConfig, actor_schedule: optax.Schedule | None = None
+) -> Optimisers:
+    """Adam, at one rate for all, or for all but the policy."""
+    adam = optax.adam(config.lr)
+    return Optimisers(
+        actor=optax.adam(actor_schedule or optax.constant_schedule(config.lr)),
+        critic=adam,
+        value=adam,
+    )
 
 
 def iql(
@@ -57,19 +88,20 @@ def iql(
     actor_net = networks.GaussianActor(
         spec.action_dim, config.widths, dropout=config.dropout
     )
-    critic_net = networks.Ensemble(networks.Critic(config.widths), config.num_critics)
-    value_net = networks.Value(config.widths)
-    optimiser = optax.adam(config.lr)
-    actor_optimiser = optax.adam(actor_schedule or optax.constant_schedule(config.lr))
+    critic_net = networks.critics(config)
+    value_net = networks.Value(
+        config.widths, config.layer_norm, networks.ACTIVATIONS[config.activation]
+    )
+    optimise = optimisers(config, actor_schedule)
 
     def init(key: Key) -> IQLState:
         key_actor, key_critic, key_value = jax.random.split(key, 3)
         obs, action = base.blank_obs(spec), base.blank_action(spec)
         critic = critic_net.init(key_critic, obs, action)
         return IQLState(
-            actor=learning.init(actor_optimiser, actor_net.init(key_actor, obs)),
-            critic=learning.init(optimiser, critic),
-            value=learning.init(optimiser, value_net.init(key_value, obs)),
+            actor=learning.init(optimise.actor, actor_net.init(key_actor, obs)),
+            critic=learning.init(optimise.critic, critic),
+            value=learning.init(optimise.value, value_net.init(key_value, obs)),
             target_critic=critic,
         )
 
@@ -85,7 +117,7 @@ def iql(
             loss = (batch.weight * loss).mean()
             return loss, {"value_loss": loss, "value": value.mean()}
 
-        value, value_metrics = gradient_step(optimiser, state.value, value_loss)
+        value, value_metrics = gradient_step(optimise.value, state.value, value_loss)
 
         both = jnp.stack([data.obs, data.next_obs])  # one larger product, [2, B, O]
         value_here, next_value = value_net.apply(value.params, both)  # [B] each
@@ -99,7 +131,7 @@ def iql(
             loss = -(imitation * policy.log_prob(data.action)).mean()
             return loss, {"actor_loss": loss, "advantage": advantage.mean()}
 
-        actor, actor_metrics = gradient_step(actor_optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
 
         # Critic: regress onto the value of the next state.
         target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
@@ -110,7 +142,9 @@ def iql(
             loss = (batch.weight * error).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
-        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(
+            optimise.critic, state.critic, critic_loss
+        )
 
         target_critic = polyak_update(
             state.target_critic, critic.params, config.target_rate

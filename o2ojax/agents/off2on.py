@@ -11,24 +11,32 @@ code differ, this is the code.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from o2ojax import fields, learning, losses, networks, policies
-from o2ojax.agents import base, cql
+from o2ojax import fields, losses, networks, policies
+from o2ojax.agents import base, cql, sac
 from o2ojax.errors import UserError
-from o2ojax.fields import count, fraction, non_negative, number, positive, sizes
-from o2ojax.learning import TrainState, gradient_step, polyak_update
+from o2ojax.fields import (
+    choice,
+    count,
+    flag,
+    fraction,
+    non_negative,
+    number,
+    positive,
+    sizes,
+)
+from o2ojax.learning import gradient_step, polyak_update
 from o2ojax.parallel import tuning
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
 @fields.config
 class Off2OnConfig:
-    """Offline as CQLConfig, with the defaults of Off2OnRL's code online."""
+    """Offline as CQLConfig, online as SACConfig, with the defaults of the code."""
 
     lr: float = positive(3e-4)  # offline, of the critics
     actor_lr: float = positive(1e-4)  # offline, of policies and temperatures
@@ -41,26 +49,27 @@ class Off2OnConfig:
     conservatism: float = non_negative(5.0)  # offline, weight of CQL's gap
     num_actions: int = count(10)  # offline, drawn for the gap from each of three
     num_agents: int = count(5)  # N
-    widths: tuple[int, ...] = sizes(256, 256)
-
-
-class EnsembleState(NamedTuple):
-    """All that is learned online. Leaves [N, ...], but for the temperature's, [].
-
-    The N policies share one optimiser, and so do the 2N critics.
-    """
-
-    actor: TrainState
-    critic: TrainState
-    log_temperature: TrainState
-    target_critic: Params
+    num_critics: int = count(2)  # of each agent
+    widths: tuple[int, ...] = sizes(256, 256)  # of policies and of critics
+    layer_norm: bool = flag(False)  # of the critics
+    activation: str = choice(*networks.ACTIVATIONS)  # of the critics
 
 
 def cql_config(config: Off2OnConfig) -> cql.CQLConfig:
     """What each of the N agents is told offline."""
-    shared = {field.name for field in dataclasses.fields(cql.CQLConfig)}
+    return cql.CQLConfig(**fields_for(cql.CQLConfig, config))
+
+
+def sac_config(config: Off2OnConfig) -> sac.SACConfig:
+    """What all of them, as one, are told online."""
+    return sac.SACConfig(**fields_for(sac.SACConfig, config) | {"lr": config.online_lr})
+
+
+def fields_for(kind: type, config: Off2OnConfig) -> dict[str, Any]:
+    """The values of those fields that another class of configs has, too."""
+    shared = {field.name for field in dataclasses.fields(kind)}
     given = {field.name for field in dataclasses.fields(config)} & shared
-    return cql.CQLConfig(**{name: getattr(config, name) for name in given})
+    return {name: getattr(config, name) for name in given}
 
 
 def matched(mean: Array, std: Array) -> networks.Squashed:
@@ -103,15 +112,7 @@ def mixture(spec: EnvSpec, config: Off2OnConfig):
 def policies_of(spec: EnvSpec, config: Off2OnConfig):
     """To explore and to exploit, in both phases: the mixture, and its mode."""
     policy = mixture(spec, config)
-
-    def explore(state, obs, key):
-        return policy(state.actor.params, obs).sample_and_log_prob(key)[0]
-
-    def exploit(state, obs, key):
-        del key
-        return policy(state.actor.params, obs).mode()
-
-    return policies.memoryless(explore), policies.memoryless(exploit)
+    return policies.squashed(lambda state, obs: policy(state.actor.params, obs))
 
 
 def offline(spec: EnvSpec, config: Off2OnConfig) -> Agent:
@@ -139,43 +140,42 @@ def offline(spec: EnvSpec, config: Off2OnConfig) -> Agent:
 
 
 def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
-    """SAC with N pairs of critics and the mixture for a policy. It starts from CQL."""
+    """SAC with N agents' critics and the mixture for a policy. It starts from CQL.
+
+    Its state is SAC's, leaves [N, ...] but for those of the temperature, []. The N
+    policies share one optimiser, and so do all critics: Adam's steps are per weight.
+    """
     policy = mixture(spec, config)
-    pair = networks.Ensemble(networks.Critic(config.widths), 2)  # twins, as CQL's
-    critic_net = networks.Ensemble(pair, config.num_agents)
-    optimiser = optax.adam(config.online_lr)  # per weight: one is as good as many
+    critic_net = networks.Ensemble(networks.critics(config), config.num_agents)
+    optimise = sac.optimisers(sac_config(config))
     target_entropy = config.entropy_per_dim * spec.action_dim
 
     def lower_q(params: Params, obs: Array, action: Array) -> Array:
         """Each agent's own lower estimate, [N, B]."""
         return critic_net.apply(params, obs, action).min(axis=1)
 
-    def update(state: EnsembleState, batch: Batch, key: Key):
+    def update(state: sac.SACState, batch: Batch, key: Key):
         data = batch.data
         key_actor, key_next = jax.random.split(key)
         temperature = jnp.exp(state.log_temperature.params)
 
-        # Actor: raise the mean over agents of their lower estimates.
+        # Actor: raise the mean over agents of their lower estimates, as SAC does.
+        def mean_q(action):
+            return lower_q(state.critic.params, data.obs, action).mean(axis=0)
+
         def actor_loss(params):
             chosen = policy(params, data.obs)
-            action, log_prob = chosen.sample_and_log_prob(key_actor)
-            q = lower_q(state.critic.params, data.obs, action).mean(axis=0)
-            loss = -losses.soft_value(q, log_prob, temperature).mean()
-            return loss, {"actor_loss": loss, "entropy": -log_prob.mean()}
+            return sac.actor_loss(chosen, mean_q, temperature, key_actor)
 
-        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
-        entropy = actor_metrics["entropy"]  # [], of the policy before its step
-
-        # Temperature: as high as the target entropy asks.
-        def temperature_loss(log_temperature):
-            loss = losses.temperature_loss(log_temperature, entropy, target_entropy)
-            return loss, {"temperature": temperature}
-
-        log_temperature, temperature_metrics = gradient_step(
-            optimiser, state.log_temperature, temperature_loss
+        actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
+        log_temperature, temperature_metrics = sac.temperature_step(
+            optimise.log_temperature,
+            state.log_temperature,
+            actor_metrics["entropy"],
+            target_entropy,
         )
 
-        # Critics: each agent's pair regresses onto its own target.
+        # Critics: each agent's own regress onto their own target.
         chosen = policy(state.actor.params, data.next_obs)
         next_action, next_log_prob = chosen.sample_and_log_prob(key_next)
         next_q = lower_q(state.target_critic, data.next_obs, next_action)  # [N, B]
@@ -185,33 +185,28 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
         )
 
         def critic_loss(params):
-            q = critic_net.apply(params, data.obs, data.action)  # [N, 2, B]
+            q = critic_net.apply(params, data.obs, data.action)  # [N, E, B]
             error = jnp.square(q - target[:, None]).sum(axis=(0, 1))  # [B]
             loss = (batch.weight * error).mean()
             spread = q.min(axis=1).std(axis=0).mean()
             return loss, {"critic_loss": loss, "q": q.mean(), "q_spread": spread}
 
-        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(
+            optimise.critic, state.critic, critic_loss
+        )
 
         target_critic = polyak_update(
             state.target_critic, critic.params, config.target_rate
         )
-        state = EnsembleState(actor, critic, log_temperature, target_critic)
+        state = sac.SACState(actor, critic, log_temperature, target_critic)
         return state, Info(actor_metrics | temperature_metrics | critic_metrics)
 
     return Agent(None, update, *policies_of(spec, config))
 
 
-def combine(state: cql.CQLState, config: Off2OnConfig) -> EnsembleState:
+def combine(state: cql.CQLState, config: Off2OnConfig) -> sac.SACState:
     """N CQL agents as one; targets, optimisers and temperature begin anew."""
-    optimiser = optax.adam(config.online_lr)
-    log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
-    return EnsembleState(
-        actor=learning.init(optimiser, state.actor.params),
-        critic=learning.init(optimiser, state.critic.params),
-        log_temperature=learning.init(optimiser, log_temperature),
-        target_critic=state.critic.params,
-    )
+    return sac.from_cql(state, sac_config(config))
 
 
 def recipe(spec: EnvSpec, config: Off2OnConfig, plan: base.Plan) -> Recipe:

@@ -5,6 +5,7 @@ arxiv.org/abs/1812.05905. All losses are those of the weights before the update,
 rlkit, the code behind D4RL's datasets and Off2OnRL.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +14,19 @@ import optax
 
 from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
-from o2ojax.fields import count, fraction, number, positive, sizes
-from o2ojax.learning import TrainState, gradient_step, polyak_update
-from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
+from o2ojax.fields import choice, count, flag, fraction, number, positive, sizes
+from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
+from o2ojax.types import (
+    Agent,
+    Array,
+    Batch,
+    EnvSpec,
+    Info,
+    Key,
+    Metrics,
+    Params,
+    Recipe,
+)
 
 
 @fields.config
@@ -29,7 +40,9 @@ class SACConfig:
     entropy_per_dim: float = number(-1.0)
     init_temperature: float = positive(1.0)
     num_critics: int = count(2)
-    widths: tuple[int, ...] = sizes(256, 256)
+    widths: tuple[int, ...] = sizes(256, 256)  # of the policy and of the critics
+    layer_norm: bool = flag(False)  # of the critics
+    activation: str = choice(*networks.ACTIVATIONS)  # of the critics
 
 
 class SACState(NamedTuple):
@@ -41,27 +54,84 @@ class SACState(NamedTuple):
     target_critic: Params
 
 
+class Optimisers(NamedTuple):
+    """Whose steps each part of the state takes."""
+
+    actor: Optimiser
+    critic: Optimiser
+    log_temperature: Optimiser
+
+
+def optimisers(config: SACConfig) -> Optimisers:
+    """Adam, at one rate for all."""
+    adam = optax.adam(config.lr)
+    return Optimisers(actor=adam, critic=adam, log_temperature=adam)
+
+
+def begin(config: SACConfig, actor: Params, critic: Params) -> SACState:
+    """Before the first update, with these weights of policy and critics."""
+    optimise = optimisers(config)
+    log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
+    return SACState(
+        actor=learning.init(optimise.actor, actor),
+        critic=learning.init(optimise.critic, critic),
+        log_temperature=learning.init(optimise.log_temperature, log_temperature),
+        target_critic=critic,
+    )
+
+
+def actor_loss(
+    policy: networks.Squashed,
+    lower_q: Callable[[Array], Array],
+    temperature: Array,
+    key: Key,
+) -> tuple[Array, Metrics]:
+    """Raises the critics' lower estimate, and stays unpredictable.
+
+    mean over B of alpha log pi(a | s) - Q(s, a),   a ~ pi(. | s), by reparameterisation
+
+    Args:
+        policy: at a batch's observations.
+        lower_q: (action [..., A]) -> Q [...] at the same observations.
+        temperature: alpha, a scalar.
+    Returns:
+        the loss, [], and its metrics, the policy's entropy among them.
+    """
+    action, log_prob = policy.sample_and_log_prob(key)
+    loss = -losses.soft_value(lower_q(action), log_prob, temperature).mean()
+    return loss, {"actor_loss": loss, "entropy": -log_prob.mean()}
+
+
+def temperature_step(
+    optimiser: Optimiser,
+    log_temperature: TrainState,
+    entropy: Array,
+    target_entropy: Array,
+) -> tuple[TrainState, Metrics]:
+    """Raises the temperature while the policy's entropy [] is below its target."""
+    temperature = jnp.exp(log_temperature.params)
+
+    def temperature_loss(params):
+        loss = losses.temperature_loss(params, entropy, target_entropy)
+        return loss, {"temperature": temperature}
+
+    return gradient_step(optimiser, log_temperature, temperature_loss)
+
+
 def sac(spec: EnvSpec, config: SACConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
-    one_critic = networks.Critic(
-        config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
+    critic_net = networks.critics(
+        config, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
-    critic_net = networks.Ensemble(one_critic, config.num_critics)
-    optimiser = optax.adam(config.lr)
+    optimise = optimisers(config)
     target_entropy = config.entropy_per_dim * spec.action_dim
 
     def init(key: Key) -> SACState:
         key_actor, key_critic = jax.random.split(key)
         obs, action = base.blank_obs(spec), base.blank_action(spec)
         critic = critic_net.init(key_critic, obs, action)
-        log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
-        return SACState(
-            actor=learning.init(optimiser, actor_net.init(key_actor, obs)),
-            critic=learning.init(optimiser, critic),
-            log_temperature=learning.init(optimiser, log_temperature),
-            target_critic=critic,
-        )
+        return begin(config, actor_net.init(key_actor, obs), critic)
 
     def update(state: SACState, batch: Batch, key: Key) -> tuple[SACState, Info]:
         data = batch.data
@@ -69,23 +139,21 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
         temperature = jnp.exp(state.log_temperature.params)
 
         # Actor: raise the critics' lower estimate, and stay unpredictable.
-        def actor_loss(params):
-            policy = actor_net.apply(params, data.obs)
-            action, log_prob = policy.sample_and_log_prob(key_actor)
-            q = critic_net.apply(state.critic.params, data.obs, action).min(axis=0)
-            loss = -losses.soft_value(q, log_prob, temperature).mean()
-            return loss, {"actor_loss": loss, "entropy": -log_prob.mean()}
+        def lower_q(action):
+            return critic_net.apply(state.critic.params, data.obs, action).min(axis=0)
 
-        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
-        entropy = actor_metrics["entropy"]  # [], of the policy before its step
+        def soft_loss(params):
+            policy = actor_net.apply(params, data.obs)
+            return actor_loss(policy, lower_q, temperature, key_actor)
+
+        actor, actor_metrics = gradient_step(optimise.actor, state.actor, soft_loss)
 
         # Temperature: as high as the target entropy asks.
-        def temperature_loss(log_temperature):
-            loss = losses.temperature_loss(log_temperature, entropy, target_entropy)
-            return loss, {"temperature": temperature}
-
-        log_temperature, temperature_metrics = gradient_step(
-            optimiser, state.log_temperature, temperature_loss
+        log_temperature, temperature_metrics = temperature_step(
+            optimise.log_temperature,
+            state.log_temperature,
+            actor_metrics["entropy"],  # of the policy before its step
+            target_entropy,
         )
 
         # Critic: regress onto the soft value of the next state.
@@ -101,7 +169,9 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
             loss = (batch.weight * error).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
-        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(
+            optimise.critic, state.critic, critic_loss
+        )
 
         target_critic = polyak_update(
             state.target_critic, critic.params, config.target_rate
@@ -109,16 +179,10 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
         state = SACState(actor, critic, log_temperature, target_critic)
         return state, Info(actor_metrics | temperature_metrics | critic_metrics)
 
-    def explore(state: SACState, obs, key):
-        return actor_net.apply(state.actor.params, obs).sample_and_log_prob(key)[0]
-
-    def exploit(state: SACState, obs, key):
-        del key
-        return actor_net.apply(state.actor.params, obs).mode()
-
-    return Agent(
-        init, update, policies.memoryless(explore), policies.memoryless(exploit)
+    explore, exploit = policies.squashed(
+        lambda state, obs: actor_net.apply(state.actor.params, obs)
     )
+    return Agent(init, update, explore, exploit)
 
 
 def recipe(spec: EnvSpec, config: SACConfig, plan: base.Plan) -> Recipe:
@@ -129,14 +193,7 @@ def recipe(spec: EnvSpec, config: SACConfig, plan: base.Plan) -> Recipe:
 
 def from_cql(taken: Any, config: SACConfig) -> SACState:
     """A CQL agent's policy and critics; optimisers, targets and temperature anew."""
-    optimiser = optax.adam(config.lr)
-    log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
-    return SACState(
-        actor=learning.init(optimiser, taken.actor.params),
-        critic=learning.init(optimiser, taken.critic.params),
-        log_temperature=learning.init(optimiser, log_temperature),
-        target_critic=taken.critic.params,
-    )
+    return begin(config, taken.actor.params, taken.critic.params)
 
 
 def from_first(taken: Any, config: SACConfig) -> SACState:

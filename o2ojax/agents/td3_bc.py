@@ -9,14 +9,24 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import distrax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
-from o2ojax.fields import count, fraction, non_negative, number, positive, sizes
-from o2ojax.learning import TrainState, gradient_step, polyak_update
+from o2ojax.fields import (
+    choice,
+    count,
+    flag,
+    fraction,
+    non_negative,
+    number,
+    positive,
+    sizes,
+)
+from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 
@@ -36,7 +46,9 @@ class TD3BCConfig:
     exploration: float = non_negative(0.1)
     delay: int = count(2)  # critic steps for one step of the actor and the targets
     num_critics: int = count(2)
-    widths: tuple[int, ...] = sizes(256, 256)
+    widths: tuple[int, ...] = sizes(256, 256)  # of the policy and of the critics
+    layer_norm: bool = flag(False)  # of the critics
+    activation: str = choice(*networks.ACTIVATIONS)  # of the critics
 
 
 class TD3BCState(NamedTuple):
@@ -47,6 +59,33 @@ class TD3BCState(NamedTuple):
     target_actor: Params
     target_critic: Params
     step: Array
+
+
+class Optimisers(NamedTuple):
+    """Whose steps each part of the state takes."""
+
+    actor: Optimiser
+    critic: Optimiser
+
+
+def optimisers(config: TD3BCConfig) -> Optimisers:
+    """Adam, at one rate for all."""
+    adam = optax.adam(config.lr)
+    return Optimisers(actor=adam, critic=adam)
+
+
+class DeterministicActor(nn.Module):
+    """The policy, TD3's: obs [..., O] -> action [..., A]."""
+
+    action_dim: int
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Array:  # noqa: D102
+        uniform = networks.fan_in_uniform()
+        return jnp.tanh(
+            networks.MLP(self.widths, self.action_dim, uniform, uniform)(obs)
+        )
 
 
 def weigh_equally(q: Array) -> Array:
@@ -71,12 +110,11 @@ def td3_bc(
         bc_schedule: from the updates so far to the weight of the distance to the data;
             1 by default.
     """
-    actor_net = networks.DeterministicActor(spec.action_dim, config.widths)
-    one_critic = networks.Critic(
-        config.widths, networks.fan_in_uniform(), networks.fan_in_uniform()
+    actor_net = DeterministicActor(spec.action_dim, config.widths)
+    critic_net = networks.critics(
+        config, networks.fan_in_uniform(), networks.fan_in_uniform()
     )
-    critic_net = networks.Ensemble(one_critic, config.num_critics)
-    optimiser = optax.adam(config.lr)
+    optimise = optimisers(config)
     bc_schedule = bc_schedule or optax.constant_schedule(1.0)
 
     def init(key: Key) -> TD3BCState:
@@ -85,8 +123,8 @@ def td3_bc(
         actor = actor_net.init(key_actor, obs)
         critic = critic_net.init(key_critic, obs, action)
         return TD3BCState(
-            actor=learning.init(optimiser, actor),
-            critic=learning.init(optimiser, critic),
+            actor=learning.init(optimise.actor, actor),
+            critic=learning.init(optimise.critic, critic),
             target_actor=actor,
             target_critic=critic,
             step=jnp.zeros((), jnp.int32),
@@ -118,7 +156,9 @@ def td3_bc(
             loss = (batch.weight * error).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
-        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(
+            optimise.critic, state.critic, critic_loss
+        )
 
         # Actor: raise the first critic, and stay close to the data.
         bc_weight = bc_schedule(state.step)
@@ -132,7 +172,7 @@ def td3_bc(
             loss = loss.mean()
             return loss, {"actor_loss": loss, "distance": distance.mean()}
 
-        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
 
         # Delay: of every `delay` updates, the last moves the actor and the targets; the
         # others drop that step. A `lax.cond` would save nothing: mapped over members,

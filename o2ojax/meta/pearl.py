@@ -24,8 +24,9 @@ import jax.numpy as jnp
 import optax
 
 from o2ojax import fields, learning, losses, networks
-from o2ojax.agents import base
+from o2ojax.agents import base, sac
 from o2ojax.fields import (
+    choice,
     count,
     flag,
     fraction,
@@ -35,11 +36,12 @@ from o2ojax.fields import (
     sizes,
     whole,
 )
-from o2ojax.learning import TrainState, gradient_step, polyak_update
+from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.meta import belief, trials, validation
 from o2ojax.meta.belief import Belief
-from o2ojax.meta.smac import append_latent, row
-from o2ojax.meta.task_store import ContextSampling, TrialContext
+from o2ojax.meta.networks import ContextEncoder, append_latent, encoder_input
+from o2ojax.meta.smac import context_sampling
+from o2ojax.meta.task_store import TrialContext
 from o2ojax.meta.trials import Trial
 from o2ojax.replay.store import TASKS, Needs
 from o2ojax.types import (
@@ -83,7 +85,10 @@ class PEARLConfig:
     trial: int = count(3)
     # sizes
     latent_dim: int = count(5)
-    widths: tuple[int, ...] = sizes(300, 300, 300)
+    num_critics: int = count(2)
+    widths: tuple[int, ...] = sizes(300, 300, 300)  # of policy and critics
+    layer_norm: bool = flag(False)  # of the critics
+    activation: str = choice(*networks.ACTIVATIONS)  # of the critics
     encoder_widths: tuple[int, ...] = sizes(200, 200, 200)
 
 
@@ -98,31 +103,45 @@ class PEARLState(NamedTuple):
     target_critic: Params
 
 
+class Optimisers(NamedTuple):
+    """Whose steps each part of the state takes."""
+
+    critic: Optimiser
+    actor: Optimiser
+
+
+def optimisers(config: PEARLConfig) -> Optimisers:
+    """Adam, at one rate for all."""
+    adam = optax.adam(config.lr)
+    return Optimisers(critic=adam, actor=adam)
+
+
 def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
-    encoder = networks.ContextEncoder(config.latent_dim, config.encoder_widths)
+    encoder = ContextEncoder(config.latent_dim, config.encoder_widths)
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
-    one_critic = networks.Critic(
-        config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
+    critic_net = networks.critics(
+        config, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
-    critic_net = networks.Ensemble(one_critic, 2)
-    optimiser = optax.adam(config.lr)
+    optimise = optimisers(config)
 
     def init(key: Key) -> PEARLState:
         key_encoder, key_actor, key_critic = jax.random.split(key, 3)
         blank, latent = base.blank_transition(spec), jnp.zeros(config.latent_dim)
         informed = jnp.concatenate([blank.obs, latent])
         critic = critic_net.init(key_critic, informed, blank.action)
-        seen = encoder.init(key_encoder, row(blank, config.sees_next))
+        seen = encoder.init(key_encoder, encoder_input(blank, config.sees_next))
         return PEARLState(
-            critic=learning.init(optimiser, {"critic": critic, "encoder": seen}),
-            actor=learning.init(optimiser, actor_net.init(key_actor, informed)),
+            critic=learning.init(optimise.critic, {"critic": critic, "encoder": seen}),
+            actor=learning.init(optimise.actor, actor_net.init(key_actor, informed)),
             target_critic=critic,
         )
 
     def infer(params: Params, context: Transition) -> Belief:
         """The posterior given context [..., C]."""
-        seen = encoder.apply(params["encoder"], row(context, config.sees_next))
+        seen = encoder.apply(
+            params["encoder"], encoder_input(context, config.sees_next)
+        )
         return belief.of_rows(*seen)
 
     def update(state: PEARLState, batch: Batch, key: Key) -> tuple[PEARLState, Info]:
@@ -142,29 +161,28 @@ def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
         def critic_loss(params):
             posterior = infer(params, batch.context)
             here = append_latent(data.obs, belief.draw(posterior, key_z))
-            q = critic_net.apply(params["critic"], here, data.action)  # [2, G, B]
+            q = critic_net.apply(params["critic"], here, data.action)  # [E, G, B]
             error = jnp.square(q - target[None]).sum(axis=0).mean()
             kl = losses.kl_from_standard_normal(*belief.normal(posterior)).sum()
             loss = error + config.kl_weight * kl
             return loss, {"critic_loss": error, "kl": kl, "q": q.mean()}
 
-        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(
+            optimise.critic, state.critic, critic_loss
+        )
 
         # Actor: raise the critics' lower estimate, and stay unpredictable.
         here = append_latent(data.obs, known)
 
-        def actor_loss(params):
-            action, log_prob = actor_net.apply(params, here).sample_and_log_prob(
-                key_actor
-            )
+        def lower_q(action):
             q = critic_net.apply(state.critic.params["critic"], here, action)
-            value = losses.soft_value(q.min(axis=0), log_prob, config.temperature)
-            return -value.mean(), {
-                "actor_loss": -value.mean(),
-                "entropy": -log_prob.mean(),
-            }
+            return q.min(axis=0)
 
-        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
+        def actor_loss(params):
+            policy = actor_net.apply(params, here)
+            return sac.actor_loss(policy, lower_q, config.temperature, key_actor)
+
+        actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
 
         target_critic = polyak_update(
             state.target_critic, critic.params["critic"], config.target_rate
@@ -201,19 +219,6 @@ def recipe(spec: EnvSpec, config: PEARLConfig, plan: base.Plan) -> Recipe:
     """PEARL goes on online as it was offline, if it was offline at all."""
     del plan
     return base.keep_learning(pearl(spec, config))
-
-
-def context_sampling(config: PEARLConfig) -> ContextSampling:
-    """What its updates and trials ask of a store."""
-    return ContextSampling(
-        config.num_tasks,
-        config.context,
-        config.trial_context,
-        config.online_batch,
-        config.recent,
-        config.trial_rows,
-        config.explored_rows,
-    )
 
 
 ALGORITHM = base.Algorithm(

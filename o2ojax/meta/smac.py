@@ -24,7 +24,7 @@ the tasks of a round differ; and every update draws its tasks anew, where the co
 them for four.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,15 +43,20 @@ from o2ojax.fields import (
     sizes,
     whole,
 )
-from o2ojax.learning import TrainState, gradient_step, polyak_update
+from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.meta import belief, trials, validation
 from o2ojax.meta.belief import Belief
+from o2ojax.meta.networks import (
+    ContextEncoder,
+    RewardDecoder,
+    append_latent,
+    encoder_input,
+)
 from o2ojax.meta.task_store import ContextSampling, TrialContext
 from o2ojax.meta.trials import Trial
 from o2ojax.replay.store import TASKS, Needs
 from o2ojax.types import (
     Agent,
-    Array,
     Batch,
     EnvSpec,
     Info,
@@ -93,7 +98,10 @@ class SMACConfig:
     per_episode: bool = flag(False)  # draws z for an episode, not for every step
     # sizes
     latent_dim: int = count(5)
+    num_critics: int = count(2)
     widths: tuple[int, ...] = sizes(300, 300, 300)  # of policy and critics
+    layer_norm: bool = flag(False)  # of the critics
+    activation: str = choice(*networks.ACTIVATIONS)  # of the critics
     encoder_widths: tuple[int, ...] = sizes(200, 200, 200)
     decoder_widths: tuple[int, ...] = sizes(64, 64)
 
@@ -110,16 +118,18 @@ class SMACState(NamedTuple):
     target_critic: Params
 
 
-def row(context: Transition, sees_next: bool) -> Array:
-    """What the encoder sees of transitions, [..., I]."""
-    seen = [context.obs, context.action, context.reward[..., None]]
-    return jnp.concatenate(seen + [context.next_obs] * sees_next, axis=-1)
+class Optimisers(NamedTuple):
+    """Whose steps each part of the state takes."""
+
+    tasks: Optimiser
+    actor: Optimiser
+    critic: Optimiser
 
 
-def append_latent(obs: Array, latent: Array) -> Array:
-    """Observations [G, B, O] and a latent for each task [G, Z]: [G, B, O + Z]."""
-    latent = jnp.broadcast_to(latent[:, None], (*obs.shape[:-1], latent.shape[-1]))
-    return jnp.concatenate([obs, latent], axis=-1)
+def optimisers(config: SMACConfig) -> Optimisers:
+    """Adam, at one rate for all."""
+    adam = optax.adam(config.lr)
+    return Optimisers(tasks=adam, actor=adam, critic=adam)
 
 
 def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
@@ -129,14 +139,13 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
         online: whether the policy also climbs its own value, and, by the decoder's
             labels, encoder and decoder stand still.
     """
-    encoder = networks.ContextEncoder(config.latent_dim, config.encoder_widths)
-    decoder = networks.RewardDecoder(config.decoder_widths)
+    encoder = ContextEncoder(config.latent_dim, config.encoder_widths)
+    decoder = RewardDecoder(config.decoder_widths)
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
-    one_critic = networks.Critic(
-        config.widths, networks.fan_in_uniform(), networks.small_uniform(3e-3)
+    critic_net = networks.critics(
+        config, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
-    critic_net = networks.Ensemble(one_critic, 2)
-    optimiser = optax.adam(config.lr)
+    optimise = optimisers(config)
     frozen = online and config.labels == "decoder"
 
     def init(key: Key) -> SMACState:
@@ -144,20 +153,24 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
         blank, latent = base.blank_transition(spec), jnp.zeros(config.latent_dim)
         informed = jnp.concatenate([blank.obs, latent])
         tasks = {
-            "encoder": encoder.init(key_encoder, row(blank, config.sees_next)),
+            "encoder": encoder.init(
+                key_encoder, encoder_input(blank, config.sees_next)
+            ),
             "decoder": decoder.init(key_decoder, blank.obs, blank.action, latent),
         }
         critic = critic_net.init(key_critic, informed, blank.action)
         return SMACState(
-            tasks=learning.init(optimiser, tasks),
-            actor=learning.init(optimiser, actor_net.init(key_actor, informed)),
-            critic=learning.init(optimiser, critic),
+            tasks=learning.init(optimise.tasks, tasks),
+            actor=learning.init(optimise.actor, actor_net.init(key_actor, informed)),
+            critic=learning.init(optimise.critic, critic),
             target_critic=critic,
         )
 
     def infer(params: Params, context: Transition) -> Belief:
         """The posterior given context [..., C]."""
-        seen = encoder.apply(params["encoder"], row(context, config.sees_next))
+        seen = encoder.apply(
+            params["encoder"], encoder_input(context, config.sees_next)
+        )
         return belief.of_rows(*seen)
 
     def update(state: SMACState, batch: Batch, key: Key) -> tuple[SMACState, Info]:
@@ -179,7 +192,7 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
         if frozen:  # its error is of the decoder's own labels, too
             tasks, task_metrics = state.tasks, task_loss(state.tasks.params)[1]
         else:
-            tasks, task_metrics = gradient_step(optimiser, state.tasks, task_loss)
+            tasks, task_metrics = gradient_step(optimise.tasks, state.tasks, task_loss)
 
         # From here, latents are given: no gradient of policy or critics changes them.
         # They, and the critics that the policy climbs, are those before this update.
@@ -201,11 +214,13 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
         )
 
         def critic_loss(params):
-            q = critic_net.apply(params, here, data.action)  # [2, G, B]
+            q = critic_net.apply(params, here, data.action)  # [E, G, B]
             loss = jnp.square(q - target[None]).sum(axis=0).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
-        critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)
+        critic, critic_metrics = gradient_step(
+            optimise.critic, state.critic, critic_loss
+        )
 
         # Actor: imitate the data, the better actions more; online, climb Q besides.
         policy = actor_net.apply(state.actor.params, here)
@@ -225,7 +240,7 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
                 loss = loss - config.q_weight * q.mean()
             return loss, {"actor_loss": loss, "advantage": advantage.mean()}
 
-        actor, actor_metrics = gradient_step(optimiser, state.actor, actor_loss)
+        actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
 
         target_critic = polyak_update(
             state.target_critic, critic.params, config.target_rate
@@ -279,8 +294,8 @@ def recipe(spec: EnvSpec, config: SMACConfig, plan: base.Plan) -> Recipe:
     )
 
 
-def context_sampling(config: SMACConfig) -> ContextSampling:
-    """What its updates and trials ask of a store."""
+def context_sampling(config: Any) -> ContextSampling:
+    """What updates and trials ask of a store; PEARL's config has the same fields."""
     return ContextSampling(
         config.num_tasks,
         config.context,
