@@ -111,10 +111,10 @@ TINY = {
 }
 
 
-def small(name: str):
+def small(name: str, sizes=TINY):
     """The agent's published config, on tiny networks."""
     config = AGENTS.find(name).config()
-    tiny = {field: size for field, size in TINY.items() if hasattr(config, field)}
+    tiny = {field: size for field, size in sizes.items() if hasattr(config, field)}
     return dataclasses.replace(config, **tiny)
 
 
@@ -181,8 +181,10 @@ class Life(NamedTuple):
 
 @pytest.fixture(scope="module", params=AGENTS)
 def job(request):
-    name = request.param
-    config = small(name)
+    return job_of(request.param, small(request.param))
+
+
+def job_of(name: str, config) -> Job:
     algorithm = AGENTS.find(name)
     store = STORES.find(STORE_FOR[algorithm.needs(config).kind])
     sizes = SIZES._replace(store=store, options=store.options())
