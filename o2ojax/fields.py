@@ -123,6 +123,14 @@ def number(
     kind = "a whole number" if whole else "a number" if bounded else "a finite number"
     words = " ".join([kind, " and ".join(parts)]).strip()
 
+    def inside(value: float) -> bool:
+        return (
+            (above is None or value > above)
+            and (at_least is None or value >= at_least)
+            and (below is None or value < below)
+            and (at_most is None or value <= at_most)
+        )
+
     def accept(value):
         value = _real(value)
         with np.errstate(over="ignore", under="ignore"):
@@ -133,15 +141,10 @@ def number(
             raise _Because("beyond float32")
         if whole and not value.is_integer():
             raise ValueError
-        if (
-            (above is not None and not single > above)
-            or (at_least is not None and not single >= at_least)
-            or (below is not None and not single < below)
-            or (at_most is not None and not single <= at_most)
-        ):
-            rounded = f"which is {single:g} in float32" if single != value else ""
-            in_range = above is None or value > above
-            raise _Because(rounded) if rounded and in_range else ValueError
+        if not inside(single) and inside(value):
+            raise _Because(f"which is {single:g} in float32")
+        if not inside(single):
+            raise ValueError
         return value
 
     return _declare(default, Field(words, accept), traced)
