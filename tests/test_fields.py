@@ -276,7 +276,7 @@ class Example:
     dropout: float = fields.fraction(0.0, traced=False)
     widths: tuple[int, ...] = fields.sizes(8, 8)
     source: str = fields.text("", "a place", name="from")
-    inner: Inner = fields.static(Inner())
+    inner: Inner = fields.special(Inner(), "an Inner", lambda value: value)
 
 
 @fields.config
