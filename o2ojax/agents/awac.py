@@ -58,7 +58,7 @@ class AWACState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     actor: Optimiser
     critic: Optimiser

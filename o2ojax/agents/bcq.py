@@ -66,7 +66,7 @@ class BCQState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     vae: Optimiser
     actor: Optimiser

@@ -74,7 +74,7 @@ class CQLState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     actor: Optimiser
     critic: Optimiser
@@ -140,7 +140,7 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         key_actor, key_next, key_gap = jax.random.split(key, 3)
         temperature = jnp.exp(state.log_temperature.params)
 
-        # Actor and temperature: SAC's.
+        # Actor and temperature: the steps of Soft Actor-Critic.
         def lower_q(action):
             return critic_net.apply(state.critic.params, data.obs, action).min(axis=0)
 

@@ -56,7 +56,7 @@ class IQLState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     actor: Optimiser
     critic: Optimiser

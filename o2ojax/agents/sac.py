@@ -55,7 +55,7 @@ class SACState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     actor: Optimiser
     critic: Optimiser

@@ -62,7 +62,7 @@ class TD3BCState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     actor: Optimiser
     critic: Optimiser

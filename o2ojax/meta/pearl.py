@@ -104,7 +104,7 @@ class PEARLState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     critic: Optimiser
     actor: Optimiser

@@ -119,7 +119,7 @@ class SMACState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     tasks: Optimiser
     actor: Optimiser
