@@ -1,7 +1,7 @@
 """The function approximators. An ensemble is one network with stacked weights."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import distrax
 import flax.linen as nn
@@ -220,28 +220,6 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": nn.tanh,
     "mish": tuning.mish,
 }
-
-
-def critics(
-    config: Any,
-    hidden_init: Init = Critic.hidden_init,
-    output_init: Init = Critic.output_init,
-) -> Ensemble:
-    """An agent's critics: obs [..., O], action [..., A] -> [E, ...], see `Critic`.
-
-    Args:
-        config: the agent's, whose fields `num_critics`, `widths`, `layer_norm` and
-            `activation`, a name among ACTIVATIONS, tell their architecture.
-        hidden_init, output_init: of the weights of all layers but the last, and of it.
-    """
-    one = Critic(
-        config.widths,
-        hidden_init,
-        output_init,
-        config.layer_norm,
-        ACTIVATIONS[config.activation],
-    )
-    return Ensemble(one, config.num_critics)
 
 
 class Squashed:

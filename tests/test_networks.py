@@ -60,6 +60,24 @@ def test_an_mlp_by_hand():
     np.testing.assert_allclose(out, [12.5])
 
 
+def test_a_normalised_layer_by_hand():
+    """Of two numbers, the larger becomes 1 and the other -1, before the activation."""
+    net = networks.MLP((2,), 1, layer_norm=True, activation=lambda x: x + 10)
+    params = net.init(KEY, jnp.zeros(2))["params"]
+    params["Dense_0"] = {"kernel": jnp.eye(2), "bias": jnp.zeros(2)}
+    params["Dense_1"] = {"kernel": jnp.array([[3.0], [5.0]]), "bias": jnp.zeros(1)}
+    assert set(params) == {"Dense_0", "LayerNorm_0", "Dense_1"}
+    out = net.apply({"params": params}, jnp.array([7.0, 1.0]))
+    np.testing.assert_allclose(out, [3 * 11 + 5 * 9], rtol=1e-5)
+
+
+def test_activations_are_what_they_are_called():
+    x = jnp.linspace(-3, 3, 7)
+    for name, activation in networks.ACTIVATIONS.items():
+        expected = jnp.tanh(x) if name == "tanh" else getattr(jax.nn, name)(x)
+        np.testing.assert_allclose(activation(x), expected, atol=1e-6, err_msg=name)
+
+
 def test_a_critic_sees_the_action():
     net = networks.Critic((8,))
     obs, action = jnp.zeros((5, 3)), jnp.linspace(-1, 1, 5)[:, None]

@@ -58,7 +58,7 @@ class AWACState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     actor: Optimiser
     critic: Optimiser
@@ -105,7 +105,7 @@ class SigmoidStdActor(nn.Module):
 def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = SigmoidStdActor(spec.action_dim, config.actor_widths)
-    critic_net = networks.critics(
+    critic_net = base.critics(
         config, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
     optimise = optimisers(config)

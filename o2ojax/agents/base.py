@@ -1,4 +1,4 @@
-"""What all algorithm files share: the registry's entry, and blanks to start from."""
+"""What algorithm files share: the registry's entry, critics, blanks to start from."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from o2ojax import fields
 from o2ojax.errors import UserError
+from o2ojax.networks import ACTIVATIONS, Critic, Ensemble, Init
 from o2ojax.replay.store import Needs
 from o2ojax.types import Agent, Array, EnvSpec, Obs, Recipe, Transition
 
@@ -93,6 +94,28 @@ def adopt(found: Any, name: str) -> Algorithm:
 def keep_learning(agent: Agent) -> Recipe:
     """The same agent offline and online."""
     return Recipe(agent, agent)
+
+
+def critics(
+    config: Any,
+    hidden_init: Init = Critic.hidden_init,
+    output_init: Init = Critic.output_init,
+) -> Ensemble:
+    """An agent's critics: obs [..., O], action [..., A] -> [E, ...], see `Critic`.
+
+    Args:
+        config: the agent's, whose fields `num_critics`, `widths`, `layer_norm` and
+            `activation`, a name among `networks.ACTIVATIONS`, tell what they are like.
+        hidden_init, output_init: of the weights of all layers but the last, and of it.
+    """
+    one = Critic(
+        config.widths,
+        hidden_init,
+        output_init,
+        config.layer_norm,
+        ACTIVATIONS[config.activation],
+    )
+    return Ensemble(one, config.num_critics)
 
 
 def blank_obs(spec: EnvSpec) -> Obs:

@@ -66,7 +66,7 @@ class BCQState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     vae: Optimiser
     actor: Optimiser
@@ -130,7 +130,7 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     vae_net = ActionVAE(spec.action_dim, config.vae_widths)
     actor_net = Perturbation(config.widths)
-    critic_net = networks.critics(
+    critic_net = base.critics(
         config, networks.fan_in_uniform(), networks.fan_in_uniform()
     )
     optimise = optimisers(config)

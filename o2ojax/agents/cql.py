@@ -74,7 +74,7 @@ class CQLState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     actor: Optimiser
     critic: Optimiser
@@ -93,7 +93,7 @@ def optimisers(config: CQLConfig) -> Optimisers:
 def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
-    critic_net = networks.critics(
+    critic_net = base.critics(
         config, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
     optimise = optimisers(config)
@@ -140,7 +140,7 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         key_actor, key_next, key_gap = jax.random.split(key, 3)
         temperature = jnp.exp(state.log_temperature.params)
 
-        # Actor and temperature: SAC's.
+        # Actor and temperature: the steps of Soft Actor-Critic.
         def lower_q(action):
             return critic_net.apply(state.critic.params, data.obs, action).min(axis=0)
 

@@ -50,7 +50,7 @@ from o2ojax.types import (
 
 @fields.config
 class FOWMConfig:
-    """Defaults are the authors' for hopper. Floats but `termination` are traced."""
+    """Defaults are the authors' for hopper. All floats but one are traced."""
 
     lr: float = positive(3e-4)
     gamma: float = fraction(0.99)  # xArm: 0.9
@@ -111,7 +111,7 @@ class FOWMState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     model: Optimiser
     actor: Optimiser

@@ -56,7 +56,7 @@ class IQLState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     actor: Optimiser
     critic: Optimiser
@@ -88,7 +88,7 @@ def iql(
     actor_net = networks.GaussianActor(
         spec.action_dim, config.widths, dropout=config.dropout
     )
-    critic_net = networks.critics(config)
+    critic_net = base.critics(config)
     value_net = networks.Value(
         config.widths, config.layer_norm, networks.ACTIVATIONS[config.activation]
     )

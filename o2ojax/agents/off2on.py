@@ -146,7 +146,7 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
     policies share one optimiser, and so do all critics: Adam's steps are per weight.
     """
     policy = mixture(spec, config)
-    critic_net = networks.Ensemble(networks.critics(config), config.num_agents)
+    critic_net = networks.Ensemble(base.critics(config), config.num_agents)
     optimise = sac.optimisers(sac_config(config))
     target_entropy = config.entropy_per_dim * spec.action_dim
 

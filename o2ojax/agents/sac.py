@@ -55,7 +55,7 @@ class SACState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     actor: Optimiser
     critic: Optimiser
@@ -121,7 +121,7 @@ def temperature_step(
 def sac(spec: EnvSpec, config: SACConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
-    critic_net = networks.critics(
+    critic_net = base.critics(
         config, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
     optimise = optimisers(config)

@@ -62,7 +62,7 @@ class TD3BCState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     actor: Optimiser
     critic: Optimiser
@@ -111,7 +111,7 @@ def td3_bc(
             1 by default.
     """
     actor_net = DeterministicActor(spec.action_dim, config.widths)
-    critic_net = networks.critics(
+    critic_net = base.critics(
         config, networks.fan_in_uniform(), networks.fan_in_uniform()
     )
     optimise = optimisers(config)

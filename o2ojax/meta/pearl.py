@@ -104,7 +104,7 @@ class PEARLState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     critic: Optimiser
     actor: Optimiser
@@ -120,7 +120,7 @@ def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     encoder = ContextEncoder(config.latent_dim, config.encoder_widths)
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
-    critic_net = networks.critics(
+    critic_net = base.critics(
         config, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
     optimise = optimisers(config)

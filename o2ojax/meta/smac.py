@@ -119,7 +119,7 @@ class SMACState(NamedTuple):
 
 
 class Optimisers(NamedTuple):
-    """Whose steps each part of the state takes."""
+    """The optimiser of each part of the state."""
 
     tasks: Optimiser
     actor: Optimiser
@@ -142,7 +142,7 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
     encoder = ContextEncoder(config.latent_dim, config.encoder_widths)
     decoder = RewardDecoder(config.decoder_widths)
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
-    critic_net = networks.critics(
+    critic_net = base.critics(
         config, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
     optimise = optimisers(config)

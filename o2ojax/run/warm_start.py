@@ -1,5 +1,6 @@
 """Going online with the agents that another run's offline phase left behind."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,20 @@ def _adoption(job: Job, described: dict, source: Path) -> Callable:
 def _tell_differences(
     job: Job, described: dict, source: Path, progress: Progress
 ) -> None:
-    ours, compared = job.description(), ["reward", "data_fingerprint"]
-    if described["algorithm"] == job.config.algorithm:
-        compared.append("agent")
-    changed = differences(
-        {name: described[name] for name in compared},
-        {name: ours[name] for name in compared},
+    compared = {"reward", "data_fingerprint", "agent"}
+    theirs, ours = (
+        {name: told[name] for name in compared}
+        for told in (described, job.description())
     )
+    if described["algorithm"] != job.config.algorithm:  # then, what both compile in
+        shared = theirs["agent"].keys() & {
+            fields.known_as(field)
+            for field in dataclasses.fields(job.config.agent)
+            if not fields.is_traced(field)
+        }
+        for told in (theirs, ours):
+            told["agent"] = {name: told["agent"][name] for name in shared}
+    changed = differences(theirs, ours)
     if changed:
         progress.warn(f"{source} was trained otherwise: {'; '.join(changed)}")
     note = agents.AGENTS.find(described["algorithm"]).offline_only

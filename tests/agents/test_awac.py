@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from o2ojax import losses, networks
+from o2ojax import losses
 from o2ojax.agents import AGENTS, awac, base
 from o2ojax.types import EnvSpec, vector
 
@@ -136,7 +136,7 @@ def test_an_endless_temperature_is_behaviour_cloning(start):
     """By the gradient of the plain likelihood, which no critic and no reward enters."""
     config = dataclasses.replace(CONFIG, temperature=float("inf"), weight_decay=0.0)
     data = BATCHES[0].data
-    actor_net = networks.SigmoidStdActor(2, CONFIG.actor_widths)
+    actor_net = awac.SigmoidStdActor(2, CONFIG.actor_widths)
 
     def likelihood(params):
         return actor_net.apply(params, data.obs).log_prob(data.action).mean()
@@ -202,7 +202,7 @@ def test_the_decay_is_of_the_policy_alone(start):
 
 
 def test_the_policys_spread_by_hand():
-    net = networks.SigmoidStdActor(3, (8,))
+    net = awac.SigmoidStdActor(3, (8,))
     params = net.init(KEY, jnp.zeros(4))
     obs = 100 * jax.random.normal(KEY, (16, 4))
     fresh = net.apply(params, obs)
@@ -216,7 +216,7 @@ def test_the_policys_spread_by_hand():
 
 
 def test_the_policys_mean_stays_within_bounds_and_starts_near_0():
-    net = networks.SigmoidStdActor(2, (16, 16))
+    net = awac.SigmoidStdActor(2, (16, 16))
     obs = jax.random.normal(KEY, (16, 3))
     params = net.init(KEY, obs[0])
     np.testing.assert_allclose(net.apply(params, obs).mean(), 0.0, atol=0.02)

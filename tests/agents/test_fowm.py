@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from o2ojax.agents import fowm
+from o2ojax.agents import fowm, fowm_networks
 from o2ojax.types import Batch, EnvSpec, Transition, vector
 
 SPEC = EnvSpec("made up", obs=vector(3), action_dim=2, horizon=50)
@@ -86,7 +86,7 @@ def double(tree):
 def pairs(key):
     """The critics that the model's and the actor's targets are asked of."""
     return [
-        np.asarray(fowm.sample_pair(k, CONFIG.num_critics))
+        np.asarray(fowm_networks.sample_pair(k, CONFIG.num_critics))
         for k in jax.random.split(key)
     ]
 
@@ -302,7 +302,7 @@ def context_sampling(key):
     noise = jax.random.normal(key_noise, (H * B, 2))  # by rows, time first
     noise = np.float64(noise).reshape(H, B, 2).swapaxes(0, 1)
     noise = np.clip(TDMPC.noise * noise, -0.3, 0.3)
-    return noise, np.asarray(fowm.sample_pair(key_pair, TDMPC.num_critics))
+    return noise, np.asarray(fowm_networks.sample_pair(key_pair, TDMPC.num_critics))
 
 
 def policy_q(critic, actor, z, noise, pair):

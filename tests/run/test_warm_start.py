@@ -89,12 +89,17 @@ def test_an_ensemble_of_one_goes_on_with_balanced_replay(source, tmp_path):
     assert all(0 <= x <= 1 for line in online for x in line["online_share"])
 
 
-def test_sac_goes_on_from_each_members_first_agent(source, tmp_path):
+def test_sac_goes_on_from_each_members_first_agent(source, tmp_path, capsys):
     from_data = (
         "--config.dataset=hopper-medium-replay",
         "--config.replay.name=uniform",
     )
-    assert go_on(source, tmp_path, "sac", *from_data, "--config.agent.lr=1e-12") == 0
+    changed = ("--config.agent.lr=1e-12", "--config.agent.activation=elu")
+    assert go_on(source, tmp_path, "sac", *from_data, *changed) == 0
+    # What shapes do not tell is told; rates of two algorithms are not compared.
+    told = " ".join(capsys.readouterr().err.split())
+    assert "trained otherwise: agent.activation: 'relu' -> 'elu'" in told
+    assert "agent.lr" not in told
     theirs = last_agent(source, [*OFFLINE, *SMALL])
     run = json.loads((tmp_path / "config.json").read_text())
     assert run["offline"]["from"] == str(source)
