@@ -22,7 +22,8 @@ class TogetherByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid):
         file, _, test = nodeid.partition("::")
-        agent = re.search(r"\[\w+", test) if file.endswith("test_suite.py") else None
+        asks_all = file.endswith(("agents/test_suite.py", "agents/test_probes.py"))
+        agent = re.search(r"\[\w+", test) if asks_all else None
         return file + agent[0] if agent else file
 
 
