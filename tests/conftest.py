@@ -10,6 +10,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+# Files that ask the same of every agent.
+OF_ALL_AGENTS = ("test_suite.py", "test_probes.py", "test_forms.py")
 COMPILE_FAST = (
     "--xla_backend_optimization_level=0",
     "--xla_cpu_use_fusion_emitters=false",
@@ -22,7 +24,8 @@ class TogetherByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid):
         file, _, test = nodeid.partition("::")
-        agent = re.search(r"\[\w+", test) if file.endswith("test_suite.py") else None
+        asks_all = file.endswith(("agents/test_suite.py", "agents/test_probes.py"))
+        agent = re.search(r"\[\w+", test) if asks_all else None
         return file + agent[0] if agent else file
 
 

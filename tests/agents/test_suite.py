@@ -3,7 +3,8 @@
 A job is an agent's whole life, offline and then online, for six members through the
 programs that a run uses. Its programs are compiled once per agent, and read by all
 tests. The environment is `aim`, whose returns tell the action that was taken; the data
-are made up, so that every row ends, goes on, and earns differently.
+are made up, so that every row ends, goes on, and earns differently. What an agent does
+otherwise than the rest is a row of `traits`.
 """
 
 import dataclasses
@@ -14,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from members import acts, lend, member, store_for
+from traits import TRAITS, Traits, small, traits_of
 
-from o2ojax import loop, policies, replay
-from o2ojax.agents import AGENTS, Algorithm, base
-from o2ojax.envs.probes import aim, endless, one_step, telltale, two_steps
-from o2ojax.replay import STORES, NoOptions, uniform, windows
+from o2ojax.agents import AGENTS, Algorithm
+from o2ojax.envs.probes import aim
+from o2ojax.replay import STORES, NoOptions, windows
 from o2ojax.run import population
-from o2ojax.types import EMPTY, Run, Transition
+from o2ojax.types import Run, Transition
 
 KEY = jax.random.key(0)
 SEEDS = (3, 1, 4, 15, 9, 2)
@@ -43,79 +45,6 @@ SIZES = population.Sizes(
     options=NoOptions(),
 )
 NUM_ROUNDS = 6
-
-# Floats that are compiled in, and why.
-COMPILED_IN = {
-    ("iql", "dropout"): "flax asks in Python whether it drops anything",
-    ("fowm", "termination_weight"): "the network is there, or it is not",
-}
-# Floats that change nothing before the online phase.
-ONLINE_ONLY = {
-    ("td3_bc", "exploration"),
-    ("o2ac", "exploration"),
-    ("o2ac", "final_bc"),
-    ("off2on", "online_lr"),
-    ("fowm", "penalty"),
-    ("fowm", "iterations"),
-    ("fowm", "temperature"),
-    ("fowm", "momentum"),
-    ("fowm", "min_std"),
-    ("fowm", "max_std"),
-    ("fowm", "noise"),
-    ("smac", "q_weight"),
-}
-# Floats of an option that is off.
-OF_AN_OPTION = {("cql", "target_gap")}  # of `lagrange`
-# Floats that only an untrained agent is told.
-AT_BIRTH = {(name, "init_temperature") for name in ("sac", "cql", "off2on")}
-# Floats of which half, as is tried of all others, may change nothing.
-TRIED_AT = {
-    ("iql", "max_weight"): 0.5,  # 50 is seldom reached; 0.5 always binds
-    ("fowm", "max_weight"): 0.5,
-    ("fowm", "max_grad"): 0.01,
-    ("fowm", "min_std"): 1.0,  # elites seldom lie as close as the least std
-}
-# The field by which the members of a population differ; the learning rate for others.
-SWEPT = {"iql": "expectile"}
-# Agents that no reward moves; they are judged by what they imitate.
-IMITATORS = {"bc"}
-# Agents whose draws are cut before they become actions, so that some come again.
-REPEATERS = {"bcq"}
-# Agents that tell rewards themselves, online.
-LABELLERS = {"smac"}
-# Agents whose judged policy draws, too: its returns cannot be told in advance.
-PLANNERS = {"fowm", "pearl", "smac"}
-# Sizes that tests can do with.
-TINY = {
-    "widths": (16, 16),
-    "actor_widths": (16, 16),
-    "vae_widths": (16, 16),
-    "num_candidates_act": 3,
-    "num_actions": 4,
-    "num_agents": 2,
-    "horizon": 2,
-    "iterations": 2.0,
-    "num_samples": 8,
-    "num_proposals": 3,
-    "num_elites": 4,
-    "latent_dim": 8,
-    "encoder_width": 16,
-    "width": 16,
-    "encoder_widths": (16, 16),
-    "decoder_widths": (16,),
-    "num_tasks": 2,
-    "context": 8,
-    "trial_context": 8,
-    "online_batch": 16,
-    "trial_rows": 0,
-}
-
-
-def small(name: str, sizes=TINY):
-    """The agent's published config, on tiny networks."""
-    config = AGENTS.find(name).config()
-    tiny = {field: size for field, size in sizes.items() if hasattr(config, field)}
-    return dataclasses.replace(config, **tiny)
 
 
 def made_up(num_rows: int = 48) -> Transition:
@@ -152,18 +81,14 @@ class Job(NamedTuple):
     def algorithm(self) -> Algorithm:
         return AGENTS.find(self.name)
 
+    @property
+    def traits(self) -> Traits:
+        return traits_of(self.name)
+
     def stages(self) -> population.Stages:
         """What one member learns with, outside the programs."""
         stages_of = population.stages(self.algorithm, ENV.spec, self.sizes)
         return stages_of(population.Member(KEY, self.config), DATASET)
-
-
-# The first of the registry's stores that serve an agent's needs.
-STORE_FOR = {
-    replay.ROWS: "uniform",
-    replay.WINDOWS: "uniform_windows",
-    replay.TASKS: "tasks",
-}
 
 
 class Life(NamedTuple):
@@ -186,7 +111,7 @@ def job(request):
 
 def job_of(name: str, config) -> Job:
     algorithm = AGENTS.find(name)
-    store = STORES.find(STORE_FOR[algorithm.needs(config).kind])
+    store = store_for(algorithm.needs(config))
     sizes = SIZES._replace(store=store, options=store.options())
     return Job(name, config, sizes, population.programs(algorithm, ENV, sizes))
 
@@ -194,11 +119,6 @@ def job_of(name: str, config) -> Job:
 def host(tree):
     """A copy that no program can take back."""
     return jax.tree.map(np.array, tree)
-
-
-def lend(tree):
-    """A copy that a program may take."""
-    return jax.tree.map(jnp.array, tree)
 
 
 def offline(job, members, *chunks):
@@ -251,22 +171,6 @@ def close(one, other, rtol=1e-4, atol=1e-5):
 def differ(one, other) -> bool:
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     return any(not np.array_equal(a, b) for a, b in pairs)
-
-
-def member(tree, at):
-    return jax.tree.map(lambda leaf: leaf[at], tree)
-
-
-def acts(policy, buffer, agent_state, store, obs, keys):
-    """An action [A] of a trial that has just begun, for each of `obs` and `keys`."""
-    agent_state = lend(agent_state)
-
-    def one(obs, key):
-        trial_context = buffer.trial_context(lend(store), jnp.int32(0), key)
-        memory = policy.start(agent_state, trial_context, key)
-        return policy.act(agent_state, memory, obs, key)[0]
-
-    return jax.jit(jax.vmap(one))(obs, keys)
 
 
 # An update
@@ -384,7 +288,7 @@ def test_the_switch_to_online_is_no_surprise(job, life):
 
 def test_an_evaluation_judges_what_the_member_would_do(job, life):
     """On `aim`, a return is -(action - 0.5)^2 of the action at obs 1."""
-    if job.name in PLANNERS:
+    if job.traits.judged_by_chance:
         pytest.skip("the judged policy draws")
     offline, online, _ = job.stages()
     for run, returns, (agent, buffer) in (
@@ -424,14 +328,14 @@ def test_what_is_gathered_is_stored_raw(job, life):
     store = ring_of(life.done.replay)
     np.testing.assert_array_equal(store.count, [gathered] * NUM_MEMBERS)
     rows = jax.tree.map(lambda x: x[:, :gathered], store.rows)
-    if job.name not in LABELLERS:
+    if not job.traits.labels:
         np.testing.assert_allclose(
             rows.reward, -((rows.action[..., 0] - 0.5) ** 2), rtol=1e-4, atol=1e-6
         )
     assert (rows.obs == 1).all() and (rows.discount == 0).all() and rows.last.all()
     # no member repeats another's actions (the ends are where noise is cut)
     inside = [a[np.abs(a) < 1].tolist() for a in rows.action]
-    if job.name in REPEATERS:
+    if job.traits.repeats:
         inside = [set(a) for a in inside]
     assert len({x for a in inside for x in a}) == sum(len(a) for a in inside)
 
@@ -440,10 +344,10 @@ def test_what_is_gathered_is_stored_raw(job, life):
 
 
 def test_settings_are_outermost_and_seeds_innermost(job):
-    value = getattr(job.config, SWEPT.get(job.name, "lr"))
-    grid = {SWEPT.get(job.name, "lr"): (value, 0.5 * value, 0.1 * value)}
-    members = job.members((3, 1), grid)
-    swept = getattr(members.config, SWEPT.get(job.name, "lr"))
+    field = job.traits.swept
+    value = getattr(job.config, field)
+    members = job.members((3, 1), {field: (value, 0.5 * value, 0.1 * value)})
+    swept = getattr(members.config, field)
     np.testing.assert_allclose(
         swept, np.repeat([value, 0.5 * value, 0.1 * value], 2), rtol=1e-6
     )
@@ -454,7 +358,7 @@ def test_settings_are_outermost_and_seeds_innermost(job):
 
 def test_a_setting_counts_and_a_seed_counts_and_nothing_else(job, life):
     """Three settings, two of them alike, of two seeds: as one job."""
-    field = SWEPT.get(job.name, "lr")
+    field = job.traits.swept
     value = getattr(job.config, field)
     members = job.members(SEEDS[:2], {field: (value, value, 0.5 * value)})
     born = host(job.programs.init(members, DATASET))
@@ -529,14 +433,14 @@ def traced(config) -> list[str]:
 
 def test_floats_are_traced_and_the_rest_is_compiled_in(job):
     config = job.config
-    excused = {field for name, field in COMPILED_IN if name == job.name}
+    excused = job.traits.compiled_in.keys()
     assert set(traced(config)) == set(floats(config)) - excused
     assert len(jax.tree.leaves(config)) == len(traced(config))
 
 
 def tried(job, field):
     value = getattr(job.config, field)
-    return TRIED_AT.get((job.name, field), 0.5 * value if value else 0.1)
+    return job.traits.tried_at.get(field, 0.5 * value if value else 0.1)
 
 
 def test_every_hyper_parameter_does_something_and_none_recompiles(job, life):
@@ -562,165 +466,18 @@ def test_every_hyper_parameter_does_something_and_none_recompiles(job, life):
             same(member(trained, place), member(trained, 0))  # nothing else counts
         for place, field in enumerate(some, start=1):
             if differ(member(born, place), member(born, 0)):
-                early.append((job.name, field))
+                early.append(field)
             if not differ(member(trained, place), member(trained, 0)):
-                late.append((job.name, field))
+                late.append(field)
                 done = online(job, members, run, NUM_ROUNDS)[0]
                 if not differ(member(done, place), member(done, 0)):
-                    idle.append((job.name, field))
-    assert set(idle) == {known for known in OF_AN_OPTION if known[0] == job.name}
-    unheard = ONLINE_ONLY | OF_AN_OPTION
-    assert set(late) == {known for known in unheard if known[0] == job.name}
-    assert set(early) == {known for known in AT_BIRTH if known[0] == job.name}
+                    idle.append(field)
+    traits = job.traits
+    assert set(idle) == set(traits.of_an_option)
+    assert set(late) == {*traits.online_only, *traits.of_an_option}
+    assert set(early) == set(traits.at_birth)
     assert [program._cache_size() for program in programs] == compiled
 
 
-# Probes
-
-
-def recorded(env, num_steps=32, num_envs=16) -> Transition:
-    """What a uniform policy meets, rows [T * W]."""
-    policy, store = policies.uniform(1), EMPTY
-
-    @jax.jit
-    def play(key):
-        workers = loop.start_workers(env, policy, store, (), (), key, num_envs)
-        keys = jax.random.split(key, num_steps)
-        return loop.flat(loop.collect(env, policy, (), workers, keys)[1])
-
-    return play(KEY)
-
-
-def copied(rows: Transition) -> Transition:
-    """The same rows, as if a policy had done half of what it saw."""
-    return rows._replace(action=0.5 * rows.obs)
-
-
-def richer(rows: Transition) -> Transition:
-    """The same rows, worth 1 more: where all values are 0, TD3+BC has no scale."""
-    return rows._replace(reward=rows.reward + 1.0)
-
-
-GAMMA = 0.8
-NUM_UPDATES = 1500
-PROBES = {
-    "one_step": lambda: recorded(one_step()),
-    "telltale": lambda: recorded(telltale()),
-    "two_steps": lambda: recorded(two_steps()),
-    "endless": lambda: recorded(endless()),
-    "aim up": lambda: richer(recorded(aim(0.5))),
-    "aim down": lambda: richer(recorded(aim(-0.5))),
-    "imitate": lambda: copied(recorded(telltale())),
-}
-LEARNING = dict(lr=3e-3, gamma=GAMMA, target_rate=0.05)
-# What an agent needs besides, to value plain returns, and to act well on noisy data.
-CONSERVATIVE = dict(
-    init_temperature=0.01, entropy_per_dim=-3.0, actor_lr=3e-3, conservatism=0.01
-)
-SUITED = {
-    "iql": dict(expectile=0.8, beta=20.0),
-    "sac": dict(init_temperature=0.01, entropy_per_dim=-3.0),
-    "awac": dict(temperature=0.02),
-    "bcq": dict(lr=1e-3, perturbation=0.5),
-    "cql": CONSERVATIVE,
-    "off2on": CONSERVATIVE,
-    "fowm": dict(expectile=0.8, beta=20.0, penalty=0.0, horizon=1),
-    "smac": dict(reward_scale=1.0, temperature=0.02, kl_weight=1.0),
-    "pearl": dict(reward_scale=1.0, temperature=0.01, kl_weight=1.0),
-    "td3_bc": dict(alpha=10.0),
-    "o2ac": dict(alpha=10.0),
-}
-
-
-class Solved(NamedTuple):
-    agent: Any
-    batches: int
-    needs: replay.Needs
-    states: Any  # leaves [probe, ...]
-
-
-@pytest.fixture(scope="module")
-def solved(job):
-    """All probes side by side, in one program."""
-    wanted = LEARNING | SUITED.get(job.name, {})
-    known = {field.name for field in dataclasses.fields(job.config)}
-    config = dataclasses.replace(
-        job.config, **{name: x for name, x in wanted.items() if name in known}
-    )
-    needs, batches = job.algorithm.needs(config), job.algorithm.batches(config)
-    agent = job.algorithm.recipe(ENV.spec, config, base.Plan(NUM_UPDATES, 1)).offline
-    data = [rows() for rows in PROBES.values()]
-    data = jax.tree.map(lambda *x: jnp.stack(x), *data)
-
-    @jax.jit
-    def train(data, key):
-        def one(data):
-            like = base.blank_transition(ENV.spec)
-            inputs = replay.Inputs(data, like, 32 * batches, needs=needs)
-            buffer = job.sizes.store.offline(inputs, job.sizes.options)
-            run = Run(agent.init(key), buffer.init(), ())
-            return loop.offline(agent, buffer, run, key, 0, NUM_UPDATES)[0].agent
-
-        return jax.vmap(one)(data)
-
-    return Solved(agent, batches, needs, train(data, KEY))
-
-
-def on(solved, probe):
-    return member(solved.states, list(PROBES).index(probe))
-
-
-def q_at(solved, probe, obs, rows):
-    """The critics' mean value of what the data did at `obs`, as an update tells it."""
-    at = np.flatnonzero(rows.obs[:, 0] == obs)[:32]
-    at = np.tile(at, solved.batches)
-    rows = uniform.take(rows, at)
-    if solved.needs.kind == replay.WINDOWS:  # windows of one transition
-        rows = jax.tree.map(lambda x: x[:, None], rows)
-    batch = uniform.evenly(rows, jnp.asarray(at))
-    if solved.needs.kind == replay.TASKS:  # of one task, inferred from all of them
-        batch = jax.tree.map(lambda x: x[None], batch._replace(context=batch.data))
-    _, info = jax.jit(solved.agent.update)(on(solved, probe), batch, KEY)
-    if "q" not in info.metrics:
-        pytest.skip("the agent estimates no values")
-    return float(info.metrics["q"])
-
-
-@pytest.mark.parametrize(
-    "probe, values",
-    [
-        ("one_step", {1.0: 1.0}),
-        ("telltale", {1.0: 1.0, -1.0: -1.0}),
-        ("two_steps", {0.0: GAMMA, 1.0: 1.0}),
-        ("endless", {1.0: 1 / (1 - GAMMA)}),
-    ],
-)
-def test_values_are_learned(solved, probe, values):
-    rows = PROBES[probe]()
-    for obs, expected in values.items():
-        learned = q_at(solved, probe, obs, rows)
-        np.testing.assert_allclose(learned, expected, rtol=0.05, atol=0.02)
-
-
-def exploited(solved, probe, obs):
-    store = uniform.offline(DATASET, 32)
-    obs = jnp.asarray(obs)[:, None]
-    keys = jax.random.split(KEY, len(obs))
-    state = on(solved, probe)
-    return acts(solved.agent.exploit, store, state, store.init(), obs, keys)[:, 0]
-
-
-@pytest.mark.parametrize("probe, target", [("aim up", 0.5), ("aim down", -0.5)])
-def test_better_actions_are_taken(job, solved, probe, target):
-    """The data's mean action is 0: whoever only imitates stays there."""
-    action = exploited(solved, probe, [1.0])
-    expected = 0.0 if job.name in IMITATORS else target
-    np.testing.assert_allclose(action, [expected], atol=0.15)
-
-
-def test_what_the_data_did_everywhere_is_done_again(job, solved):
-    if job.name not in IMITATORS:
-        pytest.skip("the agent need not imitate")
-    np.testing.assert_allclose(
-        exploited(solved, "imitate", [1.0, -1.0]), [0.5, -0.5], atol=0.05
-    )
+def test_all_traits_are_of_agents_that_there_are():
+    assert TRAITS.keys() <= set(AGENTS)

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_suite import DATASET, ENV, KEY, SIZES, TINY, host, job_of, lend, small
+from test_suite import DATASET, ENV, KEY, SIZES, host, job_of, lend
+from traits import TINY, small
 
 from o2ojax.agents import AGENTS, base
 from o2ojax.parallel import compiled, tuning
