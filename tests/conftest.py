@@ -24,7 +24,7 @@ class TogetherByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid):
         file, _, test = nodeid.partition("::")
-        asks_all = file.endswith(("agents/test_suite.py", "agents/test_probes.py"))
+        asks_all = file.endswith(OF_ALL_AGENTS)
         agent = re.search(r"\[\w+", test) if asks_all else None
         return file + agent[0] if agent else file
 
