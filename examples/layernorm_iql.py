@@ -3,6 +3,7 @@
     --config.algorithm=examples/layernorm_iql.py:ALGORITHM --config.agent.bc_weight=0.1
 
 The policy climbs the critic and stays near the data, as in TD3+BC, where IQL imitates.
+(For LayerNorm alone no file is needed: `iql` has `config.agent.layer_norm`.)
 """
 
 from typing import NamedTuple
@@ -42,7 +43,7 @@ class State(NamedTuple):
 
 
 class NormedCritic(nn.Module):
-    """Q(s, a), every layer normalised: obs [..., O], action [..., A] -> [...]."""
+    """Any flax module will do: obs [..., O], action [..., A] -> Q [...]."""
 
     widths: tuple[int, ...]
 
@@ -79,7 +80,8 @@ def agent(spec, config: Config) -> Agent:
 
         def value_loss(params):
             error = target_q - value_net.apply(params, data.obs)
-            loss = losses.expectile_loss(error, config.expectile).mean()
+            loss = losses.expectile_loss(error, config.expectile)
+            loss = (batch.weight * loss).mean()  # the store weighs its rows
             return loss, {"value_loss": loss}
 
         value, metrics = gradient_step(optimiser, state.value, value_loss)
@@ -88,7 +90,7 @@ def agent(spec, config: Config) -> Agent:
 
         def critic_loss(params):
             q = critic_net.apply(params, data.obs, data.action)  # [E, B]
-            loss = jnp.square(q - target[None]).sum(0).mean()
+            loss = (batch.weight * jnp.square(q - target[None]).sum(0)).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 
         critic, critic_metrics = gradient_step(optimiser, state.critic, critic_loss)

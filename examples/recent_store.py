@@ -44,4 +44,5 @@ def recent(inputs: Inputs, options: Options) -> Buffer:
     return Buffer(init, sample, ring.add)
 
 
+# Offline there is the dataset alone, drawn evenly.
 STORE = Store(recent, of_dataset, Options, needs_dataset=True)

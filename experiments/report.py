@@ -13,6 +13,7 @@ from rich.console import Console
 
 from o2ojax import report
 from o2ojax.errors import UserError
+from o2ojax.registry import short
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +90,7 @@ def _draw(results: Sequence[report.Result], out: Path | None) -> list[Path]:
     paths = []
     for env, runs in by_env.items():
         single = out if len(by_env) == 1 else None
-        paths.append(single or folder / f"curves-{env.replace('/', '-')}.png")
+        paths.append(single or folder / f"curves-{short(env).replace(':', '-')}.png")
         report.draw(runs, paths[-1])
     return paths
 

@@ -40,6 +40,8 @@ class Registry(Generic[Entry]):
         Raises:
             UserError: there is none; the message lists the built-in ones.
         """
+        if name.endswith(".py"):
+            raise UserError(f"{self.kind} {name!r} is a file; give {name}:NAME")
         if name not in self.entries and not is_door(name):
             raise unknown(self.kind, name, self.entries)
         if name not in self._adopted:
@@ -73,12 +75,14 @@ def is_door(name: str) -> bool:
 
 
 def short(name: str) -> str:
-    """A name for tables and figures: of a door without the folders it lies in."""
+    """A name for tables and figures: of a door without the folders it lies in, and
+    without a name in capitals, as ALGORITHM, which tells nothing.
+    """
     if not is_door(name):
         return name
     place, _, attribute = name.rpartition(":")
     stem = Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
-    return f"{stem}:{attribute}"
+    return stem if attribute.isupper() else f"{stem}:{attribute}"
 
 
 def behind(name: str) -> Any:

@@ -224,8 +224,10 @@ def test_a_door_is_a_place_and_a_name(name, door):
     "name, short",
     [
         ("iql", "iql"),
-        ("some/where/mine.py:AGENT", "mine:AGENT"),
-        ("package.sub.mine:AGENT", "mine:AGENT"),
+        ("some/where/mine.py:AGENT", "mine"),
+        ("package.sub.mine:AGENT", "mine"),
+        ("some/where/mine.py:swing", "mine:swing"),
+        ("package.sub.mine:Swing", "mine:Swing"),
     ],
 )
 def test_a_door_is_shortened_for_tables(name, short):

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from o2ojax.envs.physics import Simulator
@@ -53,7 +55,7 @@ def adopt(found: Any, name: str) -> EnvEntry:
     if isinstance(found, EnvEntry):
         return found
     if isinstance(found, Env):
-        return EnvEntry(lambda name, options: found, any_physics=False)
+        return EnvEntry(lambda name, options: checked(found, name), any_physics=False)
     if not callable(found):
         raise UserError(
             f"{name} is of type {type(found).__name__}; it must be an o2ojax.types.Env,"
@@ -76,9 +78,52 @@ def adopt(found: Any, name: str) -> EnvEntry:
                 f"{name} returns a {type(env).__name__}; it must return an"
                 " o2ojax.types.Env"
             )
-        return env
+        return checked(env, name)
 
     return EnvEntry(build, any_physics=bool(taken & {"physics", "make_physics"}))
+
+
+def checked(env: Env, name: str) -> Env:
+    """The environment, traced once: what would fail in a run, fails here.
+
+    Raises:
+        UserError: a function of it fails, or returns another shape or type than `Env`
+            and `EnvSpec` ask for.
+    """
+    key, action = jax.random.key(0), jnp.zeros(env.spec.action_dim)
+    try:
+        state = jax.eval_shape(env.reset, key, jnp.int32(0))
+        after, made = jax.eval_shape(env.step, state, action, key)
+        done = env.success and jax.eval_shape(env.success, made.next_obs)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{name}: its functions cannot be traced by JAX:"
+            f" {type(error).__name__}: {first_line(error)}"
+        ) from error
+    number, truth = jnp.zeros(()), jnp.zeros((), bool)
+    wanted = {
+        "the observation of a reset": (state.obs, env.spec.obs),
+        "the state after a step": (after, state),
+        "next_obs": (made.next_obs, env.spec.obs),
+        "the reward": (made.reward, number),
+        "the discount": (made.discount, number),
+        "last, an episode's end,": (made.last, truth),
+        "success": (done if env.success else truth, truth),
+    }
+    for what, (found, right) in wanted.items():
+        if _shapes(found) != _shapes(right):
+            raise UserError(
+                f"{name}: {what} is {_shapes(found)}; it must be {_shapes(right)}"
+            )
+    return env
+
+
+def _shapes(tree: Any) -> str:
+    """Types and shapes of arrays, in words."""
+    leaves = [f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(tree)]
+    return ", ".join(leaves) or "nothing"
 
 
 def _arguments(function: Callable) -> set[str]:

@@ -11,6 +11,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import mujoco
@@ -65,7 +66,7 @@ def environment(
     An action in [-1, 1] spans the control range of its actuator, which must have one.
 
     Args:
-        xml: an MJCF file, or its text.
+        xml: an MJCF file, whose path is relative to the working directory, or its text.
         observe: (state) -> obs [O], float32.
         reward: (state before, action [A], state after) -> [].
         ended: (state after) -> [], whether the task has ended: no future is worth
@@ -84,7 +85,7 @@ def environment(
     )
     model, generator = models[0], np.random.default_rng(0)
     move = make_physics(models, frame_skip, bodies)
-    drawn = [start(model, generator) for _ in range(NUM_STARTS)]
+    drawn = [_started(start, model, generator) for _ in range(NUM_STARTS)]
     starts = place(model, *zip(*drawn, strict=True), bodies)
     low, high = np.float32(model.actuator_ctrlrange.T)
 
@@ -93,19 +94,43 @@ def environment(
         safe = jnp.where(jnp.isfinite(action), action, 0.0)
         control = low + (jnp.clip(safe, -1.0, 1.0) + 1) / 2 * (high - low)
         after = move(before, control, variant)
-        return after, reward(before, action, after), ended(after)
+        earned = jnp.asarray(reward(before, action, after), jnp.float32)
+        return after, earned, jnp.asarray(ended(after), bool)
+
+    def seen(state: PhysicsState) -> Array:
+        return jnp.asarray(observe(state), jnp.float32)
+
+    def done(obs: Array) -> Array:
+        return jnp.asarray(success(obs), bool)
 
     first = PhysicsState(*(leaf[0] for leaf in starts))
+    obs = seen(first)
+    if obs.ndim != 1:
+        raise UserError(
+            f"observe returns an array of shape {obs.shape}; it must be a vector, [O]"
+        )
     spec = EnvSpec(
         name,
-        vector(len(observe(first))),
+        vector(len(obs)),
         model.nu,
         horizon,
         simulator.variants,
         decision_time=model.opt.timestep * frame_skip,
     )
     render = renderer(model, pose_of)
-    return restarting(spec, starts, advance, observe, success, render)
+    return restarting(spec, starts, advance, seen, success and done, render)
+
+
+def _started(start: Callable, model: mujoco.MjModel, generator: Any) -> tuple:
+    """Positions and velocities, of the model's sizes."""
+    given = start(model, generator)
+    sizes = [np.shape(part) for part in given] if isinstance(given, tuple) else []
+    if sizes != [(model.nq,), (model.nv,)]:
+        raise UserError(
+            f"start returns {sizes or type(given).__name__}; it must be a tuple of qpos"
+            f" [{model.nq}] and qvel [{model.nv}]"
+        )
+    return given
 
 
 def _load(xml: str | Path) -> mujoco.MjModel:

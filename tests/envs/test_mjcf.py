@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from o2ojax.envs import Simulator, mjcf
+from o2ojax.envs import Simulator, entry, mjcf
 from o2ojax.errors import UserError
 
 SLIDER = """
@@ -74,6 +74,44 @@ def test_it_says_what_it_is():
     assert env.spec.name == "slider" and env.spec.num_tasks == 3
     assert (env.spec.obs_dim, env.spec.action_dim, env.spec.horizon) == (2, 1, 4)
     np.testing.assert_allclose(env.spec.decision_time, 0.2)
+
+
+@pytest.mark.parametrize(
+    "changed, sentence",
+    [
+        ({"start": lambda model, generator: [0.0]}, "start returns list; it must be"),
+        ({"start": lambda model, generator: ([0.0], [])}, r"qpos \[1\] and qvel \[1\]"),
+        ({"observe": lambda state: state.qpos[0]}, "it must be a vector"),
+    ],
+)
+def test_functions_that_cannot_be_used(changed, sentence):
+    with pytest.raises(UserError, match=sentence):
+        build(**changed)
+
+
+@pytest.mark.parametrize(
+    "changed, sentence",
+    [
+        (
+            {"reward": lambda before, action, after: jnp.ones(3)},
+            "the reward is float32",
+        ),
+        ({"reward": lambda state: 0.0}, "cannot be traced by JAX: TypeError"),
+        (
+            {"reward": lambda before, action, after: 1.0 if after.qpos[0] > 0 else 0.0},
+            "cannot be traced by JAX: TracerBoolConversionError",
+        ),
+        ({"success": lambda obs: obs}, r"success is bool\[2\]; it must be bool\[\]"),
+    ],
+)
+def test_what_would_fail_in_a_run_fails_at_the_door(changed, sentence):
+    with pytest.raises(UserError, match=sentence):
+        entry.checked(build(**changed), "slider.py:make")
+
+
+def test_what_is_right_passes_the_door():
+    env = build(success=lambda obs: obs[..., 0] > 0.5)
+    assert entry.checked(env, "slider.py:make") is env
 
 
 @pytest.mark.parametrize(
