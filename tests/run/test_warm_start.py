@@ -97,7 +97,7 @@ def test_sac_goes_on_from_each_members_first_agent(source, tmp_path, capsys):
     changed = ("--config.agent.lr=1e-12", "--config.agent.activation=elu")
     assert go_on(source, tmp_path, "sac", *from_data, *changed) == 0
     # What shapes do not tell is told; rates of two algorithms are not compared.
-    told = " ".join(capsys.readouterr().err.split())
+    told = " ".join(capsys.readouterr().out.split())
     assert "trained otherwise: agent.activation: 'relu' -> 'elu'" in told
     assert "agent.lr" not in told
     theirs = last_agent(source, [*OFFLINE, *SMALL])
