@@ -1,4 +1,4 @@
-"""One gradient step, and one step of a target network."""
+"""Gradient steps and target network updates."""
 
 import functools
 from collections.abc import Callable
@@ -15,14 +15,14 @@ Optimiser = optax.GradientTransformation
 
 
 class TrainState(NamedTuple):
-    """Weights, and what their optimiser remembers."""
+    """Network weights and the state of their optimiser."""
 
     params: Params
     opt_state: Any
 
 
 def init(optimiser: Optimiser, params: Params) -> TrainState:
-    """Weights before their first step."""
+    """Pairs initial weights with an initial optimiser state."""
     return TrainState(params, optimiser.init(params))
 
 
@@ -33,13 +33,16 @@ def gradient_step(
     rows: Any = (),
     num_slices: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """Takes one step down `loss_fn(params, *rows)`: a loss [] and metrics.
+    """Takes one gradient step on `loss_fn(params, *rows) -> (loss [], metrics)`.
+
+    Gradients and metrics are averaged over devices.
 
     Args:
-        rows: arrays [B, ...]. The loss and its metrics must be means over B, and take
-            all that has rows from here.
-        num_slices: into which the rows are cut, to be gone through one by one: the same
-            step, of less memory at a time. Divides B; see `tuning.num_slices`.
+        rows: arrays [B, ...]. The loss and its metrics must be means over B, and must
+            get all their batched arrays through this argument.
+        num_slices: number of equal slices of the batch whose gradients are computed one
+            after another and averaged, which takes less memory for the same step. It
+            must divide B; see `tuning.num_slices`.
     """
     gradient = functools.partial(jax.grad(loss_fn, has_aux=True), learned.params)
     if num_slices == 1:
@@ -53,7 +56,7 @@ def gradient_step(
 
 
 def mean_over(function: Callable[[Any], Any], inputs: Any) -> Any:
-    """The mean of a function's outputs over the first axis of its inputs, in turn."""
+    """Averages `function` over the first axis of its inputs, by a sequential scan."""
 
     def add(total, one):
         return jax.tree.map(jnp.add, total, function(one)), None
@@ -67,12 +70,12 @@ def mean_over(function: Callable[[Any], Any], inputs: Any) -> Any:
 
 
 def polyak_update(target: Params, params: Params, rate: Array) -> Params:
-    """Moves target weights by `rate` of the way towards the weights."""
+    """Returns (1 - rate) * target + rate * params."""
     return optax.incremental_update(params, target, rate)
 
 
 def finite(tree: Any) -> Array:
-    """Whether every number of a pytree is finite, []."""
+    """Returns whether all floating-point leaves of a pytree are finite, bool []."""
     floats = [
         leaf
         for leaf in jax.tree.leaves(tree)

@@ -1,8 +1,8 @@
-"""The loop, once: collect, add, sample, update, evaluate.
+"""The training loop: collect, add, sample, update, evaluate.
 
-Everything here is a pure function for one member, meant to be vmapped over the
-population. The key of step t is `fold_in(key, t)`, so how a phase is cut into chunks
-never changes what it learns.
+Every function is pure, is written for one population member and is meant to be vmapped
+over the population. The key of step t is `fold_in(key, t)`, so results do not depend on
+how a phase is split into chunks.
 """
 
 from collections.abc import Callable
@@ -29,14 +29,14 @@ from o2ojax.types import (
 
 
 def keys_from(key: Key, first: Array, num: int) -> Key:
-    """The keys of steps `first`, ..., `first + num - 1`, [num]."""
+    """Returns the keys [num] of steps `first`, ..., `first + num - 1`."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num))
 
 
 def learn(
     agent: Agent, buffer: Buffer, state: AgentState, replay: Replay, keys: Key
 ) -> tuple[AgentState, Replay, Metrics]:
-    """Takes one update for each of `keys` [num]. Metrics are averaged over them."""
+    """Does one update per key of `keys` [num]. Metrics are means over the updates."""
 
     def one(carry, key):
         state, replay = carry
@@ -53,7 +53,7 @@ def learn(
 def offline(
     agent: Agent, buffer: Buffer, run: Run, key: Key, first: Array, num_updates: int
 ) -> tuple[Run, Metrics]:
-    """Updates number `first` to `first + num_updates` of an offline phase."""
+    """Does updates `first`, ..., `first + num_updates - 1` of an offline phase."""
     keys = keys_from(key, first, num_updates)
     state, replay, metrics = learn(agent, buffer, run.agent, run.replay, keys)
     return run._replace(agent=state, replay=replay), metrics
@@ -69,10 +69,12 @@ def start_workers(
     num_envs: int,
     tasks: Array | None = None,
 ) -> Workers:
-    """Fresh environments, each at the beginning of a trial. Leaves [W].
+    """Resets W = `num_envs` environments, each at the start of a trial.
 
     Args:
-        tasks: [W], which each plays; by default those to be trained on, in turn.
+        tasks: [W], the task of each environment; by default the training tasks, cycled.
+    Returns:
+        the workers, whose leaves are [W, ...].
     """
 
     def one(key, task):
@@ -90,7 +92,7 @@ def start_workers(
 def act(
     env: Env, policy: Policy, state: AgentState, worker: Workers, key: Key
 ) -> tuple[Workers, Transition]:
-    """One step of one environment. The transition is the one to be stored."""
+    """Steps one environment. Returns the transition to store."""
     key_act, key_env = jax.random.split(key)
     action, memory = policy.act(state, worker.memory, worker.env.obs, key_act)
     env_state, transition = env.step(worker.env, action, key_env)
@@ -101,7 +103,7 @@ def act(
 def collect(
     env: Env, policy: Policy, state: AgentState, workers: Workers, keys: Key
 ) -> tuple[Workers, Transition]:
-    """Steps all W environments once for each of `keys` [T]. Transitions are [T, W]."""
+    """Steps all W environments once per key of `keys` [T]. Transitions are [T, W]."""
     num_envs = workers.env.age.shape[0]
 
     def one(workers, key):
@@ -114,7 +116,7 @@ def collect(
 
 
 def flat(transitions: Transition) -> Transition:
-    """[T, W] as [T * W], in the order of time."""
+    """Reshapes leaves [T, W, ...] to [T * W, ...], in order of time."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), transitions)
 
 
@@ -130,14 +132,16 @@ def online(
     updates_per_round: int,
     sample_tasks: Callable[[Key], Array] | None = None,
 ) -> tuple[Run, Metrics]:
-    """Rounds number `first` to `first + num_rounds` of an online phase.
+    """Does rounds `first`, ..., `first + num_rounds - 1` of an online phase.
 
-    A round is `steps_per_round` steps of all environments, then `updates_per_round`
-    updates.
+    A round is `steps_per_round` steps of all W environments, followed by
+    `updates_per_round` updates.
 
     Args:
-        sample_tasks: (key) -> tasks [W]. Where it is given, every round begins with new
-            trials, of these; else trials go on.
+        sample_tasks: (key) -> tasks [W]. If given, every round starts new trials of
+            these tasks; otherwise trials continue from round to round.
+    Returns:
+        the run, and metrics averaged over the rounds.
     """
 
     def begin_trials(run, key_deal, key_start):
@@ -179,14 +183,17 @@ def evaluate(
     num_episodes: int,
     trial: int = 1,
 ) -> Played:
-    """Plays fresh trials, side by side, of the tasks to be judged on, in turn.
+    """Evaluates a policy in new trials, in parallel, cycling over the test tasks.
+
+    Without test tasks, it cycles over all tasks.
 
     Args:
-        num_episodes: that count: one of each trial, its last. (SMAC's authors count
-            steps: where episodes end early, theirs explore in more of them.)
-        trial: episodes of a trial.
+        num_episodes: number of trials. Only the last episode of each trial counts. (The
+            authors of SMAC define a trial by a number of steps; where episodes end
+            early, their agent explores for more episodes.)
+        trial: number of episodes in a trial.
     Returns:
-        leaves [num_episodes].
+        the results, whose leaves are [num_episodes].
     """
     first = env.spec.num_train if env.spec.num_test else 0
     tasks = first + jnp.arange(num_episodes) % (env.spec.num_tasks - first)
@@ -202,9 +209,12 @@ def play(
     tasks: Array,
     trial: int = 1,
 ) -> tuple[Played, Workers]:
-    """Plays a fresh trial of each of `tasks` [W], side by side. Leaves [W].
+    """Plays one new trial of each task of `tasks` [W] in parallel.
 
-    Stops when the last trial has stopped, so short episodes are cheap.
+    The loop stops when every trial has finished, so short episodes are cheap.
+
+    Returns:
+        the results and the final workers, whose leaves are [W, ...].
     """
     num = len(tasks)
     key_start, key_step = jax.random.split(key)
@@ -221,7 +231,7 @@ def play(
         keys = keys_from(key_step, age, 1)
         workers, transition = collect(env, policy, run.agent, workers, keys)
         transition = flat(transition)
-        now = stopped[:, None] == jnp.arange(trial)[None]  # [W, trial]; none at the end
+        now = stopped[:, None] == jnp.arange(trial)[None]  # [W, trial], no True if over
         returns = returns + jnp.where(now, transition.reward[:, None], 0.0)
         if env.success:
             done = env.success(transition.next_obs)

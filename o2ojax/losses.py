@@ -1,6 +1,6 @@
-"""The equations: arrays in, arrays out, one per published formula.
+"""Loss terms and targets: one pure function of arrays per published formula.
 
-The batch axis is kept; whoever optimises writes `.mean()`.
+The functions keep the batch axis; the caller takes the mean.
 """
 
 import jax
@@ -10,7 +10,7 @@ from o2ojax.types import Array
 
 
 def td_target(reward: Array, discount: Array, next_value: Array, gamma: Array) -> Array:
-    """What a value should be, by the reward and the value of what follows.
+    """One-step temporal-difference target.
 
     y = r + gamma d V(s')
 
@@ -18,7 +18,7 @@ def td_target(reward: Array, discount: Array, next_value: Array, gamma: Array) -
 
     Args:
         reward: r, [...].
-        discount: d, [...]; 0 where the task ended.
+        discount: d, [...]; 0 where the episode terminated.
         next_value: V(s'), [...].
         gamma: discount factor, a scalar.
     Returns:
@@ -28,7 +28,7 @@ def td_target(reward: Array, discount: Array, next_value: Array, gamma: Array) -
 
 
 def expectile_loss(error: Array, expectile: Array) -> Array:
-    """Asymmetric squared error, whose minimiser is an expectile of the target.
+    """Asymmetric squared error, minimised by the tau-expectile of the target.
 
     L(u) = |tau - 1(u < 0)| u^2,   u = target - prediction
 
@@ -37,7 +37,7 @@ def expectile_loss(error: Array, expectile: Array) -> Array:
 
     Args:
         error: u, [...].
-        expectile: tau in (0, 1); 0.5 is half the squared error.
+        expectile: tau in (0, 1); 0.5 gives half the squared error.
     Returns:
         L(u), [...].
     """
@@ -46,16 +46,16 @@ def expectile_loss(error: Array, expectile: Array) -> Array:
 
 
 def advantage_weight(advantage: Array, beta: Array, max_weight: Array) -> Array:
-    """How much an action is worth imitating.
+    """Weight of an action in advantage-weighted regression.
 
     w = min(exp(beta A), w_max)
 
     Peng et al., "Advantage-Weighted Regression" (2019), arxiv.org/abs/1910.00177;
-    the bound is that of IQL's reference implementation.
+    the bound w_max is from the reference implementation of IQL.
 
     Args:
         advantage: A, [...].
-        beta: inverse temperature; 0 imitates all actions alike.
+        beta: inverse temperature; 0 gives all actions weight 1.
         max_weight: w_max.
     Returns:
         w, [...].
@@ -64,18 +64,18 @@ def advantage_weight(advantage: Array, beta: Array, max_weight: Array) -> Array:
 
 
 def batch_advantage_weight(advantage: Array, temperature: Array) -> Array:
-    """How much an action is worth imitating, beside the others of its batch.
+    """Weight of an action in advantage-weighted regression, normalised over the batch.
 
     w_b = B exp(A_b / lambda) / sum_c exp(A_c / lambda)
 
     Nair et al., "AWAC: Accelerating Online Reinforcement Learning with Offline
-    Datasets" (2020), arxiv.org/abs/2006.09359. The paper has exp(A / lambda), up to a
-    normaliser of each state; that of the batch is the authors' code's, which keeps the
-    mean weight at 1.
+    Datasets" (2020), arxiv.org/abs/2006.09359. The paper's weight is exp(A / lambda)
+    with a normaliser per state; the authors' code normalises over the batch, as here,
+    which makes the mean weight 1.
 
     Args:
         advantage: A, [B].
-        temperature: lambda; the higher, the more alike all actions are.
+        temperature: lambda, a scalar; a higher one gives more uniform weights.
     Returns:
         w, [B].
     """
@@ -83,12 +83,12 @@ def batch_advantage_weight(advantage: Array, temperature: Array) -> Array:
 
 
 def soft_value(q: Array, log_prob: Array, temperature: Array) -> Array:
-    """Value of a sampled action, with a bonus for its surprise.
+    """Soft value: the value of a sampled action with an entropy bonus.
 
     V = Q(s, a) - alpha log pi(a | s)
 
     Haarnoja et al., "Soft Actor-Critic Algorithms and Applications" (2018),
-    arxiv.org/abs/1812.05905, equation 3. Its negative is the actor's loss, equation 7.
+    arxiv.org/abs/1812.05905, equation 3. The actor's loss, equation 7, is -V.
 
     Args:
         q: Q(s, a), [...].
@@ -103,16 +103,16 @@ def soft_value(q: Array, log_prob: Array, temperature: Array) -> Array:
 def temperature_loss(
     log_temperature: Array, entropy: Array, target_entropy: Array
 ) -> Array:
-    """Raises the temperature while the policy's entropy is below its target.
+    """Temperature loss: raises alpha while the policy's entropy is below its target.
 
     L = log(alpha) (entropy - H)
 
     Haarnoja et al. (2018), arxiv.org/abs/1812.05905, equation 18, with log(alpha) in
-    place of alpha as the authors' implementation has it.
+    place of alpha as in the authors' implementation.
 
     Args:
         log_temperature: log(alpha), [].
-        entropy: E[-log pi(a | s)], []; a constant here.
+        entropy: E[-log pi(a | s)], []; treated as a constant.
         target_entropy: H, a scalar.
     Returns:
         L, [].
@@ -121,18 +121,19 @@ def temperature_loss(
 
 
 def density_ratio_loss(old_ratio: Array, new_ratio: Array) -> Array:
-    """Minimal where w is the ratio of the new data's density to the old data's.
+    """Density-ratio loss: minimal where w = p_new / p_old.
 
     L = -log(2 / (w_old + 1)) - log(2 w_new / (w_new + 1)),
     the negative of the variational bound of the Jensen-Shannon divergence
 
     Nguyen et al., "Estimating Divergence Functionals and the Likelihood Ratio by Convex
-    Risk Minimization" (2010), arxiv.org/abs/0809.0853, as Lee et al. (2021),
-    arxiv.org/abs/2107.00591, equation 5, use it; the guard is that of their code.
+    Risk Minimization" (2010), arxiv.org/abs/0809.0853, used as in Lee et al.
+    (2021), arxiv.org/abs/2107.00591, equation 5; the guard of the logarithm is from
+    their code.
 
     Args:
-        old_ratio: w of rows from the old data, at least 0, [...].
-        new_ratio: w of rows from the new data, [...].
+        old_ratio: w >= 0 of samples from the old data, [...].
+        new_ratio: w >= 0 of samples from the new data, [...].
     Returns:
         L, [...].
     """
@@ -143,7 +144,7 @@ def density_ratio_loss(old_ratio: Array, new_ratio: Array) -> Array:
 
 
 def kl_from_standard_normal(mean: Array, std: Array) -> Array:
-    """How far a Gaussian is from the standard one, in each dimension.
+    """KL divergence of a Gaussian from the standard normal, per dimension.
 
     KL = (mu^2 + sigma^2 - 1 - log sigma^2) / 2
 
@@ -162,20 +163,20 @@ def kl_from_standard_normal(mean: Array, std: Array) -> Array:
 def vae_loss(
     reconstruction: Array, action: Array, mean: Array, std: Array, kl_weight: Array
 ) -> Array:
-    """A variational auto-encoder's: tell the action again, by a latent of few words.
+    """Loss of a variational autoencoder of actions: reconstruction error plus KL.
 
     L = mean over A of (a' - a)^2 + w * mean over L of KL(N(mu, sigma^2) || N(0, 1))
 
     Fujimoto, Meger and Precup, "Off-Policy Deep Reinforcement Learning without
-    Exploration" (2019), arxiv.org/abs/1812.02900; both means over dimensions, and w of
-    1/2, are those of the reference implementation.
+    Exploration" (2019), arxiv.org/abs/1812.02900; the means over dimensions (in place
+    of sums) and w = 1/2 are from the reference implementation.
 
     Args:
         reconstruction: a', [..., A].
         action: a, [..., A].
         mean: mu of the latent variable, [..., L].
         std: sigma of the latent variable, [..., L].
-        kl_weight: w.
+        kl_weight: w, a scalar.
     Returns:
         L, [...].
     """
@@ -184,7 +185,7 @@ def vae_loss(
 
 
 def soft_clipped_q(q: Array, pessimism: Array) -> Array:
-    """Between the highest and the lowest of an ensemble's estimates.
+    """Soft clipped double Q: mixes the ensemble's minimum and maximum.
 
     Q = lambda min_e Q_e + (1 - lambda) max_e Q_e
 
@@ -192,7 +193,7 @@ def soft_clipped_q(q: Array, pessimism: Array) -> Array:
 
     Args:
         q: Q_e, [E, ...].
-        pessimism: lambda in [0, 1]; 1 is the plain minimum.
+        pessimism: lambda in [0, 1]; 1 gives the minimum.
     Returns:
         Q, [...].
     """
@@ -200,7 +201,7 @@ def soft_clipped_q(q: Array, pessimism: Array) -> Array:
 
 
 def smoothed_action(action: Array, noise: Array, std: Array, bound: Array) -> Array:
-    """An action near the given one, so that values agree where actions do.
+    """Target policy smoothing: adds clipped noise to an action.
 
     a' = clip(a + clip(sigma epsilon, -c, c), -1, 1)
 
@@ -210,8 +211,8 @@ def smoothed_action(action: Array, noise: Array, std: Array, bound: Array) -> Ar
     Args:
         action: a, [..., A].
         noise: epsilon, standard normal, [..., A].
-        std: sigma.
-        bound: c.
+        std: sigma, a scalar.
+        bound: c, a scalar.
     Returns:
         a', [..., A].
     """
@@ -219,16 +220,16 @@ def smoothed_action(action: Array, noise: Array, std: Array, bound: Array) -> Ar
 
 
 def scaled_q(q: Array, alpha: Array) -> Array:
-    """Values in units of their own size, so that a weight means the same in any task.
+    """Q values normalised by their mean magnitude, so alpha suits any reward scale.
 
-    lambda Q,   lambda = alpha / mean_b |Q_b|, through which no gradient goes
+    lambda Q,   lambda = alpha / mean_b |Q_b|, with a stopped gradient
 
     Fujimoto and Gu, "A Minimalist Approach to Offline Reinforcement Learning" (2021),
     arxiv.org/abs/2106.06860.
 
     Args:
         q: Q of a batch, [B].
-        alpha: mean size of what is returned.
+        alpha: mean magnitude of the result, a scalar.
     Returns:
         lambda Q, [B].
     """
@@ -236,33 +237,33 @@ def scaled_q(q: Array, alpha: Array) -> Array:
 
 
 def squared_distance(action: Array, other: Array) -> Array:
-    """Mean square of the difference of two actions.
+    """Mean squared difference of two actions.
 
     mean over A of (a - b)^2
 
-    Fujimoto and Gu (2021), arxiv.org/abs/2106.06860; the mean in place of a sum is that
-    of their implementation.
+    Fujimoto and Gu (2021), arxiv.org/abs/2106.06860; the mean in place of a sum is
+    from their implementation.
 
     Args:
         action: a, [..., A].
         other: b, [..., A].
     Returns:
-        [...].
+        the mean, [...].
     """
     return jnp.square(action - other).mean(axis=-1)
 
 
 def overestimation_weight(q: Array, damping: Array) -> Array:
-    """Counts a sample for less, the further its value is above the batch's mean.
+    """Sample weight that falls the further a value is above the mean of its batch.
 
     zeta = 1 / (1 + kappa max(Q - mean_b Q_b, 0) / mean_b |Q_b|)
 
-    With kappa 1 and values above 0, this is min(1, mean_b Q_b / Q). Ours, in the place
-    of O2AC's weight function, of which only the purpose is known.
+    With kappa = 1 and positive values, this is min(1, mean_b Q_b / Q). We defined it
+    ourselves: of O2AC's weight function, only the purpose is known.
 
     Args:
         q: Q of a batch, [B].
-        damping: kappa, at least 0; 0 counts all samples alike.
+        damping: kappa >= 0, a scalar; 0 gives all samples weight 1.
     Returns:
         zeta in (0, 1], [B].
     """
@@ -273,20 +274,20 @@ def overestimation_weight(q: Array, damping: Array) -> Array:
 def conservative_gap(
     q: Array, log_density: Array, q_data: Array, temperature: Array
 ) -> Array:
-    """How far a critic values all actions, softly at their best, above the data's.
+    """CQL gap: the soft maximum of Q over all actions minus Q of the dataset's action.
 
     gap = T log(sum_k exp((Q(s, a_k) - log mu(a_k | s)) / T)) - Q(s, a),   a_k ~ mu
 
     Kumar et al., "Conservative Q-Learning for Offline Reinforcement Learning" (2020),
-    arxiv.org/abs/2006.04779, the variant CQL(H). T is the authors' code's, and so is
-    the sum where an estimate of the integral would have a mean over k: that adds the
-    constant T log K.
+    arxiv.org/abs/2006.04779, the variant CQL(H). The temperature T is from the
+    authors' code, and so is the sum over k: an estimate of the integral would be a
+    mean, so the sum adds the constant T log K.
 
     Args:
         q: Q(s, a_k), [..., K].
         log_density: log mu(a_k | s), [..., K].
         q_data: Q(s, a), [...].
-        temperature: T, a scalar; near 0, the soft maximum is the maximum.
+        temperature: T, a scalar; as T goes to 0, the soft maximum becomes the maximum.
     Returns:
         gap, [...].
     """
@@ -297,20 +298,19 @@ def conservative_gap(
 def conservative_penalty(
     gap: Array, weight: Array, multiplier: Array, target_gap: Array
 ) -> Array:
-    """The price of a critic's gap.
+    """CQL penalty: the weighted gap above its target, times the Lagrange multiplier.
 
     L = alpha' (w gap - tau)
 
     Kumar et al. (2020), arxiv.org/abs/2006.04779. Its negative is the loss of the
-    Lagrange multiplier alpha', which rises while the weighted gap exceeds tau. (The
-    weight inside the bracket is that of the authors' code; JaxCQL's multiplies tau
-    too.)
+    Lagrange multiplier alpha', which rises while the weighted gap exceeds tau. As in
+    the authors' code, w does not multiply tau; in JaxCQL it does.
 
     Args:
         gap: [...].
         weight: w, a scalar.
-        multiplier: alpha', []; 1 for a fixed price.
-        target_gap: tau, a scalar; 0 for a fixed price.
+        multiplier: alpha', []; 1 for a fixed penalty.
+        target_gap: tau, a scalar; 0 for a fixed penalty.
     Returns:
         L, [...].
     """

@@ -1,7 +1,7 @@
-"""Planning by sampling, in a latent space or any other: it sees a score, never a model.
+"""Sampling-based planning. The planner calls a score function, never a model.
 
 A plan is a sequence of actions [H, A] in [-1, 1]. `mppi` refines one; `imagined_return`
-is the score that FOWM gives to a plan.
+is the score of a plan in FOWM.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from o2ojax.types import Array, Key
 
 
 class Plans(NamedTuple):
-    """What a search ends with.
+    """The result of a search, with K elites.
 
-    mean, std: [H, A]     of the last refit.
-    elites:    [K, H, A]  the best plans that were scored in the last round.
-    weight:    [K]        how much each counts; they sum to 1.
+    mean, std: [H, A]     of the last refitted Gaussian.
+    elites:    [K, H, A]  the best plans of the last iteration.
+    weight:    [K]        the weight of each elite; they sum to 1.
     """
 
     mean: Array
@@ -40,22 +40,25 @@ def mppi(
     momentum: Array | float = 0.1,
     std_bounds: tuple[Array | float, Array | float] = (0.05, 2.0),
 ) -> Plans:
-    """Refines a plan: sample around it, keep the best, refit, repeat.
+    """MPPI: samples plans, keeps the elites, refits the Gaussian, repeats.
 
     Williams et al., "Model Predictive Path Integral Control using Covariance Variable
     Importance Sampling" (2015), arxiv.org/abs/1509.01149, with the elites of the
     cross-entropy method, as in Hansen, Wang and Su, "Temporal Difference Learning for
-    Model Predictive Control" (2022), arxiv.org/abs/2203.04955. The first round samples
-    with the widest of the bounds.
+    Model Predictive Control" (2022), arxiv.org/abs/2203.04955. The first iteration
+    samples with the upper bound of the standard deviation.
 
     Args:
-        score: (plan [H, A], key) -> what it is worth, []; NaN is worth less than all.
-        mean: [H, A]  the plan to start from.
-        proposals: [P, H, A]  plans considered in every round besides the samples.
-        num_iterations: rounds, at least 1; may be traced.
-        temperature: how sharply better elites outweigh worse ones.
-        momentum: how much of the old mean a new one keeps.
-        std_bounds: of the sampling, least and most.
+        score: (plan [H, A], key) -> score []; NaN ranks last.
+        mean: [H, A], the initial mean.
+        proposals: [P, H, A], plans added to the samples of every iteration.
+        num_samples: plans sampled per iteration.
+        num_elites: K, at most num_samples + P.
+        num_iterations: number of iterations, at least 1; may be traced.
+        temperature: multiplies the scores in the softmax that weights the elites, so a
+            higher one favours the best more.
+        momentum: weight of the old mean in the new mean.
+        std_bounds: lower and upper bound of the sampling standard deviation.
     """
     low, high = std_bounds
 
@@ -67,7 +70,7 @@ def mppi(
         plans = jnp.concatenate([sampled, proposals])
         worth = jax.vmap(score)(plans, jax.random.split(key_score, len(plans)))
         worth = jnp.nan_to_num(worth, nan=jnp.finfo(jnp.float32).min)
-        worth, best = jax.lax.top_k(worth, num_elites)  # the best comes first
+        worth, best = jax.lax.top_k(worth, num_elites)  # sorted, best first
         elites = plans[best]
         weight = jax.nn.softmax(temperature * (worth - worth[0]))
         centre = jnp.einsum("k,kha->ha", weight, elites)
@@ -90,22 +93,22 @@ def mppi(
 
 
 def choose(found: Plans, key: Key) -> Array:
-    """One of the elites at random, by their weights: a plan [H, A]."""
+    """Samples one of the elites by its weight: a plan [H, A]."""
     return found.elites[jax.random.choice(key, len(found.weight), p=found.weight)]
 
 
 def shift(mean: Array) -> Array:
-    """The plan [H, A] one step later: what is left of it, and then nothing."""
+    """Shifts a plan [H, A] by one step and appends a zero action."""
     return jnp.concatenate([mean[1:], jnp.zeros_like(mean[:1])])
 
 
 class Model(NamedTuple):
-    """A world to imagine in, of functions of a latent state z [Z] and an action [A].
+    """A latent world model: functions of a latent state z [Z] and an action [A].
 
     next:     (z, action) -> z.
     reward:   (z, action) -> [].
-    values:   (z, action) -> [E], the critics' estimates.
-    alive:    (z, action) -> [], how likely the task goes on after it.
+    values:   (z, action) -> [E], the estimates of E critics.
+    alive:    (z, action) -> [], the probability that the episode continues.
     """
 
     next: Callable
@@ -115,7 +118,7 @@ class Model(NamedTuple):
 
 
 def disagreement(values: Array) -> Array:
-    """Unbiased standard deviation of an ensemble's estimates [E], []."""
+    """Standard deviation (ddof = 1) of an ensemble's estimates [E], []."""
     return values.std(ddof=1)
 
 
@@ -128,22 +131,22 @@ def imagined_return(
     gamma: Array,
     penalty: Array,
 ) -> Array:
-    """What a plan earns in a model, less a price for the critics' disagreement.
+    """Return of a plan in a model, penalised by the disagreement of the critics.
 
     sum_{t<H} gamma^t (r_t - lambda u_t) + gamma^H (min_{i in pair} Q_i - lambda u)_H,
-    u = std_e Q_e, unbiased
+    u = std_e Q_e, with ddof = 1
 
     Feng et al., "Finetuning Offline World Models in the Real World" (2023),
-    arxiv.org/abs/2310.16029. Where the model foresees an end, what comes after it
-    counts by the chance that it does not come.
+    arxiv.org/abs/2310.16029. What follows a step is weighted by the model's
+    probability that the episode continues (`alive`).
 
     Args:
-        z: [Z]  the latent state to plan from.
+        z: [Z], the latent state to plan from.
         plan: [H, A].
-        last_action: (z) -> action [A] with which the last state is valued.
-        pair: [2]  which critics value the last state.
+        last_action: (z) -> action [A] at which Q of the last state is evaluated.
+        pair: [2], indices of the critics that evaluate the last state.
         gamma: discount factor, a scalar.
-        penalty: lambda, the price of one unit of disagreement, at least 0.
+        penalty: lambda >= 0, the penalty per unit of disagreement, a scalar.
     Returns:
         the penalised return, [].
     """

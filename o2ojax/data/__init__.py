@@ -1,4 +1,4 @@
-"""Logged experience: readers, checks, reference scores, and datasets to start with."""
+"""Offline datasets: readers, writers, checks, reference scores, shipped datasets."""
 
 from o2ojax.data.dataset import (
     DataError,

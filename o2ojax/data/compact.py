@@ -1,7 +1,7 @@
-"""Whole episodes as columns that keep each observation once.
+"""A compact, lossless format of episodes that stores each observation once.
 
-Inside an episode the next observation is the next row's, so only the one after each
-episode's last row is kept besides, and nothing is lost.
+Within an episode, the next observation is the observation of the next row, so only the
+final observation of each episode is stored in addition.
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from o2ojax.types import Transition
 
 
 def pack(name: str, transitions: Transition) -> dict[str, np.ndarray]:
-    """The columns of transitions. The final row ends an episode.
+    """Converts transitions to columns. The final row ends an episode.
 
     Returns:
         float32 observations [N, O], actions [N, A] clipped to +-(1 - 1e-5), rewards
         [N]; bool terminals [N] and timeouts [N]; float32 final_observations
-        [episodes, O]; where one is not 0, int32 tasks [N]; and extras, [N, ...] each,
-        as "extras/NAME".
+        [episodes, O]; int32 tasks [N] if any is not 0; and each extra [N, ...] as
+        "extras/NAME".
     Raises:
-        DataError: for what `from_arrays` refuses, discounts other than 0 and 1, an
-            observation that is not the next one of the row before.
+        DataError: `from_arrays` refuses the data, a discount is neither 0 nor 1, or
+            within an episode, an observation is not the previous row's next one.
     """
     terminals = np.asarray(transitions.discount) == 0
     last = np.array(transitions.last, bool)
@@ -69,14 +69,14 @@ def _check_lossless(name: str, rows: Transition, transitions: Transition) -> Non
 
 
 def unpack(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Puts next_observations [N, O] in the place of final_observations.
+    """Replaces final_observations by next_observations [N, O].
 
     Args:
-        name: what errors call the columns.
-        columns: as `pack` returns them.
+        name: name of the data in error messages.
+        columns: as returned by `pack`.
     Raises:
-        DataError: for columns that do not agree, and where the episodes and their
-            final observations do not match.
+        DataError: columns disagree, or the number of final observations is not that of
+            the episodes.
     """
     if "timeouts" not in columns:
         raise DataError(f"{name}: a file with final_observations needs timeouts too")

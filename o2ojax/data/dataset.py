@@ -1,4 +1,4 @@
-"""Logged experience, checked at the door. All of it is NumPy, on the host."""
+"""Construction and validation of datasets, in NumPy on the host."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from o2ojax.errors import UserError
 from o2ojax.types import EnvSpec, Transition
 
 ACTION_LIMIT = 1 - 1e-5  # keeps the log-probability of a squashed policy finite
-ACTION_SLACK = 1e-6  # beyond 1 by more than this is not a matter of rounding
-PARAMETERS = "task_parameters"  # in a file, beside its columns
-EXTRAS = "extras"  # their names begin so, as "extras/return_to_go"
-JUMP = 1e-6  # farther apart, two observations are not the same
+ACTION_SLACK = 1e-6  # a larger excess over 1 is not a rounding error
+PARAMETERS = "task_parameters"  # name of the task parameters in a file
+EXTRAS = "extras"  # prefix of their names, as in "extras/return_to_go"
+JUMP = 1e-6  # above this difference, two observations are not equal
 
 
 class DataError(UserError):
@@ -24,14 +24,14 @@ class DataError(UserError):
 
 
 class DataWarning(UserWarning):
-    """A dataset that can be used, but may not mean what it is taken for."""
+    """A warning of a dataset that can be used, but may be misinterpreted."""
 
 
 class Dataset(NamedTuple):
-    """Logged experience with a name.
+    """A validated dataset.
 
-    transitions: leaves [N, ...], in the order of time.
-    parameters:  [T, P] what sets each task of a family apart; None for one task.
+    transitions: leaves [N, ...], in order of time.
+    parameters:  [T, P], parameters of each task of a family; None for a single task.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Dataset(NamedTuple):
 
 
 class Log(NamedTuple):
-    """What lies in a file, before it is checked.
+    """The content of a file before validation.
 
-    name:    of the dataset.
-    source:  what errors call it.
+    name:    name of the dataset.
+    source:  name of the data in error messages.
     columns: arguments of `from_arrays`, by name.
-    parameters: [T, P] of a family's tasks, or None.
-    extras:  further numbers of each row, by name.
+    parameters: [T, P], parameters of each task of a family, or None.
+    extras:  further arrays with N rows, by name.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Log(NamedTuple):
     extras: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
-# What a log means that has neither `timeouts` nor `next_observations`.
+# Warning for a log that has neither `timeouts` nor `next_observations`.
 ONE_STREAM = (
     "it has neither timeouts nor next_observations, so its rows are taken for one "
     "stream, in which an episode goes on until a terminal; give timeouts, 1 in the "
@@ -80,10 +80,10 @@ def from_arrays(
     """Builds transitions from columns named as in D4RL.
 
     Episodes end at terminals, at time-outs and at the final row; without
-    `timeouts`, also where an observation is not the `next_observations` of the
-    row before. Without `next_observations` the row after is looked at: a row that
-    was cut has none, so it is dropped and the row before it becomes `last`; a
-    terminal row keeps its own observation there, which nothing should read.
+    `timeouts`, also where an observation differs from the `next_observations` of
+    the previous row. Without `next_observations`, they are taken from the next row:
+    a truncated row has none, so it is dropped and the previous row becomes `last`;
+    a terminal row gets its own observation, which must not be used.
 
     Actions are clipped to +-(1 - 1e-5).
 
@@ -91,21 +91,23 @@ def from_arrays(
         observations: [N, O].
         actions: [N, A], in [-1, 1].
         rewards: [N] or [N, 1].
-        terminals: [N] or [N, 1], 0 or 1: the task ended, there is no future.
-        timeouts: [N] or [N, 1], 0 or 1: the episode was cut, the task goes on.
-        next_observations: [N, O], before any restart.
-        tasks: [N] or [N, 1], which task of a family, counted from 0, none left out;
-            0 by default. An agent that infers tasks wants as many rows of each.
-        extras: further numbers of each row, [N, ...], by name.
-        name: what errors call the data.
-        clip_actions: accept actions beyond [-1, 1], and clip them.
+        terminals: [N] or [N, 1], 0 or 1: termination, the value of the next state
+            is 0.
+        timeouts: [N] or [N, 1], 0 or 1: truncation, the next state still has a
+            value.
+        next_observations: [N, O], before any reset.
+        tasks: [N] or [N, 1], task numbers from 0, all of which occur; 0 by default. An
+            agent that infers tasks needs equally many rows of each.
+        extras: further arrays [N, ...], by name.
+        name: name of the data in error messages.
+        clip_actions: accepts and clips actions outside [-1, 1].
     Returns:
         Leaves [N', ...], N' <= N: float32, `last` bool, `task` int32. They may share
         memory with the arguments.
     Raises:
-        DataError: for arrays that are empty, ragged, not numbers, not finite in
-            float32, of the wrong rank or of different lengths; for actions out of
-            range; for a task without rows; where no next observation is known.
+        DataError: arrays are empty, ragged, not numeric, not finite in float32, of a
+            wrong rank or of different lengths; actions are out of range; a task has no
+            rows; or no next observation is known.
     """
     columns = {
         "observations": observations,
@@ -140,12 +142,13 @@ def from_arrays(
 def from_transitions(
     transitions: Transition, name: str, clip_actions: bool = False
 ) -> Transition:
-    """Transitions of a stranger's own making, checked as `from_arrays` checks.
+    """Validates transitions from a user's function, as `from_arrays` does.
 
     Args:
-        transitions: leaves [N, ...], of whatever arrays. Observations may be dicts of
-            parts, which keep their shapes and types.
-        name: what errors call the data.
+        transitions: leaves [N, ...], any array types. Observations may be dicts of
+            parts, which keep their shapes and dtypes.
+        name: name of the data in error messages.
+        clip_actions: accepts and clips actions outside [-1, 1].
     Raises:
         DataError: as for `from_arrays`.
     """
@@ -179,7 +182,7 @@ def from_transitions(
 def episode_returns(transitions: Transition) -> np.ndarray:
     """Undiscounted returns, float64 [episodes].
 
-    An episode without an end, after the others, is left out; alone, it counts.
+    An unfinished final episode is left out, unless it is the only one.
     """
     ends = np.flatnonzero(transitions.last)
     if not ends.size:
@@ -189,10 +192,10 @@ def episode_returns(transitions: Transition) -> np.ndarray:
 
 
 def return_range(transitions: Transition) -> float:
-    """The best episode's return less the worst one's.
+    """Difference between the highest and the lowest episode return.
 
     Raises:
-        DataError: where there are fewer than two episodes, or all earn the same.
+        DataError: there are fewer than two episodes, or all returns are equal.
     """
     returns = episode_returns(transitions)
     spread = float(returns.max() - returns.min())
@@ -205,10 +208,10 @@ def return_range(transitions: Transition) -> float:
 
 
 def fit(dataset: Dataset, spec: EnvSpec) -> None:
-    """Checks that a dataset may come from an environment.
+    """Checks that the shapes of a dataset are those of an environment.
 
     Raises:
-        DataError: where the sizes of observations or of actions differ.
+        DataError: the shapes of observations or actions differ.
     """
     rows = dataset.transitions
     seen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows.obs)
@@ -226,7 +229,7 @@ def fit(dataset: Dataset, spec: EnvSpec) -> None:
 
 
 def _in_words(obs: Any) -> str:
-    """The shape of an observation, or of its parts."""
+    """Text of the shape of an observation, or of its parts."""
     if isinstance(obs, Mapping):
         parts = (f"{key}: {_in_words(obs[key])}" for key in sorted(obs))
         return f"parts {{{', '.join(parts)}}}"
@@ -236,10 +239,10 @@ def _in_words(obs: Any) -> str:
 
 
 def with_extras(dataset: Dataset, names: Sequence[str]) -> Dataset:
-    """The dataset with those extras alone that are asked for.
+    """Selects the extras `names` of a dataset.
 
     Raises:
-        DataError: one is not there.
+        DataError: an extra is missing.
     """
     found = dataset.transitions.extras
     for name in names:
@@ -256,7 +259,7 @@ def hold_windows(dataset: Dataset, spec: EnvSpec, horizon: int) -> None:
     """Checks that windows of `horizon` transitions can be read from a dataset.
 
     Raises:
-        DataError: where no episode ends, or one is shorter than a window.
+        DataError: no episode ends, or one is shorter than a window.
     """
     ends = np.flatnonzero(dataset.transitions.last)
     lengths = np.diff(ends, prepend=-1)
@@ -277,14 +280,14 @@ def hold_windows(dataset: Dataset, spec: EnvSpec, horizon: int) -> None:
 def hold_tasks(
     dataset: Dataset, spec: EnvSpec, parameters: np.ndarray, context: int
 ) -> Transition:
-    """The transitions of a meta-dataset, task by task, as many of each.
+    """Validates a meta-dataset and sorts its transitions by task.
 
     Args:
-        parameters: [T, P] of the family's training tasks.
-        context: rows that a task is inferred from.
+        parameters: [T, P], parameters of the family's training tasks.
+        context: rows of a context.
     Raises:
-        DataError: it is no meta-dataset, its tasks are others, or one has fewer rows
-            than another or than a context.
+        DataError: the dataset is no meta-dataset, has other tasks or unequal numbers of
+            rows per task, or has fewer rows per task than a context.
     """
     name, rows = f"dataset {dataset.name!r}", dataset.transitions
     known = dataset.parameters
@@ -316,14 +319,14 @@ def hold_tasks(
 
 
 def rows_of_each(name: str, task: np.ndarray, num_tasks: int) -> int:
-    """How many rows each task has: of all, the same number.
+    """Number of rows of each task, which must be equal.
 
     Args:
-        name: what errors call the data.
-        task: [N], counted from 0.
-        num_tasks: of which the parameters are known.
+        name: name of the data in error messages.
+        task: [N], task numbers from 0.
+        num_tasks: number of tasks whose parameters are known.
     Raises:
-        DataError: there are rows of other tasks, or of one fewer than of another.
+        DataError: there are rows of other tasks, or numbers of rows differ.
     """
     counts = np.bincount(task, minlength=num_tasks)
     if len(counts) > num_tasks:
@@ -341,7 +344,7 @@ def rows_of_each(name: str, task: np.ndarray, num_tasks: int) -> int:
 
 
 def fingerprint(transitions: Transition) -> str:
-    """16 hexadecimal digits that differ where any number of the data differs."""
+    """Hash of the data, 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(transitions):
         leaf = np.ascontiguousarray(leaf)
@@ -351,13 +354,13 @@ def fingerprint(transitions: Transition) -> str:
 
 
 def subsample(transitions: Transition, num_rows: int) -> Transition:
-    """Whole episodes, evenly spread over time: `num_rows` and less than one more.
+    """Selects whole episodes, evenly spread over time, with `num_rows` rows or more.
 
-    So a replay buffer keeps its mixture of early and late behaviour. All of the
-    data comes back where it has no more rows than that.
+    The excess is less than one episode. A replay dataset thus keeps its mixture of
+    early and late behaviour. Data of at most `num_rows` rows are returned unchanged.
 
     Raises:
-        DataError: where `num_rows` is less than 1.
+        DataError: `num_rows` is less than 1.
     """
     if num_rows < 1:
         raise DataError(f"num_rows must be at least 1, not {num_rows}")
@@ -370,14 +373,14 @@ def subsample(transitions: Transition, num_rows: int) -> Transition:
     for episode, (end, length) in enumerate(
         zip(ends.tolist(), lengths.tolist(), strict=True)
     ):
-        # Take an episode whenever what was taken is behind its share so far.
+        # Take an episode if fewer rows than their share so far are taken.
         chosen[episode] = taken * total < num_rows * (end + 1)
         taken += length * bool(chosen[episode])
     return _rows(transitions, np.repeat(chosen, lengths))
 
 
 def jumps(obs: np.ndarray, next_obs: np.ndarray) -> np.ndarray:
-    """Whether what a row saw next is not what the row after it saw, bool [N - 1].
+    """Whether `next_obs` of a row differs from `obs` of the next row, bool [N - 1].
 
     Args:
         obs: [N, O].
@@ -388,10 +391,10 @@ def jumps(obs: np.ndarray, next_obs: np.ndarray) -> np.ndarray:
 
 
 def checked(name: str, columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
-    """The columns, named as in D4RL, as arrays that agree with each other.
+    """Converts columns, named as in D4RL, to arrays, and validates them.
 
     Raises:
-        DataError: as for `from_arrays`, all but the range of actions.
+        DataError: as for `from_arrays`, except for the range of actions.
     """
     table = {
         key: _CHECKS[key](f"{name}: {key}", values) for key, values in columns.items()
@@ -413,7 +416,7 @@ def checked(name: str, columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray
 
 
 def matrix(where: str, values: ArrayLike) -> np.ndarray:
-    """Finite numbers, float32 [N, K]. `where` begins the message of a DataError."""
+    """Converts to finite float32 [N, K]. `where` begins the message of a DataError."""
     values = _numbers(where, values)
     if values.ndim != 2:
         raise DataError(
@@ -423,7 +426,7 @@ def matrix(where: str, values: ArrayLike) -> np.ndarray:
 
 
 def flags(where: str, values: ArrayLike) -> np.ndarray:
-    """Bools [N] out of 0 and 1. `where` begins the message of a DataError."""
+    """Converts 0 and 1 to bool [N]. `where` begins the message of a DataError."""
     values = _vector(where, values)
     odd = np.flatnonzero((values != 0) & (values != 1))
     if odd.size:
@@ -432,7 +435,7 @@ def flags(where: str, values: ArrayLike) -> np.ndarray:
 
 
 def _whole(where: str, values: ArrayLike) -> np.ndarray:
-    """Numbers of tasks, int32 [N]: all from 0 to the largest."""
+    """Converts task numbers to int32 [N]; all from 0 to the largest must occur."""
     values = _vector(where, values)
     odd = np.flatnonzero((values < 0) | (values != np.floor(values)))
     if odd.size:
@@ -450,7 +453,7 @@ def _whole(where: str, values: ArrayLike) -> np.ndarray:
 
 
 def _extra(where: str, values: ArrayLike, num_rows: int) -> np.ndarray:
-    """Further numbers of each row: float32, or bool, uint8 or int32 as they are."""
+    """Converts an extra to float32, unless it is bool, uint8 or int32."""
     values = _numbers(where, values)
     if len(values) != num_rows:
         raise DataError(f"{where} has {len(values)} rows; there are {num_rows} steps")
@@ -506,7 +509,7 @@ def _bounded(where: str, action: np.ndarray, clip_actions: bool) -> np.ndarray:
 
 
 def _cuts(table: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Whether an episode is cut after a row, as far as the data tells, [N]."""
+    """Whether an episode is truncated after a row, as far as known, bool [N]."""
     obs = table["observations"]
     cut = table.get("timeouts", np.zeros(len(obs), bool)).copy()
     if "next_observations" in table and "timeouts" not in table:
@@ -516,7 +519,7 @@ def _cuts(table: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _look_ahead(name: str, rows: Transition) -> Transition:
-    """Takes next observations from the row after; drops the rows that have none."""
+    """Takes next observations from the next row; drops rows that have none."""
     terminal = rows.discount == 0
     known = terminal | ~rows.last
     if not known.any():

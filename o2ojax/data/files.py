@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing of files."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a temporary file beside `path`, then gives it that name."""
+    """Calls `write` with a temporary file beside `path`, then renames it to `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
         write(temporary)
@@ -20,6 +20,6 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file whole."""
+    """Writes a JSON file atomically."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_whole(path, lambda temporary: temporary.write_text(text))

@@ -1,4 +1,4 @@
-"""What is in a dataset, and what looks wrong with it."""
+"""Statistics of a dataset, and detection of likely errors in it."""
 
 import re
 from collections.abc import Iterator
@@ -19,31 +19,31 @@ from o2ojax.data.dataset import (
 from o2ojax.data.reference import has_reference
 from o2ojax.types import Transition
 
-LARGE = 1000.0  # an observation beyond this wants to be scaled
+LARGE = 1000.0  # observations beyond this should be scaled
 MANY_DUPLICATES = 0.02
-MANY_SHORT = 0.01  # of the episodes; a recording that was cut may end in a few
-ROUND = 100  # time limits are multiples of it
+MANY_SHORT = 0.01  # fraction of episodes; a truncated recording may end in a few
+ROUND = 100  # time limits are usually multiples of it
 
 
 class Inspection(NamedTuple):
-    """A dataset in numbers.
+    """Statistics of a dataset.
 
-    name:        of the dataset.
-    env:         the environment in its name that has reference scores, or "".
-    num_rows:    in the file; `transitions` has fewer where rows had to be dropped.
-    transitions: as a run reads them, actions clipped.
-    actions:     [num_rows, A]  float32, as they lie in the file.
+    name:        name of the dataset.
+    env:         the environment in its name, if it has reference scores, else "".
+    num_rows:    rows in the file; `transitions` has fewer if rows were dropped.
+    transitions: as a run reads them, with clipped actions.
+    actions:     [num_rows, A]  float32, as in the file.
     returns:     [episodes]     undiscounted, float64.
     lengths:     [episodes]     steps.
-    ended:       [episodes]     True where the task ended, False at cuts.
-    obs_low:     [O]            the smallest value of each dimension.
-    obs_high:    [O]            the largest.
-    constant:    [K]            the dimensions where these are the same.
-    at_limit:    share of the numbers in `actions` that are at -1 or 1, or beyond.
-    beyond:      share of the rows whose action leaves [-1, 1].
-    duplicates:  share of the transitions whose observation and action came before.
-    findings:    what looks wrong, a sentence each.
-    parameters:  [T, P] of a family's tasks, or None.
+    ended:       [episodes]     True for termination, False for truncation.
+    obs_low:     [O]            minimum of each dimension.
+    obs_high:    [O]            maximum of each dimension.
+    constant:    [K]            the dimensions with equal minimum and maximum.
+    at_limit:    fraction of the numbers in `actions` with magnitude 1 or more.
+    beyond:      fraction of rows whose action is outside [-1, 1].
+    duplicates:  fraction of transitions that repeat an observation and action.
+    findings:    likely errors, a sentence each.
+    parameters:  [T, P], parameters of each task of a family, or None.
     """
 
     name: str
@@ -65,13 +65,13 @@ class Inspection(NamedTuple):
 
 
 def inspect(log: Log, clip_actions: bool = False) -> Inspection:
-    """Looks at a log. Actions beyond [-1, 1] are counted, not refused.
+    """Computes the statistics of a log. Actions outside [-1, 1] are no error here.
 
     Args:
-        log: as `load` returns it.
-        clip_actions: look at the actions that a run gets which clips them.
+        log: as returned by `load`.
+        clip_actions: whether the run will clip actions.
     Raises:
-        DataError: for what `from_arrays` refuses else.
+        DataError: `from_arrays` refuses the data for another reason.
     """
     rows = from_arrays(**log.columns, name=log.source, clip_actions=True)
     actions = matrix(f"{log.source}: actions", log.columns["actions"])
@@ -101,7 +101,7 @@ def inspect(log: Log, clip_actions: bool = False) -> Inspection:
 
 
 def environment(name: str) -> str:
-    """The environment with reference scores that a dataset's name names, or ""."""
+    """The environment in a dataset's name, if it has reference scores, else ""."""
     words = re.split(r"[^a-z0-9]+", name.lower())
     return next(filter(has_reference, words), "")
 
@@ -162,8 +162,8 @@ def _findings(log: Log, seen: Inspection) -> Iterator[str]:
 def time_limits(lengths: np.ndarray, ended: np.ndarray) -> bool:
     """Whether terminals look like time limits.
 
-    So where each of several is at the end of an episode as long as the longest, and
-    where any is and that length is a round number.
+    They do if there are several and all are at the end of episodes of maximal length,
+    or if one is and this length is a round number.
 
     Args:
         lengths: [episodes], steps.

@@ -1,4 +1,4 @@
-"""Datasets in Minari's local store. The package `minari` is needed only here.
+"""Reads and writes datasets in Minari's local store; needs the package `minari`.
 
 Younis et al., "Minari" (2024), doi.org/10.5281/zenodo.13767625
 """
@@ -20,7 +20,7 @@ from o2ojax.errors import unknown
 
 PREFIX = "minari:"
 
-# What Minari raises for a store that is damaged, or that it has no reader for.
+# Exceptions of Minari for a store that is damaged or of an unsupported format.
 UNREADABLE = (
     OSError,
     ImportError,
@@ -35,19 +35,19 @@ UNREADABLE = (
 
 
 class _Part(NamedTuple):
-    """A part of what is observed: an entry of a Dict by its key, or all of it."""
+    """A part of an observation: an entry of a Dict, by its key, or all of it."""
 
     key: str | None
     space: spaces.Space
 
 
 def load(source: str) -> Log:
-    """A dataset's episodes, one after the other, as columns.
+    """Reads the episodes of a dataset into columns.
 
-    Terminations are ends of the task. An episode is cut at truncations, and at its
-    final step if that is neither. Actions are rescaled linearly from the bounds of
-    their space to [-1, 1]. Of Dict observations those are taken whose keys are given;
-    they are flattened and joined in that order.
+    Terminations become terminals. Truncations become timeouts, and so do final steps
+    that are neither. Actions are rescaled linearly from the bounds of their space to
+    [-1, 1]. Of Dict observations, the entries of the given keys are flattened and
+    concatenated in that order.
 
     Args:
         source: `minari:ID`, or `minari:ID:KEY,KEY`. Nothing is downloaded.
@@ -55,8 +55,8 @@ def load(source: str) -> Log:
         The columns observations, actions, rewards, terminals, timeouts and
         next_observations.
     Raises:
-        DataError: for a dataset that is not there, damaged or empty, for images and
-            other observations that are no vectors, for actions without bounds.
+        DataError: the dataset is missing, damaged or empty, observations are images or
+            other non-vectors, or actions have no bounds.
     """
     name, _, keys = source.removeprefix(PREFIX).partition(":")
     package = _package(source)
@@ -85,17 +85,16 @@ def load(source: str) -> Log:
 
 
 def write(target: str, columns: Mapping[str, np.ndarray]) -> None:
-    """Makes a new dataset, whole or not at all.
+    """Writes a new dataset atomically.
 
-    Each episode has one observation more than steps. Where it was cut, it is
-    truncated. Spaces are Boxes of float32: observations without bounds, actions in
-    [-1, 1].
+    Each episode has one observation more than steps. Timeouts become truncations.
+    Spaces are Boxes of float32: observations without bounds, actions in [-1, 1].
 
     Args:
         target: `minari:ID`, as in `minari:hopper/mine-v0`.
-        columns: as `compact.pack` returns them.
+        columns: as returned by `compact.pack`.
     Raises:
-        DataError: for a name that Minari would not take, or that is taken.
+        DataError: the name is not valid in Minari, or already exists.
     """
     package = _package(target)
     from minari.namespace import create_namespace, list_local_namespaces
@@ -176,7 +175,7 @@ def _check_vector(source: str, part: _Part, dataset: Any) -> None:
 
 
 def _bounds(source: str, space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
-    """Of each number of an action, float64 [A]."""
+    """Lower and upper bounds of an action, float64 [A] each."""
     if isinstance(space, spaces.Box) and space.is_bounded():
         low, high = (x.astype(np.float64).ravel() for x in (space.low, space.high))
         if (low < high).all():
@@ -188,18 +187,18 @@ def _bounds(source: str, space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _named(space: spaces.Space) -> str:
-    return " ".join(str(space).split())  # long bounds are printed on several lines
+    return " ".join(str(space).split())  # joins the lines of long bounds
 
 
 def _rescale(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """From [low, high] to [-1, 1]; bit for bit what they were where these agree."""
+    """Rescales [low, high] to [-1, 1]; bitwise the identity where bounds are equal."""
     return (2 * actions.astype(np.float64) - (low + high)) / (high - low)
 
 
 def _episodes(
     source: str, dataset: Any, parts: Sequence[_Part]
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The columns of each episode that has a step, actions as they were recorded."""
+    """Yields the columns of each non-empty episode, with unscaled actions."""
     try:
         for episode in dataset.iterate_episodes():
             if len(episode):
@@ -250,7 +249,7 @@ def _namespace(target: str, name: str) -> str | None:
 
     try:
         return parse_dataset_id(name)[0]
-    except (TypeError, ValueError) as error:  # without a version, it is a TypeError
+    except (TypeError, ValueError) as error:  # TypeError: no version
         raise DataError(
             f"{target}: a dataset's name in Minari is letters, digits, - and _, with a "
             "version, perhaps in a namespace, as in minari:hopper/mine-v0"
@@ -260,7 +259,7 @@ def _namespace(target: str, name: str) -> str | None:
 def _fill(
     folder: Path, name: str, version: str, columns: Mapping[str, np.ndarray]
 ) -> None:
-    """Makes a dataset's files, all on the disk when this returns."""
+    """Writes the files of a dataset and flushes them to disk."""
     from minari.dataset.minari_storage import MinariStorage
 
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""OGBench's npz files, turned into D4RL's columns.
+"""Converts OGBench's npz files to D4RL's columns.
 
 Park et al., "OGBench: Benchmarking Offline Goal-Conditioned RL" (2024),
 arxiv.org/abs/2410.20092
@@ -12,7 +12,7 @@ from o2ojax.data.dataset import DataError, checked, flags
 
 REQUIRED = ("observations", "actions", "rewards", "terminals", "masks")
 OPTIONAL = ("valids", "next_observations")
-STATES = ("qpos", "qvel", "button_states")  # of the simulator, in files as downloaded
+STATES = ("qpos", "qvel", "button_states")  # simulator states in the original files
 HOW = (
     "Save what OGBench itself computes for one task: _, train, _ = "
     "ogbench.make_env_and_datasets('cube-single-play-singletask-v0'); "
@@ -21,7 +21,7 @@ HOW = (
 
 
 def recognised(found: Collection[str]) -> bool:
-    """Whether a file with these columns is one of OGBench's."""
+    """Whether a file with these columns is in OGBench's format."""
     if "timeouts" in found:
         return False
     if "masks" in found or "valids" in found:
@@ -30,19 +30,19 @@ def recognised(found: Collection[str]) -> bool:
 
 
 def convert(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arguments of `from_arrays` for a file of OGBench's.
+    """Converts columns of OGBench to the arguments of `from_arrays`.
 
-    There, `terminals` end a trajectory, and the task has ended where `masks` are 0,
-    which may be amid a trajectory: both end an episode here. A file has either
-    next_observations, or one more observation after each trajectory, in a row whose
-    action means nothing: `valids` are 0 in that row, or without them `terminals` 1.
+    In OGBench, `terminals` mark the end of a trajectory, and `masks` of 0 mark
+    termination, possibly within a trajectory; both end an episode here. A file has
+    either next_observations, or one more observation after each trajectory, in a row
+    with a dummy action, where `valids` are 0, or without `valids`, `terminals` are 1.
 
     Args:
-        name: what errors call the file.
-        columns: of REQUIRED and OPTIONAL, those that the file has.
+        name: name of the file in error messages.
+        columns: the columns of REQUIRED and OPTIONAL that the file has.
     Raises:
-        DataError: for a file without rewards or masks, and for columns that do not
-            agree or leave open which rows are steps.
+        DataError: rewards or masks are missing, or columns disagree or do not
+            determine which rows are steps.
     """
     _check_complete(name, columns)
     known = {key: columns[key] for key in columns if key not in ("masks", "valids")}
@@ -57,7 +57,7 @@ def convert(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     else:
         _check_unlike(name, ends, masks)
         steps = ~ends
-    steps[-1] = False  # nothing is seen after it
+    steps[-1] = False  # it has no next observation
     if not steps.any():
         raise DataError(f"{name}: no row is a step with a next observation")
     table |= {

@@ -1,8 +1,8 @@
-"""Datasets from where they lie: files, Minari's store, the package itself.
+"""Reads datasets from files, Minari's store, the package, or a user's function.
 
 HDF5 files have D4RL's columns. Fu et al., "D4RL: Datasets for Deep Data-Driven
 Reinforcement Learning" (2020), arxiv.org/abs/2004.07219. npz files have the same
-columns, or OGBench's, or those that `write` writes.
+columns, or OGBench's, or those of `writers.write`.
 """
 
 import os
@@ -39,7 +39,7 @@ from o2ojax.types import Transition
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 OPTIONAL = ("timeouts", "next_observations", "final_observations", "tasks", PARAMETERS)
 
-# What h5py and numpy raise for files that are cut short, damaged or of another kind.
+# Exceptions of h5py and numpy for files that are truncated, damaged or of another type.
 UNREADABLE = (
     OSError,
     EOFError,
@@ -53,19 +53,18 @@ UNREADABLE = (
 
 
 def read(source: str | os.PathLike, clip_actions: bool = False) -> Dataset:
-    """Reads a shipped dataset by its name, a file by its path, Minari's by their ids,
-    or what is behind a door.
+    """Reads a shipped dataset, a file, a dataset of Minari, or the result of a door.
 
-    Warns (DataWarning) of a log that has neither timeouts nor next_observations.
+    Emits a DataWarning for a log that has neither timeouts nor next_observations.
 
     Args:
         source: one of `shipped_names()`; a path ending in .hdf5, .h5 or .npz; or
-            `minari:ID`, for Dict observations `minari:ID:KEY,KEY`, as `minari.load`
-            reads it; or the door of a function, `module:NAME` or `file.py:NAME`, that
-            returns Transitions.
-        clip_actions: accept actions beyond [-1, 1], and clip them.
+            `minari:ID`, with Dict observations `minari:ID:KEY,KEY`, as in
+            `minari.load`; or a door, `module:NAME` or `file.py:NAME`, of a function
+            that returns Transitions.
+        clip_actions: accepts and clips actions outside [-1, 1].
     Raises:
-        DataError: for an unknown name, or data that cannot be used.
+        DataError: the name is unknown, or the data are invalid.
     """
     name = os.fspath(source)
     if registry.is_door(name) and not name.startswith(minari.PREFIX):
@@ -74,30 +73,32 @@ def read(source: str | os.PathLike, clip_actions: bool = False) -> Dataset:
 
 
 def read_hdf5(path: str | os.PathLike, clip_actions: bool = False) -> Dataset:
-    """Reads a D4RL file; its `infos` and `metadata` are left alone.
+    """Reads a D4RL file; ignores its `infos` and `metadata`.
 
     Raises:
-        DataError: for a file that is missing, unreadable, incomplete or refused by
+        DataError: the file is missing, unreadable, incomplete or refused by
             `from_arrays`.
     """
     return _dataset(_load(path, _open_hdf5), clip_actions)
 
 
 def read_npz(path: str | os.PathLike, clip_actions: bool = False) -> Dataset:
-    """Reads an npz file with D4RL's or OGBench's columns, or one that `write` wrote.
+    """Reads an npz file with columns of D4RL, OGBench or `writers.write`.
+
+    Pickled objects are never read.
 
     Raises:
-        DataError: for a file that is missing, unreadable, incomplete or refused by
-            `from_arrays`. Pickled objects are never read.
+        DataError: the file is missing, unreadable, incomplete or refused by
+            `from_arrays`.
     """
     return _dataset(_load(path, _open_npz), clip_actions)
 
 
 def load(source: str | os.PathLike) -> Log:
-    """What `read` reads, as columns that have not been checked; not behind a door.
+    """Reads the sources of `read`, except doors, into columns without validation.
 
     Raises:
-        DataError: for an unknown name, or data that is missing, unreadable or
+        DataError: the name is unknown, or the data are missing, unreadable or
             incomplete.
     """
     name = os.fspath(source)
@@ -145,7 +146,7 @@ def _dataset(log: Log, clip_actions: bool) -> Dataset:
 @contextmanager
 def _open_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     with path.open("rb") as raw:
-        if not zipfile.is_zipfile(raw):  # numpy would guess at a pickle
+        if not zipfile.is_zipfile(raw):  # numpy would try to unpickle it
             raise zipfile.BadZipFile("no zip archive, or not all of one")
         raw.seek(0)
         with np.load(raw, allow_pickle=False) as file:
@@ -182,7 +183,7 @@ def _load(path: str | os.PathLike, open_file: Callable) -> Log:
 def _columns(
     path: Path, open_file: Callable
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The names in a file, and the arrays that are known by name."""
+    """The names in a file, and the arrays with known names."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
@@ -201,7 +202,7 @@ def _columns(
 
 
 def _extras(file: Any, found: list[str]) -> list[str]:
-    """The names of a file's extras, which are a group in HDF5."""
+    """Names of the extras of a file, which are a group in HDF5."""
     if EXTRAS in found and hasattr(file[EXTRAS], "keys"):
         return [f"{EXTRAS}/{key}" for key in file[EXTRAS]]
     return [key for key in found if key.startswith(f"{EXTRAS}/")]

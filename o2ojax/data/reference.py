@@ -1,11 +1,11 @@
-"""Returns that scores are measured by."""
+"""Reference returns for normalised scores."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 # Returns of a random and of an expert policy, from Fu et al., "D4RL: Datasets for
 # Deep Data-Driven Reinforcement Learning" (2020), arxiv.org/abs/2004.07219. Our tasks
-# are not D4RL's to the last digit: these numbers only scale.
+# are not numerically identical to D4RL's; these numbers only normalise.
 REFERENCE: dict[str, tuple[float, float]] = {
     "halfcheetah": (-280.178953, 12135.0),
     "hopper": (-20.272305, 3234.3),
@@ -15,12 +15,12 @@ REFERENCE: dict[str, tuple[float, float]] = {
 
 
 def has_reference(env_name: str) -> bool:
-    """Whether an environment's returns can be scaled."""
+    """Whether an environment has reference returns."""
     return env_name in REFERENCE
 
 
 def score(env_name: str, returns: ArrayLike) -> np.ndarray:
-    """Scales returns so that random play earns 0 and an expert 100.
+    """D4RL's normalised score: 0 for a random policy, 100 for an expert.
 
     100 (R - R_random) / (R_expert - R_random)
 
@@ -28,7 +28,7 @@ def score(env_name: str, returns: ArrayLike) -> np.ndarray:
         env_name: the environment's name, as in its spec.
         returns: R, [...].
     Returns:
-        Scores, float64 [...]; the returns themselves where there is no reference.
+        Scores, float64 [...]; unscaled returns for an environment without reference.
     """
     returns = np.asarray(returns, np.float64)
     if not has_reference(env_name):

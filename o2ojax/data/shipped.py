@@ -1,4 +1,4 @@
-"""The datasets inside the package."""
+"""The datasets shipped with the package."""
 
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def folder() -> Traversable:
-    """Where the shipped datasets lie."""
+    """The folder of the shipped datasets."""
     return resources.files(__package__) / "shipped"
 
 
 def shipped_names() -> tuple[str, ...]:
-    """The datasets that come with the package, sorted."""
+    """The names of the shipped datasets, sorted."""
     if not folder().is_dir():
         return ()
     files = (entry.name for entry in folder().iterdir())

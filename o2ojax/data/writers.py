@@ -1,4 +1,4 @@
-"""Datasets into files, and into Minari's store."""
+"""Writes datasets to files and to Minari's store."""
 
 import os
 from functools import partial
@@ -18,24 +18,24 @@ def write(
     transitions: Transition,
     parameters: np.ndarray | None = None,
 ) -> None:
-    """Writes transitions, whole or not at all. The final row ends an episode.
+    """Writes transitions atomically. The final row ends an episode.
 
-    Actions are clipped to +-(1 - 1e-5); all else comes back from `read` as it was in
-    float32.
+    `read` returns the same float32 values, except that actions are clipped to
+    +-(1 - 1e-5).
 
     Args:
-        target: a path ending in .npz, for a compact file as `compact.pack` tells;
+        target: a path ending in .npz, for a compact file as by `compact.pack`;
             one ending in .hdf5 or .h5, for D4RL's columns: float32 observations and
             next_observations [N, O], actions [N, A], rewards [N], bool terminals [N]
             and timeouts [N]; or `minari:ID`, for a new dataset in Minari's store.
-        transitions: leaves [N, ...], in the order of time.
-        parameters: [T, P] of a family's tasks, if it is a meta-dataset, which has as
-            many rows of each; not to Minari.
+        transitions: leaves [N, ...], in order of time.
+        parameters: [T, P], parameters of each task of a meta-dataset, which has equally
+            many rows per task; not supported for Minari.
     Raises:
-        DataError: for a target of another kind, a dataset of Minari's that is already
-            there, a place that cannot be written, and transitions that cannot be held:
-            discounts other than 0 and 1, an observation that is not the next one of the
-            row before, tasks that are not those of the parameters.
+        DataError: the target is of another type, exists in Minari already or cannot be
+            written; or the transitions cannot be stored: a discount is neither 0 nor 1,
+            an observation is not the previous row's next one, or the tasks are not
+            those of the parameters.
     """
     name = os.fspath(target)
     if name.startswith(minari.PREFIX):

@@ -1,4 +1,4 @@
-"""Environments by name. A task is written once; its physics is a choice."""
+"""Registry of environments. A task is defined once and runs on any physics."""
 
 import difflib
 
@@ -10,7 +10,7 @@ from o2ojax.errors import UserError, unknown
 from o2ojax.registry import Registry, is_door
 from o2ojax.types import Env
 
-OWN = "own"  # the physics of an environment that brings one
+OWN = "own"  # the physics of an environment with its own simulator
 FAMILIES = (
     "point-robot",
     "point-robot-sparse",
@@ -53,7 +53,7 @@ __all__ = [
 
 
 def _mjx(*given):
-    from o2ojax.envs import mjx_physics  # takes seconds to import
+    from o2ojax.envs import mjx_physics  # slow import, seconds
 
     return mjx_physics.mjx_physics(*given)
 
@@ -68,12 +68,12 @@ PHYSICS = {"mujoco": c_physics, "mjx": _mjx, "mjx-warp": _warp}
 
 
 def choose_physics(name: str) -> str:
-    """The physics that `auto` stands for here, or the name itself.
+    """Resolves `auto` to `mjx` on an accelerator and `mujoco` on a CPU.
 
-    `auto` is `mjx` where there is an accelerator, and `mujoco` on a CPU.
+    Other names are returned as they are.
 
     Raises:
-        UserError: for a name that is neither `auto` nor in `PHYSICS`.
+        UserError: the name is neither `auto` nor in `PHYSICS`.
     """
     if name != "auto" and name not in PHYSICS:
         raise unknown("physics", name, ("auto", *PHYSICS))
@@ -83,7 +83,7 @@ def choose_physics(name: str) -> str:
 
 
 def caveats(physics: str) -> list[str]:
-    """What someone who has chosen a physics should know before it runs here."""
+    """Warnings about a physics on this machine."""
     found = []
     if jax.default_backend() == "cpu" and physics in SLOW_ON_CPU:
         found.append(
@@ -98,15 +98,16 @@ def caveats(physics: str) -> list[str]:
     return found
 
 
-# 41 to 68 and 27 to 44, by task, 64 environments: benchmarks/results/bench-cpu.json
+# Measured: 41 to 68 and 27 to 44, depending on the task, with 64 environments; see
+# benchmarks/results/bench-cpu.json.
 SLOW_ON_CPU = {"mjx": 50, "mjx-warp": 30}
 
 
 def split(task: str) -> tuple[str, str]:
-    """An environment's name, and what follows it: `ENV-KIND` as ENV and KIND.
+    """Splits `ENV-KIND` into ENV and KIND, which is "" if missing.
 
-    Names of families have hyphens, too: what is nearly one of them is left whole, so
-    that it is answered with the right one.
+    Names of families contain hyphens, too. A misspelt family name is not split there,
+    so that the error message can suggest the right name.
     """
     if is_door(task):
         return task, ""
@@ -121,11 +122,11 @@ def split(task: str) -> tuple[str, str]:
 
 
 def _likeness(name: str) -> float:
-    """How near a name comes to one of a family, from 0 to 1."""
+    """Similarity of a name to the nearest name of a family, from 0 to 1."""
     return max(difflib.SequenceMatcher(None, name, known).ratio() for known in FAMILIES)
 
 
-ALIKE = 0.8  # `hopper-random` is not yet `hopper-params`
+ALIKE = 0.8  # `hopper-random` is less similar to `hopper-params`
 
 
 def make(
@@ -138,9 +139,10 @@ def make(
     """Builds an environment.
 
     Args:
-        num_train, num_test: tasks of a family; 0 for all of them.
+        num_train, num_test: numbers of tasks of a family; 0 for all.
     Raises:
-        UserError: for an unknown environment or physics, or one that cannot be had.
+        UserError: the environment or physics is unknown, cannot be built, or does not
+            fit the other arguments.
     """
     entry = ENVS.find(name)
     if not entry.any_physics and physics != "auto":

@@ -1,4 +1,4 @@
-"""What an entry of the registry of environments is, and what may be behind a door."""
+"""Entries of the registry of environments, and conversion of doors to entries."""
 
 import inspect
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from o2ojax.types import Env
 
 
 class Options(NamedTuple):
-    """What a user chooses of an environment.
+    """A user's options of an environment.
 
-    physics:      name of what advances it.
-    make_physics: (models, frame_skip, bodies) -> `physics.Advance`, likewise.
-    simulator:    how its model differs from its file's.
-    num_train, num_test: tasks of a family; 0 for all.
+    physics:      name of the physics.
+    make_physics: its builder, (models, frame_skip, bodies) -> `physics.Advance`.
+    simulator:    changes to the model.
+    num_train, num_test: numbers of tasks of a family; 0 for all.
     """
 
     physics: str
@@ -33,9 +33,9 @@ class EnvEntry(NamedTuple):
     """An entry of the registry of environments.
 
     build:      (name, Options) -> Env.
-    parameters: (name, num_train, num_test) -> [T, P], what sets each task of a family
-                apart; None for one task.
-    any_physics: whether it runs on any of the physics; False: it brings its own.
+    parameters: (name, num_train, num_test) -> [T, P], the parameters of each task of a
+                family; None for a single task.
+    any_physics: whether it runs on any physics; if False, it has its own simulator.
     """
 
     build: Callable[[str, Options], Env]
@@ -44,13 +44,13 @@ class EnvEntry(NamedTuple):
 
 
 def adopt(found: Any, name: str) -> EnvEntry:
-    """What is behind a door, as an entry.
+    """Converts the object behind a door to an entry.
 
-    It is an entry; an Env; or a function that returns an Env, which is given those of
-    `physics`, `make_physics` and `simulator` that it has arguments for.
+    The object is an entry, an Env, or a function that returns an Env. Of `physics`,
+    `make_physics` and `simulator`, the function gets those that are its arguments.
 
     Raises:
-        UserError: it is none of these.
+        UserError: the object is none of these.
     """
     if isinstance(found, EnvEntry):
         return found
@@ -129,5 +129,5 @@ def _shapes(tree: Any) -> str:
 def _arguments(function: Callable) -> set[str]:
     try:
         return set(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # of a function written in C
+    except (TypeError, ValueError):  # a function written in C
         return set()

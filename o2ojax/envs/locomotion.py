@@ -1,8 +1,8 @@
-"""halfcheetah, hopper, walker2d and ant: Gymnasium's `-v4` tasks, which are D4RL's.
+"""halfcheetah, hopper, walker2d and ant: Gymnasium's `-v4` tasks, as used by D4RL.
 
-Observations, rewards, ends, frame skips and start states are Gymnasium's; the models
-are the MJCF files of the installed gymnasium package. Ant is the 27-d one, without
-contact forces.
+Observations, rewards, terminations, frame skips and initial states are Gymnasium's; the
+models are the MJCF files of the installed gymnasium package. Ant has the 27-dimensional
+observation without contact forces.
 """
 
 import functools
@@ -34,18 +34,18 @@ ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 
 
 class Task(NamedTuple):
-    """What makes a model a task.
+    """Definition of a locomotion task.
 
     file:       MJCF file among gymnasium's assets.
     frame_skip: simulation steps per decision.
-    noise:      scale of the noise around the model's rest state where episodes begin.
-    velocity_noise: (generator, size) -> noise of unit scale on the velocities.
+    noise:      scale of the noise added to the model's rest state at resets.
+    velocity_noise: (generator, size) -> velocity noise of unit scale.
     observe:    (state) -> obs [O].
-    progress:   (before, after) -> metres moved forward, [].
-    alive:      (state) -> whether the task goes on, [].
-    alive_reward: per decision.
-    action_cost:  per unit of squared action.
-    bodies:     whose positions the reward needs.
+    progress:   (before, after) -> forward displacement in metres, [].
+    alive:      (state) -> bool [], False if the episode terminates.
+    alive_reward: reward per decision.
+    action_cost:  cost per unit of squared action.
+    bodies:     names of bodies whose positions the reward needs.
     """
 
     file: str
@@ -66,12 +66,12 @@ def normal(generator: np.random.Generator, size: int) -> np.ndarray:
 
 
 def uniform(generator: np.random.Generator, size: int) -> np.ndarray:
-    """Noise between -1 and 1, [size]."""
+    """Uniform noise in [-1, 1], [size]."""
     return generator.uniform(-1.0, 1.0, size)
 
 
 def all_but(num_hidden: int, max_speed: float = np.inf) -> Callable:
-    """Sees positions but the first few, and velocities up to a bound."""
+    """Returns an observe function of qpos[num_hidden:] and clipped velocities."""
 
     def observe(state: PhysicsState) -> Array:
         speed = jnp.clip(state.qvel, -max_speed, max_speed)
@@ -81,22 +81,22 @@ def all_but(num_hidden: int, max_speed: float = np.inf) -> Callable:
 
 
 def root_progress(before: PhysicsState, after: PhysicsState) -> Array:
-    """How far the root joint moved along x."""
+    """Displacement of the root joint along x, m."""
     return after.qpos[0] - before.qpos[0]
 
 
 def torso_progress(before: PhysicsState, after: PhysicsState) -> Array:
-    """How far the torso moved along x, by its lagging position."""
+    """Displacement of the torso along x, m, from the lagging body position."""
     return after.bodies[0, 0] - before.bodies[0, 0]
 
 
 def always(state: PhysicsState) -> Array:
-    """A task that never ends."""
+    """Never terminates."""
     return jnp.full(state.qpos.shape[:-1], True)
 
 
 def hopper_alive(state: PhysicsState) -> Array:
-    """Upright, above the ground, and nothing out of bounds."""
+    """Whether the hopper is upright, above the ground and within bounds."""
     height, angle = state.qpos[1], state.qpos[2]
     rest = jnp.concatenate([state.qpos[2:], state.qvel])
     bounded = (jnp.abs(rest) < 100.0).all() & (height < jnp.inf)
@@ -104,13 +104,13 @@ def hopper_alive(state: PhysicsState) -> Array:
 
 
 def walker2d_alive(state: PhysicsState) -> Array:
-    """Upright, at a walking height."""
+    """Whether the walker is upright, at a walking height."""
     height, angle = state.qpos[1], state.qpos[2]
     return (height > 0.8) & (height < 2.0) & (jnp.abs(angle) < 1.0)
 
 
 def ant_alive(state: PhysicsState) -> Array:
-    """The torso is neither on the ground nor in the air."""
+    """Whether the torso's height is in [0.2, 1.0] m and the state is finite."""
     finite = jnp.isfinite(state.qpos).all() & jnp.isfinite(state.qvel).all()
     return finite & (state.qpos[2] >= 0.2) & (state.qpos[2] <= 1.0)
 
@@ -165,10 +165,10 @@ TASKS = {
 
 
 def load_model(file: str) -> mujoco.MjModel:
-    """One of gymnasium's models.
+    """Loads one of gymnasium's models.
 
-    Half-cheetah's file sets the total mass by an attribute that MuJoCo complains about
-    on stderr; it is taken out and done here, which gives the same model.
+    Half-cheetah's file sets the total mass by an attribute for which MuJoCo prints a
+    warning to stderr. It is removed and applied here, which gives the same model.
     """
     spec = mujoco.MjSpec.from_file(str(ASSETS / file))
     total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, 0.0
@@ -181,14 +181,14 @@ def load_model(file: str) -> mujoco.MjModel:
 
 @functools.cache
 def load_models(file: str, simulator: Simulator) -> Models:
-    """The variants of one of gymnasium's models, the same at every call."""
+    """Builds the variants of one of gymnasium's models; deterministic."""
     return randomise_dynamics(
         [load_model(file) for _ in range(simulator.variants)], simulator
     )
 
 
 def start_states(task: Task, model: mujoco.MjModel) -> PhysicsState:
-    """The states that episodes begin in, drawn once: leaves [NUM_STARTS, ...]."""
+    """Draws the initial states of episodes: leaves [NUM_STARTS, ...]; deterministic."""
     generator = np.random.default_rng(0)
     drawn = [
         (uniform(generator, model.nq), task.velocity_noise(generator, model.nv))
@@ -205,9 +205,9 @@ def reward_and_done(
     action: Array,
     after: PhysicsState,
 ) -> tuple[Array, Array]:
-    """What a decision of so many seconds earned, [], and whether it ended the task, [].
+    """Reward [] of a decision of `decision_time` seconds, and termination, bool [].
 
-    Reward is forward speed in m/s, plus `alive_reward`, less the price of the action.
+    The reward is forward speed in m/s, plus `alive_reward`, minus the action cost.
     """
     speed = task.progress(before, after) / decision_time
     cost = task.action_cost * jnp.square(action).sum()
@@ -228,7 +228,7 @@ def locomotion(
     starts = start_states(task, model)
 
     def advance(before: PhysicsState, action: Array, variant: Array):
-        # A member that died of NaN must not spoil the workspaces that all share.
+        # NaN actions of one member must not corrupt the workspaces that all share.
         control = jnp.where(jnp.isfinite(action), action, 0.0)
         after = move(before, control, variant)
         return after, *reward_and_done(task, decision_time, before, action, after)

@@ -1,16 +1,16 @@
-"""reach, push and lift: a gripper, a cube and a table, after FOWM's simulated arm.
+"""reach, push and lift: tasks of a gripper, a cube and a table, modelled on FOWM's.
 
 Feng et al., "Finetuning Offline World Models in the Real World" (2023),
-arxiv.org/abs/2310.16029. Actions and what counts as success follow its tasks; the scene
-is our own, and is seen as numbers. An episode has 50 decisions: theirs has 50 steps,
-too, but repeats every action once. Rewards have their terms, with distances in
-decimetres, so that effort weighs a tenth of theirs, and without the bonuses of their
-lift. A name that ends in `_sparse` is the same task, earning 1 for each decision that
-leaves it done and 0 for every other.
+arxiv.org/abs/2310.16029. Actions and success criteria follow its tasks; the scene is
+our own, with state observations. Departures: an episode has 50 decisions (50 steps in
+FOWM, too, but there each action is applied twice). Rewards have the same terms, but
+distances are in decimetres, so the control cost has a tenth of the weight, and lift has
+no bonuses. A task whose name ends in `_sparse` has a reward of 1 for each decision
+after which the success criterion holds, else 0.
 
-A task does not end when it is done, nor at the time limit: it is to be kept done, and
-success is asked of an episode's last state. The authors count an episode that is done
-at any step.
+Success does not terminate an episode, and the time limit only truncates it: the
+criterion has to be kept. Success is measured in the last state of an episode; FOWM
+counts success at any step.
 """
 
 import functools
@@ -36,29 +36,29 @@ from o2ojax.envs.restart import restarting
 from o2ojax.types import Array, Env, EnvSpec, vector
 
 HORIZON = 50  # decisions
-FRAME_SKIP = 5  # of 0.01 s
+FRAME_SKIP = 5  # simulation steps of 0.01 s
 NUM_STARTS = 1024
 SCENE = Path(__file__).parent / "assets" / "gripper.xml"
 
-STEP = 0.02  # m, how far ahead of the hand an action of 1 puts its target
-OPEN = 0.045  # m, from a fingertip to the middle of the open gripper
+STEP = 0.02  # m, offset of the hand's target for an action of 1
+OPEN = 0.045  # m, from a fingertip to the centre of the open gripper
 REST = 0.025  # m, height of the cube's centre on the table
-SINK = 5e-6  # m, into the table, by its weight: placed so, the cube lies still
-NEAR = 0.05  # m, from the goal, where it counts as reached
-LIFT = 0.15  # m, above the table, where the cube counts as lifted
+SINK = 5e-6  # m, penetration at which the cube rests in equilibrium
+NEAR = 0.05  # m, distance below which a goal is reached
+LIFT = 0.15  # m, height above REST from which the cube is lifted
 
-# Seen, and rewarded, in decimetres, dm/s, rad and rad/s: numbers of order one, as
-# networks like them. In metres, a push would cost more effort than it earns.
+# Observations and rewards are in dm, dm/s, rad and rad/s, which are of order one, as
+# suits networks. In metres, the control cost of a push would exceed its reward.
 PER_METRE = 10.0
 PER_UNIT = np.float32([PER_METRE] * 8 + [1.0])  # the ninth coordinate is an angle
 
 
 class Scene(NamedTuple):
-    """What changes in an episode, and what is drawn for it.
+    """State of an episode: the physics and the goal.
 
     physics: qpos [9] is x, y, z of the hand, left and right finger, x, y, z of the
-        cube, all in metres, and its turn in radians.
-    goal: [3] in metres, or [0] where a task has none.
+        cube, all in metres, and the yaw of the cube in radians.
+    goal: [3] in metres, or [0] for a task without a goal.
     """
 
     physics: PhysicsState
@@ -66,12 +66,12 @@ class Scene(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """What rewards and policies read from an observation, in metres.
+    """Quantities that rewards and policies read from an observation, in metres.
 
-    hand:    [..., 3]  the point between the fingertips.
-    opening: [...]     between the fingertips.
-    cube:    [..., 3]  its centre.
-    goal:    [..., 3], or [..., 0] where a task has none.
+    hand:    [..., 3]  point between the fingertips.
+    opening: [...]     distance between the fingertips.
+    cube:    [..., 3]  centre of the cube.
+    goal:    [..., 3], or [..., 0] for a task without a goal.
     """
 
     hand: Array
@@ -81,13 +81,14 @@ class Sight(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What makes the scene a task.
+    """Definition of a manipulation task.
 
-    action_dim: 3 moves the closed gripper; with 4 it opens at -1 and closes at 1.
-    hand: around where the hand begins, m [3].
-    finger: where each finger begins, m.
+    action_dim: 3 moves the closed gripper; a fourth number opens it (-1) or closes it
+        (1).
+    hand: mean initial position of the hand, m [3].
+    finger: initial position of each finger, m.
     goal: (generator, cube [3]) -> [3], or [0] for none.
-    reward: (action [..., A], Sight of what it led to) -> [...].
+    reward: (action [..., A], Sight after the action) -> [...].
     success: (Sight) -> [...] bool.
     """
 
@@ -107,7 +108,7 @@ def observe(scene: Scene) -> Array:
 
 
 def see(obs: Array) -> Sight:
-    """Reads an observation, [..., O]."""
+    """Converts an observation, [..., O], to a Sight."""
     metres = obs / PER_METRE
     return Sight(
         hand=metres[..., :3],
@@ -118,40 +119,40 @@ def see(obs: Array) -> Sight:
 
 
 def control(physics: PhysicsState, action: Array) -> Array:
-    """Where the actuators pull to: x, y, z of the hand and both fingers, m [5].
+    """Position targets of the actuators: x, y, z of the hand and both fingers, m [5].
 
-    The hand's target is ahead of where it is; the model clips it to the workspace.
+    The hand's target is relative to its position; the model clips it to the workspace.
     """
-    # A member that died of NaN must not spoil the workspaces that all share.
+    # NaN actions of one member must not corrupt the workspaces that all share.
     action = jnp.clip(jnp.where(jnp.isfinite(action), action, 0.0), -1.0, 1.0)
-    closing = jnp.append(action, 1.0)[3]  # three numbers say nothing of it: closed
+    closing = jnp.append(action, 1.0)[3]  # closed if there are only three numbers
     finger = OPEN * (1.0 - closing) / 2
     hand = physics.qpos[:3] + STEP * action[:3]
     return jnp.concatenate([hand, finger[None], finger[None]])
 
 
 def distance(a: Array, b: Array) -> Array:
-    """Between points [..., 3]: [...]."""
+    """Euclidean distance of points [..., 3]: [...]."""
     return jnp.sqrt(jnp.square(a - b).sum(-1))
 
 
 def effort(action: Array) -> Array:
-    """Squared length of the part that moves the hand, [...]."""
+    """Squared norm of the part of an action that moves the hand, [...]."""
     return jnp.square(action[..., :3]).sum(-1)
 
 
 def reached(sight: Sight) -> Array:
-    """The hand is near the goal."""
+    """Whether the hand is within NEAR of the goal."""
     return distance(sight.hand, sight.goal) <= NEAR
 
 
 def pushed(sight: Sight) -> Array:
-    """The cube is near the goal."""
+    """Whether the cube is within NEAR of the goal."""
     return distance(sight.cube, sight.goal) <= NEAR
 
 
 def lifted(sight: Sight) -> Array:
-    """The cube is high above the table."""
+    """Whether the cube is LIFT above its rest height, or higher."""
     return sight.cube[..., 2] >= REST + LIFT
 
 
@@ -166,20 +167,20 @@ def push_reward(action: Array, sight: Sight) -> Array:
 
 
 def lift_reward(action: Array, sight: Sight) -> Array:
-    """min(height, 1.5) - |hand - cube| / 100, in dm, over where the cube rests."""
+    """min(height above rest, 1.5) - |hand - cube| / 100, in dm."""
     del action
     height = jnp.minimum(sight.cube[..., 2] - REST, LIFT)
     return PER_METRE * (height - distance(sight.hand, sight.cube) / 100)
 
 
 def in_the_air(generator: np.random.Generator, cube: np.ndarray) -> np.ndarray:
-    """Anywhere above the table that the hand can reach, m [3]."""
+    """Draws a goal above the table, within the reach of the hand, m [3]."""
     del cube
     return generator.uniform([-0.2, -0.2, 0.05], [0.2, 0.2, 0.25])
 
 
 def ahead(generator: np.random.Generator, cube: np.ndarray) -> np.ndarray:
-    """On the table, further along x than the cube, up to 27 degrees aside, m [3]."""
+    """Draws a goal on the table, ahead of the cube in x, within 27 degrees, m [3]."""
     return cube + generator.uniform([0.12, -0.06, 0.0], [0.2, 0.06, 0.0])
 
 
@@ -190,7 +191,7 @@ def nowhere(generator: np.random.Generator, cube: np.ndarray) -> np.ndarray:
 
 
 def sparse(task: Task) -> Task:
-    """The same task, rewarded by success alone."""
+    """Replaces the reward of a task by success, 0 or 1."""
 
     def reward(action: Array, sight: Sight) -> Array:
         del action
@@ -230,7 +231,7 @@ TASKS = DENSE | {f"{name}_sparse": sparse(task) for name, task in DENSE.items()}
 
 @functools.cache
 def load_models(simulator: Simulator) -> Models:
-    """The variants of the scene, the same at every call."""
+    """Builds the variants of the scene; deterministic."""
     models = [
         mujoco.MjModel.from_xml_path(str(SCENE)) for _ in range(simulator.variants)
     ]
@@ -238,10 +239,10 @@ def load_models(simulator: Simulator) -> Models:
 
 
 def start_states(task: Task, model: mujoco.MjModel, spread: float = 0.1) -> Scene:
-    """The states that episodes begin in, drawn once: leaves [NUM_STARTS, ...].
+    """Draws the initial states of episodes: leaves [NUM_STARTS, ...]; deterministic.
 
     Args:
-        spread: how far from the middle the cube may lie, along x and y, m.
+        spread: maximum distance of the cube from the centre, along x and y, m.
     """
     generator = np.random.default_rng(0)
     positions, goals = [], []
@@ -289,7 +290,7 @@ def manipulation(
 
 
 def pose_of(scene: Scene) -> Pose:
-    """What is drawn of states, leaves [T, ...]."""
+    """Poses to render for scenes with leaves [T, ...]."""
     return Pose(scene.physics.qpos, scene.physics.qvel, scene.goal)
 
 

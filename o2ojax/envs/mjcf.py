@@ -1,4 +1,4 @@
-"""An environment of an MJCF model and a few functions, on any of the physics.
+"""Builds an environment from an MJCF model and a few functions, on any physics.
 
     def make(make_physics, simulator):
         return mjcf.environment(
@@ -6,7 +6,7 @@
             simulator=simulator,
         )
 
-`--config.env=path/to/file.py:make` then trains in it.
+`--config.env=path/to/file.py:make` trains in such an environment.
 """
 
 from collections.abc import Callable
@@ -29,11 +29,11 @@ from o2ojax.envs.restart import restarting
 from o2ojax.errors import UserError
 from o2ojax.types import Array, Env, EnvSpec, vector
 
-NUM_STARTS = 1024  # states that episodes begin in, drawn once
+NUM_STARTS = 1024  # initial states of episodes, drawn once
 
 
 def never(state: PhysicsState) -> Array:
-    """A task that does not end."""
+    """Never terminates."""
     del state
     return jnp.array(False)
 
@@ -41,7 +41,7 @@ def never(state: PhysicsState) -> Array:
 def small_noise(
     model: mujoco.MjModel, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Near the model's own pose, and nearly at rest."""
+    """Draws (qpos [nq], qvel [nv]) within 0.01 of the model's rest state."""
     noise = generator.uniform(-0.01, 0.01, model.nq + model.nv)
     return model.qpos0 + noise[: model.nq], noise[model.nq :]
 
@@ -61,24 +61,25 @@ def environment(
     make_physics: Callable = c_physics,
     simulator: Simulator = Simulator(),  # noqa: B008
 ) -> Env:
-    """Builds the environment. All functions are of JAX, and see one state.
+    """Builds the environment from functions of single states, which JAX must trace.
 
-    An action in [-1, 1] spans the control range of its actuator, which must have one.
+    An action in [-1, 1] is rescaled to the actuator's control range, which is required.
 
     Args:
         xml: an MJCF file, whose path is relative to the working directory, or its text.
         observe: (state) -> obs [O], float32.
         reward: (state before, action [A], state after) -> [].
-        ended: (state after) -> [], whether the task has ended: no future is worth
-            anything then. A time limit is `horizon`.
-        horizon: steps after which an episode is cut.
-        frame_skip: simulation steps for one decision.
+        ended: (state after) -> bool [], termination, after which the value is 0. It
+            does not include the time limit.
+        horizon: steps after which an episode is truncated.
+        frame_skip: simulation steps per decision.
         start: (model, generator) -> (qpos [nq], qvel [nv]) of an episode's first state.
         bodies: names of the bodies whose positions [3] `state.bodies` holds.
         success: as in `Env`.
-        make_physics, simulator: as an environment's function is given them.
+        make_physics, simulator: as in `entry.Options`.
     Raises:
-        UserError: the model cannot be read, or has an actuator without a range.
+        UserError: the model cannot be read, has no actuator, or has one without a
+            range.
     """
     models = randomise_dynamics(
         [_load(xml) for _ in range(simulator.variants)], simulator
@@ -90,7 +91,7 @@ def environment(
     low, high = np.float32(model.actuator_ctrlrange.T)
 
     def advance(before: PhysicsState, action: Array, variant: Array):
-        # a member that died of NaN must not spoil what the others share
+        # NaN actions of one member must not corrupt what the others share
         safe = jnp.where(jnp.isfinite(action), action, 0.0)
         control = low + (jnp.clip(safe, -1.0, 1.0) + 1) / 2 * (high - low)
         after = move(before, control, variant)

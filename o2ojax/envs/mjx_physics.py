@@ -1,7 +1,7 @@
-"""Physics on the device: MJX, in JAX or in Warp. Nothing of the host in a step.
+"""Physics on the device: MJX, in JAX or in Warp. A step does not involve the host.
 
-Both are in single precision. `mjx` gives the same bits for the same state on the same
-machine; `mjx-warp` does not, as its threads add up forces in the order they come.
+Both use single precision. `mjx` is bitwise reproducible on the same machine; `mjx-warp`
+is not, since its threads sum forces in no fixed order.
 MuJoCo XLA: mujoco.readthedocs.io/en/stable/mjx.html
 """
 
@@ -26,14 +26,14 @@ from o2ojax.envs.physics import (
 from o2ojax.errors import UserError
 from o2ojax.types import Array
 
-HUGE = 1e10  # a state beyond this has blown up, as in MuJoCo's mj_checkPos
+HUGE = 1e10  # bound of a valid state, as in MuJoCo's mj_checkPos
 
 
 def mjx_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Advance:
     """MJX in JAX. Arguments are those of `c_physics`.
 
     Raises:
-        UserError: the model has a feature that MJX has not.
+        UserError: MJX does not support a feature of the model.
     """
     tracked = body_ids(models[0], bodies)
     choose = stack([on_device(model, "jax") for model in models])
@@ -47,11 +47,11 @@ def mjx_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Advan
 
 
 def warp_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Advance:
-    """MJX in Warp, made for NVIDIA's GPUs. Arguments are those of `c_physics`.
+    """MJX in Warp, for NVIDIA GPUs. Arguments are those of `c_physics`.
 
     Raises:
-        UserError: warp-lang is not installed, or the model has a feature that
-            MuJoCo Warp has not.
+        UserError: warp-lang is not installed, or MuJoCo Warp does not support a
+            feature of the model.
     """
     if find_spec("warp") is None:
         raise UserError(
@@ -59,11 +59,11 @@ def warp_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Adva
         )
     import warp
 
-    warp.config.quiet = True  # else a line for each of its kernels
+    warp.config.quiet = True  # else it prints a line per kernel
     model, tracked = models[0], body_ids(models[0], bodies)
     choose = stack([silenced(on_device(model, "warp")) for model in models])
-    # The geoms of a task have two points of contact each at most, taken together, and
-    # a contact takes four rows of constraints.
+    # There are at most two contacts per geom on average, and a contact needs four rows
+    # of constraints.
     contacts = 2 * model.ngeom
     rows = 4 * contacts + model.njnt
 
@@ -83,10 +83,10 @@ def warp_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Adva
 
 
 def on_device(model: mujoco.MjModel, impl: str) -> mjx.Model:
-    """A model in one of MJX's implementations.
+    """Converts a model to one of MJX's implementations.
 
     Raises:
-        UserError: it has a feature that the implementation has not.
+        UserError: the implementation does not support a feature of the model.
     """
     try:
         return mjx.put_model(model, impl=impl)
@@ -98,7 +98,7 @@ def on_device(model: mujoco.MjModel, impl: str) -> mjx.Model:
 
 
 def silenced(model: mjx.Model) -> mjx.Model:
-    """A Warp model that, as the others, says nothing at the last solver iteration."""
+    """Disables a Warp model's warnings about solver iteration limits."""
     from mujoco.mjx.third_party.mujoco_warp import OverflowType
 
     limits = OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS
@@ -107,7 +107,7 @@ def silenced(model: mjx.Model) -> mjx.Model:
 
 
 def stack(models: Sequence[mjx.Model]) -> Callable[[Array], mjx.Model]:
-    """A function from a variant's number to its model; only what differs is copied."""
+    """Returns a function (variant) -> model. Equal leaves of the models are shared."""
     leaves, shape = zip(*(jax.tree.flatten(model) for model in models), strict=True)
     if len(models) == 1:
         return lambda variant: models[0]
@@ -138,7 +138,7 @@ def substeps(
     state: PhysicsState,
     control: Array,
 ) -> PhysicsState:
-    """One decision. `blank` is a workspace: what is in it does not matter."""
+    """Simulates one decision. `blank` is a workspace of any content."""
     data = blank.replace(
         qpos=state.qpos,
         qvel=state.qvel,
@@ -146,8 +146,8 @@ def substeps(
         qacc_warmstart=state.warm,
         ctrl=control,
     )
-    # TF32, a GPU's default, keeps 3 digits: too few to invert a mass matrix.
-    # MJX broadcasts across ranks, which a caller may have forbidden for their own code.
+    # TF32, the default on GPUs, has 3 digits, too few to invert a mass matrix.
+    # MJX needs rank promotion, which a caller may have disabled for their own code.
     with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
         data = jax.lax.fori_loop(
             0, frame_skip, lambda _, data: mjx.step(model, data), data
@@ -157,10 +157,10 @@ def substeps(
 
 
 def guarded(step: Callable, model: mujoco.MjModel, bodies: Sequence[str]) -> Advance:
-    """A simulation that blows up begins again from the model's rest state.
+    """Resets a diverged simulation to the model's rest state.
 
-    MuJoCo's C library does the same. Without it one NaN would stay for ever where a
-    task never ends, and the solver would take all its iterations for its sake.
+    MuJoCo's C library does the same. Otherwise a NaN would persist in a task that never
+    terminates, and the batched solver would always need its maximum of iterations.
     """
     placed = place(model, model.qpos0[None], np.zeros((1, model.nv)), bodies)
     rest = PhysicsState(*(leaf[0] for leaf in placed))
@@ -175,12 +175,12 @@ def guarded(step: Callable, model: mujoco.MjModel, bodies: Sequence[str]) -> Adv
 
 
 def as_one_batch(step_batch: Callable) -> Callable:
-    """A function of one row whose `vmap`s, however nested, arrive as one flat batch.
+    """Makes a function of one row, for which nested `vmap`s are one flat batch.
 
     Args:
-        step_batch: trees of leaves [N, ...] -> a tree of leaves [N, ...].
+        step_batch: (trees of leaves [N, ...]) -> tree of leaves [N, ...].
     Returns:
-        trees of leaves [...] -> a tree of leaves [...].
+        (trees of leaves [...]) -> tree of leaves [...].
     """
 
     @custom_vmap

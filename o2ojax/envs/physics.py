@@ -1,8 +1,8 @@
-"""What advances a simulator's state, and the first of the choices: MuJoCo's C library.
+"""The interface of a physics, and its implementation by MuJoCo's C library.
 
-A task is written once, above this file; which physics moves it is a choice. Whatever
-the choice, the state is small: the numbers below, not a simulator's whole workspace,
-so restarts, copies and checkpoints are cheap.
+Tasks are independent of the physics that simulates them. The state contains only the
+numbers below, not a simulator's whole workspace, so restarts, copies and checkpoints
+are cheap.
 """
 
 import os
@@ -26,10 +26,10 @@ class PhysicsState(NamedTuple):
     qpos:   [nq]    positions.
     qvel:   [nv]    velocities.
     act:    [na]    activations of the actuators.
-    warm:   [nv]    accelerations that the constraint solver starts from.
-    bodies: [K, 3]  positions of the tracked bodies. MuJoCo computes them on the way
-            through a step, so they lag behind `qpos` by a fraction of a substep; Ant's
-            reward is defined on these.
+    warm:   [nv]    warm start of the constraint solver: accelerations.
+    bodies: [K, 3]  positions of the tracked bodies. MuJoCo computes them within a step,
+            so they lag behind `qpos` by a fraction of a substep; Ant's reward is
+            defined by these.
     """
 
     qpos: Array
@@ -40,7 +40,7 @@ class PhysicsState(NamedTuple):
 
 
 # Advances by one decision: (state, control [A], variant []) -> PhysicsState, float32,
-# traceable. `variant` is which of the models moves; they differ only in numbers.
+# traceable. `variant` is the index of the model; models differ only in numbers.
 Advance = Callable[[PhysicsState, Array, Array], PhysicsState]
 
 Models = Sequence[mujoco.MjModel]
@@ -48,13 +48,13 @@ Models = Sequence[mujoco.MjModel]
 
 @fields.section
 class Simulator:
-    """How a task's model differs from its file's.
+    """Changes to a task's model.
 
-    iterations, ls_iterations: at most, of the constraint solver and of its line
-        search; 0 keeps the model's own, 100 and 50 where its file says nothing.
-    variants: models that a member's environments cycle through.
-    mass, friction: the masses of each variant's bodies, and its frictions, are scaled
-        by factors drawn from exp(U(-mass, mass)), exp(U(-friction, friction)).
+    iterations, ls_iterations: maximum iterations of the constraint solver and of its
+        line search; 0 keeps the model's own, which are 100 and 50 by default.
+    variants: number of models, which a member's environments cycle through.
+    mass, friction: in each variant, the mass of each body is scaled by a factor from
+        exp(U(-mass, mass)), and all frictions by one from exp(U(-friction, friction)).
     """
 
     iterations: int = whole(0)
@@ -65,7 +65,7 @@ class Simulator:
 
 
 def randomise_dynamics(models: Models, simulator: Simulator) -> Models:
-    """Makes equal models the variants asked for, in place, the same at every call."""
+    """Turns equal models into the variants of `simulator`, in place; deterministic."""
     generator = np.random.default_rng(0)
     for model in models:
         model.opt.iterations = simulator.iterations or model.opt.iterations
@@ -75,7 +75,7 @@ def randomise_dynamics(models: Models, simulator: Simulator) -> Models:
         model.body_mass *= mass
         model.body_inertia *= mass[:, None]
         model.geom_friction *= friction
-        if simulator.mass:  # what MuJoCo derives from the masses
+        if simulator.mass:  # recomputes constants that depend on masses
             mujoco.mj_setConst(model, mujoco.MjData(model))
     return tuple(models)
 
@@ -86,16 +86,14 @@ def place(
     qvel: Sequence[np.ndarray],
     bodies: Sequence[str],
 ) -> PhysicsState:
-    """A model set down S times, all else at rest.
-
-    These are states that episodes can begin in: NumPy, float32, leaves [S, ...].
+    """Computes S initial states: NumPy float32 leaves [S, ...].
 
     Args:
         qpos: [S, nq].
         qvel: [S, nv].
         bodies: names of the bodies whose positions are tracked.
     """
-    data = mujoco.MjData(model)  # one for all: it is slow to make
+    data = mujoco.MjData(model)  # shared: it is slow to make
     tracked, placed = body_ids(model, bodies), []
     for positions, velocities in zip(qpos, qvel, strict=True):
         mujoco.mj_resetData(model, data)
@@ -107,17 +105,17 @@ def place(
     return PhysicsState(*map(np.stack, zip(*placed, strict=True)))
 
 
-CENTRE_OF_MASS = "*"  # a name among those of bodies: of all of them together
+CENTRE_OF_MASS = "*"  # a body name that stands for the centre of mass
 
 
 def body_ids(model: mujoco.MjModel, names: Sequence[str]) -> np.ndarray:
-    """Where bodies stand in the model's arrays, int32 [K]; -1 for CENTRE_OF_MASS."""
+    """Ids of bodies in the model, int32 [K]; -1 for CENTRE_OF_MASS."""
     ids = (-1 if name == CENTRE_OF_MASS else model.body(name).id for name in names)
     return np.fromiter(ids, np.int32)
 
 
 def tracked_positions(data: Any, tracked: np.ndarray) -> Any:
-    """Of tracked bodies, as `body_ids` names them, in data of C or MJX: [K, 3]."""
+    """Positions [K, 3] of bodies with these ids, from data of MuJoCo or MJX."""
     if min(tracked, default=0) >= 0:
         return data.xpos[tracked]
     if len(tracked) > 1:
@@ -138,11 +136,11 @@ _STATE = int(_STATE)
 def c_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Advance:
     """MuJoCo's C library, in double precision, behind `jax.pure_callback`.
 
-    Under `vmap` all environments arrive in one call, also those of members that are
-    mapped together, and the machine's cores share them.
+    Under `vmap`, including vmap over members, one call gets all environments, and
+    divides them over the cores of the machine.
 
     Args:
-        models: the variants of a task's model.
+        models: variants of a task's model.
         frame_skip: simulation steps per decision.
         bodies: names of the bodies whose positions a reward or observation needs.
     """
@@ -159,7 +157,7 @@ def c_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Advance
         return after.astype(np.float32).reshape(*given.shape[:-1], size)
 
     def advance(state: PhysicsState, control: Array, variant: Array) -> PhysicsState:
-        # One array each way: what a callback costs is per array, not per number.
+        # One array each way: a callback's cost is per array, not per number.
         simulation = state.qpos, state.qvel, state.act, state.warm
         row = jax.pure_callback(
             on_host,
@@ -174,21 +172,21 @@ def c_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Advance
 
 
 def host_step(models: Models, frame_skip: int, tracked: np.ndarray) -> Callable:
-    """A function that advances rows of (state, control) on all cores.
+    """Returns a function that advances rows of (state, control) on all cores.
 
-    Each thread walks its share of the rows with one `MjData`; `mj_step` releases the
-    interpreter's lock, so the threads run at once. As fast as `mujoco.rollout` and
-    equal to it bit for bit, and it also returns what `rollout` does not: the warm start
-    and the lagging body positions.
+    Each thread processes its share of the rows with one `MjData`; `mj_step` releases
+    the GIL, so threads run in parallel. It is as fast as `mujoco.rollout` and bitwise
+    equal, and it also returns the warm start and the lagging body positions, which
+    `rollout` does not.
 
-    It may be called from several devices at once. They share the threads; a workspace
-    is one walk's alone, from its beginning to its end.
+    Several devices may call it at once. They share the threads, and each call of `walk`
+    has a workspace of its own.
 
     Returns:
         (rows [N, nq + nv + na + nv + nu], variants [N]) ->
         (rows [N, nq + nv + na + nv], positions [N, K, 3]), float64.
     """
-    model = models[0]  # the others have its sizes, and can use its workspaces
+    model = models[0]  # all models have its sizes and can use its workspaces
     num_threads = len(os.sched_getaffinity(0))
     idle = [mujoco.MjData(model) for _ in range(num_threads)]
     pool = ThreadPoolExecutor(num_threads)
@@ -196,10 +194,10 @@ def host_step(models: Models, frame_skip: int, tracked: np.ndarray) -> Callable:
 
     def walk(chunks, given, chosen, rows, places):
         try:
-            data = idle.pop()  # one thread's alone: a list's pop is indivisible
+            data = idle.pop()  # not shared: `list.pop` is atomic
         except IndexError:
             data = mujoco.MjData(models[0])
-        for chunk in chunks:  # shared: whoever is free takes the next
+        for chunk in chunks:  # a shared iterator: a free thread takes the next chunk
             for i in chunk:
                 model = chosen[i]
                 mujoco.mj_setState(model, data, given[i], _STATE_AND_CONTROL)
@@ -221,7 +219,7 @@ def host_step(models: Models, frame_skip: int, tracked: np.ndarray) -> Callable:
         helpers = [pool.submit(walk, *shared) for _ in range(num_helpers)]
         walk(*shared)
         for helper in helpers:
-            if not helper.cancel():  # one that waited for a thread: all is done
+            if not helper.cancel():  # if it never started, no chunk was left for it
                 helper.result()
         return rows, places
 

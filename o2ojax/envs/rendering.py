@@ -1,4 +1,4 @@
-"""Pictures of MuJoCo scenes, drawn without a screen."""
+"""Off-screen rendering of MuJoCo scenes."""
 
 import copy
 import functools
@@ -19,7 +19,7 @@ from o2ojax.types import EnvState
 WIDTH, HEIGHT = 320, 240  # pixels
 GOAL_COLOUR = (0.1, 0.7, 0.2, 0.4)
 
-BACKENDS = ("egl", "osmesa")  # modules of mujoco's, in the order in which to try them
+BACKENDS = ("egl", "osmesa")  # modules of mujoco, in the order in which they are tried
 NO_BACKEND = (
     "there is no video: nothing here draws without a screen. It takes EGL (on Debian"
     " and Ubuntu: apt-get install libegl1 libgl1 libgl1-mesa-dri) or OSMesa (apt-get"
@@ -36,12 +36,12 @@ context.free()
 
 
 class Pose(NamedTuple):
-    """What is drawn of a state; leaves [T, ...] of many.
+    """The rendered part of T states.
 
     qpos: [T, nq]  positions.
     qvel: [T, nv]  velocities.
-    goal: [T, 3]   m, where a translucent sphere shows what is to be reached; [T, 0]
-          where nothing does.
+    goal: [T, 3]   centre of a translucent sphere that shows the goal, m; [T, 0] for no
+          sphere.
     """
 
     qpos: Any
@@ -52,14 +52,14 @@ class Pose(NamedTuple):
 def renderer(
     model: mujoco.MjModel, pose: Callable[[Any], Pose], goal_radius: float = 0.05
 ) -> Callable[[EnvState], np.ndarray]:
-    """An `Env.render` of a MuJoCo model, seen from its first camera, or from afar.
+    """Builds an `Env.render` of a MuJoCo model, from its first camera or a free one.
 
     Args:
-        pose: from physics states, leaves [T, ...], to what is drawn of them.
-        goal_radius: m.
+        pose: (physics states, leaves [T, ...]) -> Pose.
+        goal_radius: radius of the goal's sphere, m.
     Returns:
-        (EnvState, leaves [T, ...]) -> uint8 [T, HEIGHT, WIDTH, 3]. It raises UserError
-        where nothing here can draw.
+        (EnvState, leaves [T, ...]) -> uint8 [T, HEIGHT, WIDTH, 3], which raises
+        UserError without a rendering backend.
     """
 
     def render(states: EnvState) -> np.ndarray:
@@ -69,19 +69,19 @@ def renderer(
 
 
 def pose_of(physics: PhysicsState) -> Pose:
-    """Of a task without a goal to be shown."""
+    """Pose of a task without a goal."""
     return Pose(physics.qpos, physics.qvel, np.empty((len(physics.qpos), 0)))
 
 
 @functools.cache
 def find_backend() -> str:
-    """The first of BACKENDS that draws here.
+    """Finds the first of BACKENDS that works on this machine.
 
-    Each is tried in a process of its own: the first that is loaded, working or not,
-    keeps the others out.
+    Each is tried in a subprocess, because a process cannot load a second backend, even
+    if the first one fails.
 
     Raises:
-        UserError: none does; the message names the packages.
+        UserError: none works; the message names the packages to install.
     """
     for backend in BACKENDS:
         probe = [sys.executable, "-c", PROBE.format(backend=backend)]
@@ -91,10 +91,10 @@ def find_backend() -> str:
 
 
 def draw(model: mujoco.MjModel, poses: Pose, goal_radius: float) -> np.ndarray:
-    """The poses: uint8 [T, HEIGHT, WIDTH, 3].
+    """Renders poses to uint8 [T, HEIGHT, WIDTH, 3].
 
     Raises:
-        UserError: nothing here can draw.
+        UserError: there is no rendering backend.
     """
     data, scene = mujoco.MjData(model), mujoco.MjvScene(model, maxgeom=1000)
     option, camera = mujoco.MjvOption(), mujoco.MjvCamera()
@@ -117,7 +117,7 @@ def draw(model: mujoco.MjModel, poses: Pose, goal_radius: float) -> np.ndarray:
 
 
 def lit(model: mujoco.MjModel) -> mujoco.MjModel:
-    """A copy with more light from ahead, and shadows that a CPU draws in time."""
+    """Copies a model with more headlight, and with shadows that are fast on a CPU."""
     model = copy.copy(model)
     model.vis.headlight.ambient = 0.3, 0.3, 0.3
     model.vis.quality.shadowsize = 1024
@@ -125,7 +125,7 @@ def lit(model: mujoco.MjModel) -> mujoco.MjModel:
 
 
 def add_goal(scene: mujoco.MjvScene, goal: np.ndarray, radius: float) -> None:
-    """Puts a translucent sphere around a goal [3]."""
+    """Adds a translucent sphere at a goal [3] to the scene."""
     mujoco.mjv_initGeom(
         scene.geoms[scene.ngeom],
         mujoco.mjtGeom.mjGEOM_SPHERE,
@@ -139,10 +139,10 @@ def add_goal(scene: mujoco.MjvScene, goal: np.ndarray, radius: float) -> None:
 
 @contextmanager
 def canvas(model: mujoco.MjModel, backend: str) -> Iterator[mujoco.MjrContext]:
-    """A place to draw that is no screen.
+    """Opens an off-screen rendering context.
 
-    `mujoco.Renderer` would take the one that the environment variable MUJOCO_GL named
-    when mujoco was imported, which was long ago.
+    `mujoco.Renderer` would use the backend that the environment variable MUJOCO_GL had
+    when mujoco was imported, which cannot be changed any more.
     """
     opened = importlib.import_module(f"mujoco.{backend}").GLContext(WIDTH, HEIGHT)
     opened.make_current()

@@ -1,4 +1,4 @@
-"""Restarts, time limits and honest transitions, written once for all tasks."""
+"""Automatic resets and time limits, with the true next observation, for all tasks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +17,13 @@ def restarting(
     success: Callable | None = None,
     render: Callable | None = None,
 ) -> Env:
-    """An environment that begins a new episode by itself when one stops.
+    """Builds an environment that resets itself when an episode ends.
 
-    A restart copies one of the cached start states; none is computed while stepping.
+    A reset copies one of the precomputed initial states.
 
     Args:
         spec: sizes and time limit.
-        starts: physics states that episodes begin in, leaves [S, ...].
+        starts: initial physics states, leaves [S, ...].
         advance: (physics, action [A], task []) -> (physics, reward [], ended []).
         observe: (physics) -> obs [O].
         success, render: as in `Env`.

@@ -1,40 +1,40 @@
-"""Policies that solve the manipulation tasks: obs [O] -> action [A], no memory."""
+"""Scripted, memoryless policies for the manipulation tasks: obs [O] -> action [A]."""
 
 import jax.numpy as jnp
 
 from o2ojax.envs.manipulation import LIFT, NEAR, REST, STEP, Sight, see
 from o2ojax.types import Array
 
-CLEARANCE = 0.075  # m, of the hand's height over the cube's when it travels
+CLEARANCE = 0.075  # m, height of the moving hand above the cube
 
 
 def toward(sight: Sight, target: Array) -> Array:
-    """Moves the hand to a point, [3] -> [3]."""
+    """Action [3] that moves the hand towards a point [3]."""
     return jnp.clip((target - sight.hand) / STEP, -1.0, 1.0)
 
 
 def over(point: Array) -> Array:
-    """Where the hand passes above what stands at a point, [3] -> [3]."""
+    """Point [3] at CLEARANCE above a point [3]."""
     return point.at[2].add(CLEARANCE)
 
 
 def aside(a: Array, b: Array) -> Array:
-    """Distance along the table, []."""
+    """Horizontal distance, m []."""
     return jnp.linalg.norm((a - b)[:2])
 
 
 def reach(obs: Array) -> Array:
-    """Straight to the goal."""
+    """Moves the hand straight to the goal."""
     sight = see(obs)
     return toward(sight, sight.goal)
 
 
 def push(obs: Array) -> Array:
-    """Goes to where the cube hides the goal, and along that line; rests in the end."""
+    """Moves behind the cube, pushes it along the line to the goal, then stops."""
     sight = see(obs)
     way = sight.goal - sight.cube
     heading = way / jnp.maximum(jnp.linalg.norm(way), 0.01)
-    lead = jnp.dot(sight.cube - sight.hand, heading)  # of the cube over the hand
+    lead = jnp.dot(sight.cube - sight.hand, heading)  # of the cube before the hand, m
     on_line = sight.cube - lead * heading
     ready = (lead > 0.02) & (jnp.linalg.norm(sight.hand - on_line) < 0.02)
     behind = sight.cube - 0.06 * heading
@@ -45,7 +45,7 @@ def push(obs: Array) -> Array:
 
 
 def lift(obs: Array) -> Array:
-    """Goes over the cube, down around it, closes, and rises when it is held."""
+    """Moves above the cube, down around it, closes the gripper, and lifts."""
     sight = see(obs)
     aligned = aside(sight.hand, sight.cube) < 0.01
     around = aligned & (jnp.abs(sight.hand[2] - sight.cube[2]) < 0.015)

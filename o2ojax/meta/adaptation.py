@@ -1,9 +1,9 @@
-"""How well an agent adapts to tasks that it was trained in, and what stands in its way.
+"""Measures of adaptation to training tasks, and of distribution shift in z-space.
 
-What it gathers for itself may look unlike the logged data that its encoder learned
-from, so that it infers the task wrongly: a shift of the latent variable. Pong et al.,
+An agent's own exploration data may differ from the logged data of which its encoder was
+trained, so that it infers the wrong task: a shift of the latent variable. Pong et al.,
 "Offline Meta-Reinforcement Learning with Online Self-Supervision" (2022),
-arxiv.org/abs/2107.03974, measure it by the distance of the two posteriors.
+arxiv.org/abs/2107.03974, measure this shift by the KL divergence of the two posteriors.
 """
 
 import jax
@@ -14,21 +14,20 @@ from o2ojax.meta import belief
 from o2ojax.meta.belief import Belief
 from o2ojax.types import Agent, Array, Buffer, Env, Key, Metrics, Run
 
-METRICS = ("explored", "oracle", "z_shift")  # of what `measure` returns
+METRICS = ("explored", "oracle", "z_shift")  # the keys of the result of `measure`
 
 
 def measure(
     env: Env, agent: Agent, buffer: Buffer, run: Run, key: Key, trial: int
 ) -> Metrics:
-    """Plays every training task twice: exploring first, and told by logged rows.
+    """Plays every training task twice: after exploration, and with an oracle belief.
 
-    Where there is no dataset, by what the agent gathered itself.
+    The oracle infers the task from logged rows, or without a dataset, from online rows.
 
     Args:
-        trial: episodes of a trial that begins with exploration.
+        trial: episodes per trial, which begins with exploration.
     Returns:
-        `explored` and `oracle`, mean returns [] after the one and the other; and
-        `z_shift`, [].
+        `explored` and `oracle`, the mean returns [] of both, and `z_shift`, [].
     """
     key_explored, key_oracle, key_again = jax.random.split(key, 3)
     tasks = jnp.arange(env.spec.num_train)
@@ -49,20 +48,19 @@ def measure(
 
 
 def shift(own: Belief, logged: Belief, again: Belief) -> Array:
-    """How far what was explored leads from what was logged, []; NaN for one task.
+    """Normalised shift of beliefs from explored data to logged data, []; NaN for T = 1.
 
     (KL(own || logged) - KL(again || logged)) / (KL(other || logged) - KL(again ||
-    logged)), each as a mean over tasks: 0 where one's own rows say what logged ones of
-    the task say, 1 where they might as well be of another task.
+    logged)), each as a mean over tasks. It is 0 if explored rows give the belief of
+    logged rows, and 1 if they are as far from it as rows of another task.
 
-    The ratio is the authors'. That `least` is by a second draw of logged rows, and that
-    one's own rows count as many as those, is ours.
+    The ratio is that of Pong et al. Departures: `least` is measured with a second
+    sample of logged rows, and explored beliefs are rescaled to as many rows.
 
     Args:
-        own: by what was explored in each task, leaves [T, ...]; counted as if it were
-            as many rows as were logged.
-        logged: by logged rows of each.
-        again: by others of its logged rows.
+        own: beliefs from the explored rows of each task, leaves [T, ...].
+        logged: beliefs from logged rows of each task, leaves [T, ...].
+        again: beliefs from a second sample of logged rows, leaves [T, ...].
     """
     own = belief.as_if(own, logged.count[0])
     least = belief.distance(again, logged).mean()

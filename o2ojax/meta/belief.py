@@ -1,12 +1,13 @@
-"""What an agent believes of its task: a Gaussian over latent tasks.
+"""Beliefs over tasks: Gaussian posteriors of a latent task variable.
 
-Every transition says something of its task, as a Gaussian; what many say together is
-the product of theirs, whose precision is the sum of theirs. So a belief is two sums: it
-does not depend on the order of what was seen, and grows row by row.
+The encoder maps each transition to a Gaussian factor. The posterior is the normalised
+product of the factors, whose precision is the sum of their precisions. So a belief
+consists of sums: it is permutation-invariant and can be updated transition by
+transition.
 
 Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic
-Context Variables" (2019), arxiv.org/abs/1903.08254. As in its code, the prior is no
-factor of the product; it is what is believed before anything was seen.
+Context Variables" (2019), arxiv.org/abs/1903.08254. As in its code, the prior is not
+a factor of the product; it is the belief without any transition.
 """
 
 from typing import NamedTuple
@@ -18,11 +19,11 @@ from o2ojax.types import Array, Key
 
 
 class Belief(NamedTuple):
-    """The product of the Gaussians of some rows.
+    """The product of the Gaussian factors of some transitions (rows).
 
     precision: [..., Z]  sum of 1 / sigma^2.
     weighted:  [..., Z]  sum of mu / sigma^2.
-    count:     [...]     rows.
+    count:     [...]     number of rows.
     """
 
     precision: Array
@@ -31,25 +32,25 @@ class Belief(NamedTuple):
 
 
 def prior(latent_dim: int) -> Belief:
-    """Nothing was seen."""
+    """The belief without any rows; leaves [Z], [Z] and []."""
     zeros = jnp.zeros(latent_dim)
     return Belief(zeros, zeros, jnp.zeros(()))
 
 
 def of_rows(mean: Array, variance: Array) -> Belief:
-    """What rows say together: means and variances [..., C, Z] to leaves [..., Z]."""
+    """Multiplies the factors of C rows: [..., C, Z] to a belief of leaves [..., Z]."""
     precision = 1 / variance
     count = jnp.full(mean.shape[:-2], mean.shape[-2], jnp.float32)
     return Belief(precision.sum(-2), (mean * precision).sum(-2), count)
 
 
 def more(belief: Belief, other: Belief) -> Belief:
-    """What both say together."""
+    """Multiplies two beliefs."""
     return jax.tree.map(jnp.add, belief, other)
 
 
 def as_if(belief: Belief, count: float) -> Belief:
-    """What `count` rows such as these would say; nothing, where there are none."""
+    """Rescales a belief as if it had `count` rows; an empty belief stays empty."""
     times = jnp.where(belief.count > 0, count / jnp.maximum(belief.count, 1), 0.0)
     return Belief(
         belief.precision * times[..., None],
@@ -59,7 +60,7 @@ def as_if(belief: Belief, count: float) -> Belief:
 
 
 def normal(belief: Belief) -> tuple[Array, Array]:
-    """Mean and standard deviation, [..., Z]; those of N(0, 1) where nothing was seen.
+    """Mean and standard deviation, [..., Z]; 0 and 1 without rows.
 
     sigma^2 = 1 / sum_i 1 / sigma_i^2,   mu = sigma^2 sum_i mu_i / sigma_i^2
     """
@@ -69,7 +70,7 @@ def normal(belief: Belief) -> tuple[Array, Array]:
 
 
 def draw(belief: Belief, key: Key) -> Array:
-    """A latent task, [..., Z], by reparameterisation."""
+    """Samples a latent task, [..., Z], by the reparameterisation trick."""
     mean, std = normal(belief)
     return mean + std * jax.random.normal(key, mean.shape)
 

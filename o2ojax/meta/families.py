@@ -1,12 +1,13 @@
-"""Families of tasks that differ in what is rewarded, or in how bodies move.
+"""Families of tasks that differ in reward or in dynamics.
 
-The tasks are those of PEARL (Rakelly et al. 2019, arxiv.org/abs/1903.08254), which
-SMAC's authors took up, and two on the scene of `manipulation`. What sets a task apart
-is a row of numbers, looked up by `EnvState.task`: so tasks are one more axis to map
-over. None of it is seen: it must be inferred. Episodes have 200 steps.
+The tasks are those of PEARL (Rakelly et al. 2019, arxiv.org/abs/1903.08254), also used
+by SMAC, and two tasks in the scene of `manipulation`. A task is defined by a vector of
+parameters, looked up by `EnvState.task`, so environments can be vmapped over tasks.
+Observations do not contain the parameters; an agent must infer them. Episodes have 200
+steps.
 
-Departures: ant and humanoid pay nothing for contacts and do not see their forces (the
-humanoid sees qpos[2:] and qvel); goals and directions were drawn anew, by fixed seeds.
+Departures: ant and humanoid have no contact cost and do not observe contact forces (the
+humanoid observes qpos[2:] and qvel); goals and directions are drawn with our own seeds.
 """
 
 import functools
@@ -27,19 +28,19 @@ from o2ojax.errors import UserError
 from o2ojax.types import Array, Env, EnvSpec, vector
 
 HORIZON = 200
-ALL = 0  # of a family's tasks
+ALL = 0  # number of tasks that stands for all of a family
 
 
 class Scene(NamedTuple):
-    """What a family's tasks share, once its physics is chosen.
+    """What the tasks of a family have in common, for a given physics.
 
     obs_dim, action_dim: sizes.
-    starts:  states that episodes begin in, leaves [S, ...].
+    starts:  initial states of episodes, leaves [S, ...].
     advance: (state, action [A], parameters [P], task []) -> (state, reward [],
         ended []).
     observe: (state) -> obs [O].
-    render:  as in `Env`; the body of the first task, where they differ.
-    decision_time: s.
+    render:  as in `Env`; draws the body of the first task if bodies differ.
+    decision_time: seconds per decision.
     """
 
     obs_dim: int
@@ -52,12 +53,12 @@ class Scene(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A distribution over tasks, and what they share.
+    """A distribution over tasks, and how to build their scene.
 
-    num_train, num_test: of the fixed split.
-    draw:  (generator, number) -> parameters [number, P], those of training first.
+    num_train, num_test: sizes of the fixed split.
+    draw:  (generator, number) -> parameters [number, P], training tasks first.
     build: (make_physics, simulator, parameters [T, P]) -> Scene.
-    dynamics_vary: whether next states tell of the task.
+    dynamics_vary: whether tasks differ in their transition dynamics.
     """
 
     num_train: int
@@ -71,10 +72,10 @@ class Family(NamedTuple):
 
 
 def point_scene(starts: np.ndarray, reward_fn: Callable) -> Callable:
-    """A point that moves by a tenth of its action; no physics moves it.
+    """A point that moves by a tenth of its action, without a simulator.
 
     Args:
-        starts: where episodes begin, [S, 2].
+        starts: initial positions, [S, 2].
         reward_fn: (distance to the goal []) -> reward [].
     """
 
@@ -93,34 +94,34 @@ def point_scene(starts: np.ndarray, reward_fn: Callable) -> Callable:
 
 
 def near(distance: Array) -> Array:
-    """1 at the goal, less further off, and nothing from 0.2 on."""
+    """Sparse reward: 1 - distance within 0.2 of the goal, else 0."""
     return jnp.where(distance < 0.2, 1.0 - distance, 0.0)
 
 
 def in_square(generator: np.random.Generator, num: int) -> np.ndarray:
-    """Goals in the square of side 2 about the origin, [num, 2]."""
+    """Goals uniform in [-1, 1]^2, [num, 2]."""
     return generator.uniform(-1.0, 1.0, (num, 2))
 
 
 def on_half_circle(generator: np.random.Generator, num: int) -> np.ndarray:
-    """Goals at a distance of 1, ahead, [num, 2]."""
+    """Goals on the upper half (y >= 0) of the unit circle, [num, 2]."""
     angle = generator.uniform(0.0, np.pi, num)
     return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
 
-# Locomotion: reward_fn is (before, after, seconds, parameters [P]) -> reward [], the
-# price of the action aside.
+# Locomotion: reward_fn is (before, after, seconds, parameters [P]) -> reward [],
+# without the control cost.
 
 
 def locomotion_scene(
     task: locomotion.Task, reward_fn: Callable, effort: float, scale: float = 1.0
 ) -> Callable:
-    """A body of `locomotion`, rewarded otherwise.
+    """A body of `locomotion` with another reward.
 
     Args:
         reward_fn: (state before, state after, seconds between, parameters) ->
-            reward [].
-        effort: the price of a unit of squared control.
+            reward [], without the control cost.
+        effort: control cost per unit of squared control.
         scale: control for an action of 1.
     """
 
@@ -148,10 +149,10 @@ def locomotion_scene(
 
 
 def refuse_variants(simulator: Simulator) -> None:
-    """A family's tasks are its variants already.
+    """Checks that a family is not combined with simulator variants.
 
     Raises:
-        UserError: more were asked for.
+        UserError: `simulator.variants` is above 1.
     """
     if simulator.variants > 1:
         raise UserError(
@@ -161,33 +162,34 @@ def refuse_variants(simulator: Simulator) -> None:
 
 
 def speed_error(before: PhysicsState, after: PhysicsState, seconds, wanted) -> Array:
-    """-|v - v*|, v along x, m/s."""
+    """-|v - v*|, where v is the speed along x, in m/s."""
     speed = (after.qpos[0] - before.qpos[0]) / seconds
     return -jnp.abs(speed - wanted[0])
 
 
 def heading(angle: Array) -> Array:
-    """The direction [2] of an angle in radians."""
+    """Unit vector [2] of an angle in radians."""
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
 
 def along(before: PhysicsState, after: PhysicsState, seconds, angle) -> Array:
-    """v . direction + 1, v of the torso, m/s."""
+    """v . direction + 1, where v is the velocity of the torso, in m/s."""
     velocity = (after.bodies[0, :2] - before.bodies[0, :2]) / seconds
     return velocity @ heading(angle[0]) + 1.0
 
 
 def humanoid_along(before: PhysicsState, after: PhysicsState, seconds, angle) -> Array:
-    """1.25 v . direction + 5, v of the centre of mass, m/s.
+    """1.25 v . direction + 5, where v is the centre of mass's velocity, in m/s.
 
-    PEARL's is a quarter of what was moved, by the length of one of five substeps.
+    PEARL divides a quarter of the displacement over five substeps by the duration of
+    one substep.
     """
     velocity = (after.bodies[0, :2] - before.bodies[0, :2]) / seconds
     return 1.25 * (velocity @ heading(angle[0])) + 5.0
 
 
 def cheetah_sees(state: PhysicsState) -> Array:
-    """All but x, the velocities, and where the torso is, [20]."""
+    """Positions except x, velocities, and the position of the torso, [20]."""
     return jnp.concatenate([state.qpos[1:], state.qvel, state.bodies[0]])
 
 
@@ -209,20 +211,20 @@ HUMANOID = locomotion.Task(
 
 
 def speeds(generator: np.random.Generator, num: int) -> np.ndarray:
-    """Wanted speeds from 0 to 3 m/s, [num, 1]."""
+    """Target speeds, uniform from 0 to 3 m/s, [num, 1]."""
     return generator.uniform(0.0, 3.0, (num, 1))
 
 
 def angles(generator: np.random.Generator, num: int) -> np.ndarray:
-    """Directions in radians, [num, 1]."""
+    """Directions, uniform from 0 to 2 pi radians, [num, 1]."""
     return generator.uniform(0.0, 2 * np.pi, (num, 1))
 
 
-# Dynamics: a model for each task
+# Dynamics: each task has its own model
 
 
 def factors(name: str) -> Callable:
-    """Draws factors of masses, inertias, dampings and frictions, [num, P]."""
+    """Returns a function that draws factors of a model's parameters, [num, P]."""
 
     def draw(generator: np.random.Generator, num: int) -> np.ndarray:
         model = load_model(locomotion.TASKS[name].file)
@@ -238,7 +240,7 @@ def factors(name: str) -> Callable:
 
 
 def varied(file: str, factors: np.ndarray) -> mujoco.MjModel:
-    """A model with its masses and so on multiplied, by a row of `factors` [P]."""
+    """Loads a model and multiplies masses, inertias, etc. by `factors` [P]."""
     model = load_model(file)
     fields = (
         model.body_mass,
@@ -254,7 +256,7 @@ def varied(file: str, factors: np.ndarray) -> mujoco.MjModel:
 
 
 def dynamics_scene(name: str) -> Callable:
-    """A task of `locomotion` whose body is another one in every task."""
+    """A task of `locomotion` whose model differs between the tasks of the family."""
     task = locomotion.TASKS[name]
 
     def build(make_physics, simulator: Simulator, parameters) -> Scene:
@@ -274,17 +276,17 @@ def dynamics_scene(name: str) -> Callable:
 
         first = PhysicsState(*(leaf[0] for leaf in starts))
         size = len(task.observe(first))
-        render = renderer(load_model(task.file), pose_of)  # as it looks in all tasks
+        render = renderer(load_model(task.file), pose_of)  # same look in all tasks
         return Scene(size, models[0].nu, starts, advance, task.observe, render, seconds)
 
     return build
 
 
-# Manipulation: the goal is not seen
+# Manipulation: the goal is not observed
 
 
 def goal_scene(name: str) -> Callable:
-    """A task of `manipulation` with a goal that is the same in all its episodes."""
+    """A task of `manipulation` with a fixed, unobserved goal per task of the family."""
     task = manipulation.TASKS[name]
 
     def build(make_physics, simulator: Simulator, parameters) -> Scene:
@@ -317,13 +319,13 @@ def goal_scene(name: str) -> Callable:
 
 
 def on_table(generator: np.random.Generator, num: int) -> np.ndarray:
-    """Where a cube is to be pushed, ahead of where it lies, m [num, 3]."""
+    """Goals on the table, ahead of the cube's start, m [num, 3]."""
     low, high = [0.12, -0.1, manipulation.REST], [0.2, 0.1, manipulation.REST]
     return generator.uniform(low, high, (num, 3))
 
 
 def in_the_air(generator: np.random.Generator, num: int) -> np.ndarray:
-    """Anywhere above the table that the hand can reach, m [num, 3]."""
+    """Goals above the table, within the reach of the hand, m [num, 3]."""
     return np.stack([manipulation.in_the_air(generator, None) for _ in range(num)])
 
 
@@ -360,7 +362,7 @@ FAMILIES = {
 
 @functools.cache
 def all_parameters(name: str) -> np.ndarray:
-    """Of all tasks of a family, those of training first, the same at every call."""
+    """Parameters [T, P] of all tasks of a family, training tasks first; fixed seed."""
     family = FAMILIES[name]
     generator = np.random.default_rng(1337)
     drawn = family.draw(generator, family.num_train + family.num_test)
@@ -371,7 +373,7 @@ def split(name: str, num_train: int = ALL, num_test: int = ALL) -> np.ndarray:
     """Parameters [num_train + num_test, P] of the first training and test tasks.
 
     Raises:
-        UserError: the family has not so many.
+        UserError: the family has fewer tasks.
     """
     family, parts, first = FAMILIES[name], [], 0
     asked = {
@@ -399,7 +401,7 @@ def family(
     """Builds one of `FAMILIES` on a physics.
 
     Args:
-        num_train, num_test: of its tasks; 0 for all.
+        num_train, num_test: numbers of tasks; 0 for all.
     """
     parameters = split(name, num_train, num_test)
     num_test = num_test or FAMILIES[name].num_test

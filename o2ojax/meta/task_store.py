@@ -1,8 +1,8 @@
-"""Stores of a family of tasks: for each, its rows of the dataset, and a ring.
+"""Stores for families of tasks: each task has its rows of the dataset and a ring.
 
-A batch is of a few tasks, drawn with replacement; of each, rows to learn from, and,
-drawn apart, rows to infer the task from. The dataset stands once for all members; only
-the rings are a member's own.
+A batch has several tasks, drawn with replacement, and for each task rows to learn from
+and, drawn separately, context rows to infer the task from. All members share one copy
+of the dataset; only the rings belong to a member.
 """
 
 from typing import NamedTuple
@@ -17,16 +17,16 @@ from o2ojax.types import Array, Batch, Buffer, Key, Transition
 
 
 class ContextSampling(NamedTuple):
-    """What an agent that infers its task asks of a store.
+    """Batch and context sizes of an agent that infers its task.
 
-    tasks:   G, of a batch.
-    context: C, rows of each task to infer it from.
-    trial_context: rows of its task that a trial is offered.
-    online:  rows of each task in a batch, online.
-    recent:  contexts are drawn from a task's last so many rows; 0: from all.
-    trial:   rows of a trial: the dataset, the ring, what is added to it and `recent`
-             are whole ones; 0 where contexts may be of any rows.
-    explored: of each trial, contexts are drawn from the first so many.
+    tasks:   G, tasks per batch.
+    context: C, context rows per task.
+    trial_context: context rows that the store provides at the start of a trial.
+    online:  rows per task in an online batch.
+    recent:  contexts are drawn from this number of a task's last rows; 0: from all.
+    trial:   rows per trial. The sizes of the dataset, the ring, additions to it and
+             `recent` are multiples of it. 0 if contexts may be drawn from any rows.
+    explored: contexts are drawn from this number of each trial's first rows.
     """
 
     tasks: int
@@ -39,10 +39,10 @@ class ContextSampling(NamedTuple):
 
 
 class TrialContext(NamedTuple):
-    """What the store offers to a trial.
+    """Rows of a task that the store provides at the start of a trial.
 
     known:  Transition [`ContextSampling.trial_context`], drawn as contexts are.
-    logged: likewise, of any of its rows of the dataset; () where there is none.
+    logged: as many rows of the task in the dataset; () without a dataset.
     """
 
     known: Transition
@@ -50,19 +50,22 @@ class TrialContext(NamedTuple):
 
 
 def by_task(dataset: Transition, num_tasks: int) -> Transition:
-    """Rows [T * N], of one task after the other, as [T, N]."""
+    """Reshapes leaves [T * N, ...], ordered by task, to [T, N, ...]."""
     return jax.tree.map(lambda x: x.reshape(num_tasks, -1, *x.shape[1:]), dataset)
 
 
 def offline(
     dataset: Transition, num_tasks: int, batch: int, sampling: ContextSampling
 ) -> Buffer:
-    """The dataset alone; nothing is ever added.
+    """Samples only the dataset; has no `add`.
 
     Args:
-        dataset: leaves [T * N, ...], task by task; read, never copied.
+        dataset: leaves [T * N, ...], ordered by task; never copied.
         num_tasks: T.
-        batch: rows of each task in a batch.
+        batch: rows per task in a batch.
+        sampling: sizes of batches and contexts.
+    Raises:
+        UserError: N is not a multiple of the rows of a trial.
     """
 
     return _tasks(dataset, dataset, num_tasks, 0, batch, sampling)._replace(add=None)
@@ -76,11 +79,12 @@ def online(
     batch: int,
     sampling: ContextSampling,
 ) -> Buffer:
-    """The dataset and a ring of `capacity` rows for each task.
+    """Samples the dataset together with a ring for each task.
 
     Args:
-        dataset: as for `offline`, or None where there is none.
-        like: a transition without leading axes, to shape the rings by.
+        dataset: as for `offline`, or None.
+        like: a transition without leading axes, which gives shapes and dtypes.
+        capacity: rows of each ring.
         num_tasks, batch, sampling: as for `offline`.
     """
     if dataset is None:
@@ -114,14 +118,14 @@ def _tasks(
         return Ring(kept, jnp.zeros(num_tasks, jnp.int32))
 
     def add(replay: Ring, fresh: Transition) -> Ring:
-        """Writes each transition over the oldest of its task's."""
+        """Writes each transition over the oldest row of its task's ring."""
         is_of = fresh.task[:, None] == jnp.arange(num_tasks)[None]  # [N, T]
         so_far = jnp.cumsum(is_of, axis=0, dtype=jnp.int32)
         rank = jnp.take_along_axis(so_far, fresh.task[:, None], axis=1)[:, 0]
-        # what is overwritten by what comes with it is not written at all
+        # of more rows than a ring holds, only the last are written
         kept = so_far[-1][fresh.task] - rank < capacity
         slot = (replay.count[fresh.task] + rank - 1) % capacity
-        slot = jnp.where(kept, slot, capacity)  # beyond the end: dropped
+        slot = jnp.where(kept, slot, capacity)  # an index past the end is dropped
         rows = jax.tree.map(
             lambda old, new: old.at[fresh.task, slot].set(new, mode="drop"),
             replay.rows,
@@ -130,13 +134,13 @@ def _tasks(
         return Ring(rows, replay.count + so_far[-1])
 
     def filled(replay, task: Array) -> Array:
-        """Rows of a task, those of the dataset first."""
+        """Number of rows of each task, in the dataset and the ring together."""
         if not capacity:
             return jnp.full(task.shape, num_old)
         return num_old + jnp.minimum(replay.count[task], capacity)
 
     def read(replay, task: Array, index: Array) -> Transition:
-        """The rows [...] of tasks [...], in the order in which they came."""
+        """Gathers rows `index` of tasks, both [...]: dataset, then ring, by age."""
         at = jnp.clip(task * num_old + index, 0, max(num_tasks * num_old - 1, 0))
         if not capacity:
             return jax.tree.map(lambda x: x[at], rows)
@@ -156,7 +160,7 @@ def _tasks(
         return jax.tree.map(choose, rows, new)
 
     def drawn(replay, task: Array, key: Key, num: int) -> Array:
-        """`num` of the rows of tasks [...], with equal chances: [..., num]."""
+        """Samples `num` row indices per task uniformly, [..., num]."""
         end = jnp.maximum(filled(replay, task)[..., None], 1)
         return jax.random.randint(key, (*task.shape, num), 0, end)
 
@@ -182,7 +186,7 @@ def _tasks(
         )
 
     def trial_context(replay, task: Array, key: Key) -> TrialContext:
-        """For a task [] that the store does not know, as those judged on: any rows."""
+        """Draws context of a task []. Test tasks get rows of the last training task."""
         task = jnp.minimum(task, num_tasks - 1)
         key_known, key_logged = jax.random.split(key)
         known = context(replay, task, key_known, sampling.trial_context)
@@ -196,7 +200,7 @@ def _tasks(
 
 
 def ring_size(inputs: Inputs) -> int:
-    """Rows of each task's ring: by default three times its share of the steps."""
+    """Capacity of each task's ring, by default three times its share of the steps."""
     steps, trial = max(inputs.steps, 1), inputs.needs.context.trial or 1
     share = -(-steps // inputs.num_tasks)
     whole_trials = -(-min(steps, 3 * share) // trial) * trial

@@ -1,4 +1,4 @@
-"""Policies that infer their task as they play, over a trial of several episodes."""
+"""Policies that infer their task online, over a trial of several episodes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,14 +12,15 @@ from o2ojax.types import Array, Key, Policy
 
 
 class Trial(NamedTuple):
-    """What a policy that infers its task remembers.
+    """Memory of a policy that infers its task.
 
-    belief:  of the task; acted by after the episodes with a latent from the prior.
-    noise:   [L, Z]  standard normal, of the latent of each episode, the first again
-             after the last; () to draw one for every step.
-    labels:  [L, Z]  latents by which to tell the rewards of each episode, likewise; ()
-             for none.
-    episode: []      int32, episodes that have stopped.
+    belief:  posterior over the task; used after the exploration episodes, which use the
+             prior.
+    noise:   [L, Z]  standard normal noise of each episode's latent; episode i uses row
+             i mod L. () to draw new noise at every step.
+    labels:  [L, Z]  latents with which rewards of each episode are predicted, indexed
+             likewise; () for none.
+    episode: []      int32, number of finished episodes.
     """
 
     belief: Belief
@@ -28,18 +29,18 @@ class Trial(NamedTuple):
     episode: Array
 
 
-NUM_NOISES = 16  # episodes of a trial with a latent of their own
+NUM_NOISES = 16  # L: episodes of a trial with noise of their own
 
 
 def begin_trial(known: Belief, per_episode: bool, key: Key, labels: Any = ()) -> Trial:
-    """A trial at its beginning; one latent for an episode, or one for a step."""
+    """Memory at the start of a trial, with latent noise per episode or per step."""
     shape = (NUM_NOISES, known.precision.shape[-1])
     noise = jax.random.normal(key, shape) if per_episode else ()
     return Trial(known, noise, labels, jnp.int32(0))
 
 
 def latent(trial: Trial, num_prior: int, key: Key) -> Array:
-    """The latent task to act by, [Z]: from the prior in a trial's first episodes."""
+    """Samples the latent [Z] for acting, from the prior in the `num_prior` episodes."""
     nothing = belief.prior(trial.belief.precision.shape[-1])
     mean, std = belief.normal(
         jax.tree.map(
@@ -62,18 +63,19 @@ def adapting(
     num_prior: int,
     per_episode: bool,
 ) -> tuple[Policy, Policy]:
-    """Explores with latents from the prior, then acts by what it saw; or is told.
+    """Builds a posterior-sampling policy, and an oracle that need not explore.
 
-    What the first episodes show is encoded as it comes: a belief is a sum over rows.
+    The policy explores with latents from the prior for `num_prior` episodes, and then
+    acts with latents from its belief, which is updated at every step of exploration.
 
     Args:
         choose: (agent_state, obs [O], latent [Z]) -> action [A].
         infer: (agent_state, context [..., C]) -> Belief [..., Z].
-        num_prior: episodes of exploration.
-        per_episode: draws a latent for an episode, rather than for every step.
+        num_prior: number of exploration episodes.
+        per_episode: whether latent noise is drawn per episode, rather than per step.
     Returns:
-        the policy that explores first, and the one that is told its task by the logged
-        rows of an `Opening`, or by all where none are logged.
+        the policy that explores first, and the oracle, which infers its task from the
+        logged rows of a `TrialContext`, or from `known` if there are none.
     """
 
     def start(agent_state, trial_context, key) -> Trial:

@@ -1,4 +1,4 @@
-"""One member's function, compiled for all members."""
+"""Compiles the function of one member for all members."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,13 @@ def over_members(
     sized: bool = False,
     mesh: Mesh | None = None,
 ) -> Callable:
-    """Jits one member's function for all members at once.
+    """Jits and vmaps the function of one member over all members.
 
     Args:
-        in_axes: 0 for what each member has, None for what all share.
-        donate: whether the first argument may be written over.
-        sized: whether the last argument, beyond `in_axes`, is a compiled-in number.
-        mesh: the devices that the members are divided over; None for one.
+        in_axes: per argument, 0 if each member has its own, None if all share it.
+        donate: whether to donate the first argument.
+        sized: whether there is a last argument, beyond `in_axes`, that is static.
+        mesh: the devices over which members are divided; None for one device.
     """
 
     def many(*args):
@@ -35,10 +35,10 @@ def over_members(
 def over_learners(
     one: Callable, in_axes: tuple, sized: bool = False, mesh: Mesh | None = None
 ) -> Callable:
-    """Jits one member's (state, *inputs) -> (state, outputs), to be called for all.
+    """Jits the function (state, *inputs) -> (state, outputs) of one member for all.
 
-    As `over_members`, with the states donated; but where
-    `tuning.members_in_sequence`, the members of a device learn one after another.
+    It works as `over_members` with donated states, but if
+    `tuning.members_in_sequence()`, the members of a device are updated one by one.
     """
     if not tuning.members_in_sequence():
         return over_members(one, in_axes, donate=True, sized=sized, mesh=mesh)
@@ -64,7 +64,7 @@ def over_learners(
 
 
 def _apart(args: tuple, sized: bool) -> tuple[tuple, tuple]:
-    """Arguments, and the number that is compiled in, if there is one."""
+    """Splits arguments into traced ones and the static last one, if there is one."""
     return (args[:-1], args[-1:]) if sized else (args, ())
 
 

@@ -1,13 +1,12 @@
-"""Where members stand: the population's axis, divided over all devices.
+"""Placement of members: shards the population axis over devices.
 
-Members share nothing but the dataset, so each device runs the same program on its own
-members, and no device waits for another: `shard_map`. Under plain `jit`, a callback to
-the host would gather the population onto one device, and its sharding would be lost
-without a word.
+Members share only the dataset, so `shard_map` runs the same program on each device for
+its own members, and no device waits for another. Under plain `jit`, a host callback
+would silently gather the population onto one device and lose its sharding.
 
-Where batches are large, several devices can have the same members: each computes the
-gradients of its part of every batch, and all take the step of their mean. Whatever else
-a member does, each of them does alike.
+For large batches, several devices can hold the same members (data parallelism): each
+computes gradients of its part of a batch, and all apply the mean gradient. All other
+work of a member is replicated on these devices.
 """
 
 import math
@@ -23,21 +22,21 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from o2ojax.errors import UserError
 from o2ojax.types import Array
 
-# Axes of a mesh. Along the second, devices have the same members and share each batch:
-# along `batch`, all draw the same one, and each takes its part; along `rows`, each has
-# a part of the dataset only, and draws its part of a batch from that.
+# Axes of a mesh. A second axis holds devices with the same members that share each
+# batch. On `batch`, every device draws the same batch and keeps its part; on `rows`,
+# every device holds a part of the dataset and draws its part of a batch from it.
 MEMBERS, BATCH, ROWS = "members", "batch", "rows"
 OF_MEMBERS, SHARED = PartitionSpec(MEMBERS), PartitionSpec()
 
 
 class Layout(NamedTuple):
-    """Which device has which members, in their order.
+    """Assignment of members to devices, in order.
 
-    mesh:        of the devices in use, over the axis `members`, and over `batch` or
-        `rows` where devices share batches; None where it is one device.
-    num_members: of the population.
-    num_places:  members and, so that every device has as many, copies of the last one.
-        What a copy learns is dropped wherever members are seen, saved or counted.
+    mesh:        mesh of the devices in use, with axis `members` and, if devices share
+        batches, `batch` or `rows`; None for a single device.
+    num_members: members of the population.
+    num_places:  `num_members` plus padding: copies of the last member, so that every
+        device has equally many. Results of copies are never shown, saved or counted.
     """
 
     mesh: Mesh | None
@@ -45,7 +44,7 @@ class Layout(NamedTuple):
     num_places: int
 
     def describe(self) -> str:
-        """What to tell of it in a headline; "" for a single device."""
+        """Describes the layout for the headline of a run; "" for a single device."""
         if self.mesh is None:
             return ""
         devices = self.mesh.devices.flat
@@ -69,12 +68,12 @@ def assign_devices(
     per_batch: int = 1,
     cut_dataset: bool = False,
 ) -> Layout:
-    """Divides members over devices: of these, the fewest that are as fast as all.
+    """Divides members over the fewest devices that are as fast as all of them.
 
     Args:
-        devices: all that there are, unless text; as many of each process are used.
-        per_batch: how many share each batch; all of one process.
-        cut_dataset: whether each of those has a part of the dataset only.
+        devices: those to choose from; by default all. Processes use equally many.
+        per_batch: devices that share each batch; they belong to one process.
+        cut_dataset: whether each of these devices holds only a part of the dataset.
     Raises:
         UserError: there are more processes than members, or too few devices.
     """
@@ -110,10 +109,10 @@ def assign_devices(
 
 
 def over_places(mesh: Mesh | None, function: Callable, in_axes: tuple) -> Callable:
-    """Runs a function of all members on each device, with those that stand there.
+    """Wraps a function of all members so that each device runs it on its own members.
 
     Args:
-        in_axes: 0 for what each member has, None for what all share.
+        in_axes: per argument, 0 if each member has its own, None if all share it.
     """
     if mesh is None:
         return function
@@ -131,23 +130,23 @@ def over_places(mesh: Mesh | None, function: Callable, in_axes: tuple) -> Callab
 
 
 def _shared(mesh: Mesh, leaf: Any) -> PartitionSpec:
-    """Where what all members share stands: the rows of a dataset, or a number."""
+    """Partition spec of a leaf that all members share: dataset rows, or a scalar."""
     return PartitionSpec(ROWS) if ROWS in mesh.axis_names and leaf.ndim else SHARED
 
 
 def _sharing() -> str:
-    """Inside a program: the axis along which devices share batches; "" for none."""
+    """Mesh axis of devices that share batches, in a traced program; "" for none."""
     axes = jax.sharding.get_abstract_mesh().axis_names
     return next((axis for axis in axes if axis in (BATCH, ROWS)), "")
 
 
 def shard_batch_size(num_rows: int) -> int:
-    """How many rows of a batch this device draws."""
+    """Number of rows of a batch of `num_rows` that this device draws."""
     return num_rows // jax.lax.axis_size(ROWS) if _sharing() == ROWS else num_rows
 
 
 def shard_rows(tree: Any) -> Any:
-    """Of a batch that all have drawn, [B, ...], the rows that are this device's."""
+    """Returns this device's rows of a batch [B, ...] that all devices have drawn."""
     if _sharing() != BATCH:
         return tree
 
@@ -159,7 +158,7 @@ def shard_rows(tree: Any) -> Any:
 
 
 def shard_key(key: Array, axes: tuple[str, ...] = (BATCH, ROWS)) -> Array:
-    """A key that differs between the devices that share a batch along these axes."""
+    """Makes a key differ between the devices that share a batch on one of `axes`."""
     axis = _sharing()
     if axis not in axes:
         return key
@@ -167,13 +166,13 @@ def shard_key(key: Array, axes: tuple[str, ...] = (BATCH, ROWS)) -> Array:
 
 
 def average(tree: Any) -> Any:
-    """The mean over the devices that share a batch."""
+    """Averages over the devices that share a batch."""
     axis = _sharing()
     return jax.lax.pmean(tree, axis) if axis else tree
 
 
 def shard(layout: Layout, tree: Any) -> Any:
-    """Puts what each member has, leaves [M, ...] on this host, where the member is."""
+    """Moves leaves [M, ...] from this host to the devices of the members."""
     if layout.mesh is None:
         return jax.tree.map(jnp.asarray, tree)
     last = np.minimum(np.arange(layout.num_places), layout.num_members - 1)
@@ -181,9 +180,9 @@ def shard(layout: Layout, tree: Any) -> Any:
 
 
 def replicate(layout: Layout, tree: Any) -> Any:
-    """Puts what all members share, leaves [N, ...], on every device, or its part.
+    """Copies leaves [N, ...], which all members share, or their parts to each device.
 
-    Of parts, up to so many rows less one are left out at the end, to be equal.
+    Parts have equal sizes: N is rounded down to a multiple of their number.
     """
     if layout.mesh is None:
         return jax.device_put(tree)
@@ -197,7 +196,7 @@ def replicate(layout: Layout, tree: Any) -> Any:
 
 
 def _put(mesh: Mesh, spec: PartitionSpec, leaf: Any, rows: Any = ...) -> Array:
-    """The rows of an array that this host has whole; each device gets its own part."""
+    """Places `rows` of an array of this host; each device gets its part."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _put(mesh, spec, jax.random.key_data(leaf), rows)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
@@ -207,13 +206,13 @@ def _put(mesh: Mesh, spec: PartitionSpec, leaf: Any, rows: Any = ...) -> Array:
 
 
 def gather(layout: Layout, tree: Any, keep: bool = True) -> Any:
-    """Leaves [M, ...] of all members, on this host; all processes must ask at once.
+    """Gathers leaves [M, ...] of all members on this host. It is a collective call.
 
-    Between processes they travel leaf by leaf, and each is for a moment on every device
-    as a whole: memory for the largest leaf of all members.
+    Processes exchange one leaf at a time, and every device temporarily holds it in
+    full, so it needs memory for the largest leaf of all members.
 
     Args:
-        keep: whether this process wants them; else None comes back.
+        keep: whether to return the leaves on this process; if not, returns None.
     """
     if layout.mesh is None:
         return tree

@@ -1,7 +1,7 @@
-"""A run of many processes: how they find each other, agree, and end together.
+"""Runs of several processes: connecting, agreeing and terminating together.
 
-Every process runs the same command and the same programs, on its own devices. The first
-one, number 0, is the only one that writes results and shows progress.
+Every process runs the same command and the same programs on its own devices. Only
+process 0 writes results and shows progress.
 """
 
 import collections
@@ -22,35 +22,35 @@ from jax.experimental import multihost_utils
 
 from o2ojax.errors import UserError, first_line
 
-MEETING = 300  # seconds in which all processes must have begun
-PATIENCE = 60.0  # seconds in which a process must then be reached
-GREETING = 5.0  # seconds that whoever connects may be silent
-GRACE = 2.0  # seconds between failing and leaving: all that fail alike say so first
+MEETING = 300  # s, timeout for all processes to start
+PATIENCE = 60.0  # s, timeout for connecting to a started process
+GREETING = 5.0  # s, timeout for the first message of a new connection
+GRACE = 2.0  # s between failure and exit, so that all failing processes report first
 
 
 def leads() -> bool:
-    """Whether this process writes and speaks: the first one, or the only one."""
+    """Whether this is process 0, which writes results and shows progress."""
     return jax.process_index() == 0
 
 
 def meet() -> None:
-    """Waits until all processes have come here."""
+    """Waits until all processes have called this."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("meet")
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is set in any process; all must ask at once."""
+    """Whether `flag` is set in any process. All processes must call this together."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array([flag])).any())
 
 
 def agree(text: str, otherwise: str) -> None:
-    """Makes sure that all processes say the same; all must call it at once.
+    """Checks that `text` is equal in all processes, which must call this together.
 
     Raises:
-        UserError: they do not. `otherwise` is what to tell of it.
+        UserError: a process has another text; `otherwise` ends the message.
     """
     if jax.process_count() == 1:
         return
@@ -66,19 +66,19 @@ def agree(text: str, otherwise: str) -> None:
 def join(
     coordinator: str | None = None, count: int | None = None, index: int | None = None
 ) -> None:
-    """Meets the other processes; before anything else is asked of jax.
+    """Connects the processes of a run. It must be called before other uses of JAX.
 
-    Without arguments, as the cluster's environment has it.
+    Without arguments, JAX reads them from the environment of the cluster.
 
     Args:
         coordinator: HOST:PORT of process 0.
-        count: of processes.
-        index: of this one.
+        count: number of processes.
+        index: number of this process.
     Raises:
-        UserError: they cannot be met. (Where one of several does not come, jax itself
-            aborts those that wait, after MEETING.)
+        UserError: the processes cannot connect, or have different numbers of devices.
+            (If a process is missing, JAX itself aborts the others after MEETING.)
     """
-    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours
+    jax.config.update("jax_enable_preemption_service", False)  # we handle SIGTERM
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     if coordinator and count > 1:
         print(
@@ -105,7 +105,7 @@ def join(
 
 
 def _await_first(coordinator: str, index: int) -> None:
-    """Waits until process 0 listens: jax would not say who is missing, but abort."""
+    """Waits until process 0 listens. JAX would abort without naming the process."""
     host, _, port = coordinator.rpartition(":")
     until = time.monotonic() + MEETING
     while True:
@@ -123,13 +123,14 @@ def _await_first(coordinator: str, index: int) -> None:
 
 @contextmanager
 def together(advice: Callable[[], str]) -> Iterator[Callable[[int], None]]:
-    """While inside, the loss of one process ends all the others, with a message.
+    """Context in which the loss of one process ends all others with a message.
 
-    Else they would wait for it, and be aborted by jax after minutes. What is yielded
-    ends this process with a status, as a failure that the others shall hear of.
+    Otherwise they would wait for it until JAX aborts them after minutes. The context
+    yields a function (status) that ends this process and reports its failure to the
+    others.
 
     Args:
-        advice: what to do after a loss, in words.
+        advice: returns text that says what to do after a loss.
     """
     if jax.process_count() == 1:
         yield lambda status: None
@@ -137,22 +138,22 @@ def together(advice: Callable[[], str]) -> Iterator[Callable[[int], None]]:
     lifelines = Lifelines(advice)
     try:
         yield lifelines.fail
-    except Exception:  # the likeliest is that it waited for one that is lost
-        time.sleep(GRACE)  # in which that is heard of, and this process ends
+    except Exception:  # most likely it waited for a lost process
+        time.sleep(GRACE)  # then `Lifelines` learns of the loss and exits first
         traceback.print_exc()
         lifelines.fail(1)
     lifelines.leave()
 
 
 class Lifelines:
-    """A connection from every process to the first, which breaks when either dies.
+    """Connections of every process to process 0, which break if either end dies.
 
-    Whoever hears of a loss ends its own process at once: its main thread may be waiting
-    for the lost one for ever. What is said on a line is a number: of a process that
-    was lost, BYE, or, below that, FAILED less the number of one that failed.
+    A process that learns of a loss exits at once, since its main thread may wait for
+    the lost process for ever. Each message is one integer: the number i >= 0 of a lost
+    process, BYE for a normal exit, or FAILED - i if process i has failed.
 
     Args:
-        advice: what to do after a loss, in words.
+        advice: returns text that says what to do after a loss.
     Raises:
         UserError: a process cannot be reached.
     """
@@ -162,7 +163,7 @@ class Lifelines:
     def __init__(self, advice: Callable[[], str]):
         self._advice, self._leaving = advice, False
         self._lock = threading.Lock()
-        self._lines: dict[int, socket.socket] = {}  # by the other's number
+        self._lines: dict[int, socket.socket] = {}  # by number of the other process
         try:
             self._connect()
         except OSError as error:
@@ -202,7 +203,7 @@ class Lifelines:
 
     def _greet(self, line: socket.socket, secret: list[int]) -> None:
         other = _greeted(line, secret)
-        if other is None:  # no process of ours
+        if other is None:  # not a process of this run
             line.close()
         else:
             self._lines[other] = line
@@ -218,7 +219,7 @@ class Lifelines:
             self._end(said)
 
     def _end(self, said: int) -> None:
-        with self._lock:  # never let go: one loss is enough
+        with self._lock:  # not released, so only one loss is handled
             if self._leaving:
                 return
             self._tell(said)
@@ -235,16 +236,16 @@ class Lifelines:
             try:
                 line.sendall(struct.pack("!i", number))
             except OSError:
-                pass  # gone as well
+                pass  # this process is lost, too
 
     def leave(self) -> None:
-        """All is done here: the others need not miss this process."""
+        """Tells the other processes that this one exits normally."""
         with self._lock:
             self._leaving = True
             self._tell(self.BYE)
 
     def fail(self, status: int) -> None:
-        """Ends this process; those that do not fail alike are told of it."""
+        """Ends this process after GRACE, and reports its failure to the others."""
         with self._lock:
             self._leaving = True
         time.sleep(GRACE)
@@ -253,32 +254,32 @@ class Lifelines:
 
 
 def _leave_at_once(status: int) -> None:
-    """Without jax's own farewell, which waits for all processes."""
+    """Exits without the shutdown of JAX, which waits for all processes."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
 def _first_host() -> str:
-    from jax._src.distributed import global_state  # jax says it nowhere else
+    from jax._src.distributed import global_state  # JAX has no public API for it
 
     return global_state.coordinator_address.rsplit(":", 1)[0].strip("[]")
 
 
 def _serve() -> socket.socket:
-    """A port of this host, of IPv6 too where it can."""
+    """Opens a listening port of this host, on IPv4 and, if available, IPv6."""
     try:
         return socket.create_server(
             ("", 0), family=socket.AF_INET6, dualstack_ipv6=True
         )
-    except (OSError, ValueError):  # not here
+    except (OSError, ValueError):  # IPv6 is not available
         return socket.create_server(("", 0))
 
 
 def _greeted(line: socket.socket, secret: list[int]) -> int | None:
-    """The number of the process at the other end; None if it does not say the secret.
+    """Reads the number of the process at the other end; None without the secret.
 
-    It may be silent for GREETING seconds.
+    The read times out after GREETING seconds.
     """
     line.settimeout(GREETING)
     try:
@@ -289,7 +290,7 @@ def _greeted(line: socket.socket, secret: list[int]) -> int | None:
 
 
 def _hear(line: socket.socket) -> int:
-    """The next number said on a line. Raises OSError where the line has broken."""
+    """Reads the next message of a connection. Raises OSError if it has broken."""
     return struct.unpack("!i", _receive(line, 4))[0]
 
 
@@ -304,7 +305,7 @@ def _receive(line: socket.socket, num: int) -> bytes:
 
 
 def _notice_vanished_hosts(line: socket.socket) -> None:
-    """A line breaks, too, if the other's host is silent for half a minute."""
+    """Makes a connection break if the other host is silent for half a minute."""
     line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, seconds in (("IDLE", 10), ("INTVL", 5), ("CNT", 4)):
         option = getattr(socket, f"TCP_KEEP{name}", None)  # not on every system

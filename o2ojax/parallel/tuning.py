@@ -1,10 +1,10 @@
-"""How the same numbers come faster: every choice that depends on the device.
+"""Device-dependent performance tuning, which does not change results.
 
-Algorithms and networks call these functions in the place of the plain ones, which each
-docstring names, and get the same values. `on_cpu` is the only question asked. A CPU
-works through the cache: it takes members, the agents of an ensemble, and the slices of
-a batch one after another, so that the layers of one stay there. An accelerator takes
-all of them at once, in batched products. `benchmarks.gains` measures what each gains.
+Algorithms and networks call these functions in place of the plain ones, which each
+docstring names, and get the same values. All choices depend only on `on_cpu`. A CPU
+processes members, the agents of an ensemble and the slices of a batch one after
+another, so that layers stay in its cache. An accelerator processes all of them at once,
+in batched products. `benchmarks.gains` measures the gain of each choice.
 """
 
 import functools
@@ -20,9 +20,9 @@ from jax.sharding import Mesh
 from o2ojax.parallel import devices
 from o2ojax.types import Array, Params
 
-SLICE_ROWS = 1024  # 1 MB for a layer of 256, which a CPU's cache holds with others
-LARGE = 2**19  # numbers in an array, 2 MB: more leave the cache
-MANY_ROWS = 768  # a product of so many keeps all of a CPU's threads busy by itself
+SLICE_ROWS = 1024  # 1 MB for a layer of width 256; several fit into a CPU's cache
+LARGE = 2**19  # elements of an array, 2 MB; larger ones leave a CPU's cache
+MANY_ROWS = 768  # a product of so many rows keeps all threads of a CPU busy
 
 
 def on_cpu() -> bool:
@@ -30,27 +30,27 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-# Linear layers. The gradients are written by hand, as products of rows.
+# Linear layers. The gradients are custom, and are matrix products.
 
 
 def affine(x: Array, kernel: Array, bias: Array) -> Array:
     """`x @ kernel + bias`: x [..., I], kernel [I, O], bias [O] -> [..., O].
 
-    XLA's CPU compiler is slow at the gradients that jax derives. That of the kernel is
-    the transpose of a product, and is turned anew wherever an optimiser reads it, which
-    took a tenth of the time of IQL, CQL and FOWM: here it is x^T dy. That of the bias
-    is a sum over as many rows, which took an eighth of CQL's: here it is 1^T dy.
+    XLA's CPU compiler is slow at the gradients that JAX derives. Its kernel gradient is
+    the transpose of a product, transposed again wherever an optimiser reads it, which
+    took a tenth of the time of IQL, CQL and FOWM; here it is x^T dy. Its bias gradient
+    is a sum over rows, which took an eighth of CQL's time; here it is 1^T dy.
     """
     y = matmul(x, kernel)
     return y + repeat_row(bias, y.size // bias.size).reshape(y.shape)
 
 
 def affine_shared(shared: Array, x: Array, kernel: Array, bias: Array) -> Array:
-    """`affine` of rows that begin with the same inputs: the product of those is shared.
+    """`affine` of K rows with a common prefix, whose product is computed once.
 
     Args:
-        shared: [..., S]  what all K rows begin with.
-        x: [..., K, I]  the rest of each row.
+        shared: [..., S], the common prefix of the K rows.
+        x: [..., K, I], the rest of each row.
         kernel: [S + I, O].
         bias: [O].
     Returns:
@@ -80,12 +80,13 @@ matmul.defvjp(lambda x, kernel: (matmul(x, kernel), (x, kernel)), _matmul_gradie
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def repeat_row(row: Array, num: int) -> Array:
-    """`jnp.broadcast_to`: a row [..., O], `num` times: [..., num, O]. See `affine`."""
+    """`jnp.broadcast_to`: repeats a row [..., O] to [..., num, O]. See `affine`."""
     return jnp.broadcast_to(row[..., None, :], (*row.shape[:-1], num, row.shape[-1]))
 
 
 def _repeat_row_gradient(num, kept, slope):
-    # Of an ensemble, each has ones of its own: ones for all would turn all the slopes.
+    # Each network of an ensemble gets its own ones; shared ones would make XLA
+    # transpose all slopes.
     ones = 1.0 + 0.0 * slope[..., :1]
     *each, rows, _ = range(slope.ndim)
     sums = jax.lax.dot_general(ones, slope, (((rows,), (rows,)), (each, each)))
@@ -96,12 +97,12 @@ repeat_row.defvjp(lambda row, num: (repeat_row(row, num), ()), _repeat_row_gradi
 
 
 def mish(x: Array) -> Array:
-    """`jax.nn.mish`: x tanh(log(1 + e^x)), by one exponential.
+    """`jax.nn.mish`: x tanh(log(1 + e^x)), with a single exponential.
 
     Misra, "Mish: A Self Regularized Non-Monotonic Activation Function" (2019),
     arxiv.org/abs/1908.08681.
     """
-    e = jnp.exp(jnp.minimum(x, 20.0))  # beyond, Mish is x
+    e = jnp.exp(jnp.minimum(x, 20.0))  # above 20, mish(x) = x
     grown = e * (e + 2.0)
     return x * (grown / (grown + 2.0))
 
@@ -110,14 +111,14 @@ def mish(x: Array) -> Array:
 
 
 def num_slices(batch: int, rows_each: int) -> int:
-    """Into how many slices `learning.gradient_step` cuts a batch; 1 leaves it whole.
+    """Number of slices for `learning.gradient_step`; 1 leaves the batch whole.
 
-    Layers of more than SLICE_ROWS rows leave a CPU's cache, and every ReLU then waits
-    for memory. An accelerator likes large batches best.
+    Layers of more than SLICE_ROWS rows do not fit into a CPU's cache, and every ReLU
+    then waits for memory. An accelerator is fastest with whole batches.
 
     Args:
-        batch: B, which the answer divides.
-        rows_each: rows of a layer for each of B.
+        batch: B; the result divides it.
+        rows_each: rows of a layer per row of the batch.
     """
     if not on_cpu():
         return 1
@@ -126,11 +127,11 @@ def num_slices(batch: int, rows_each: int) -> int:
 
 
 def sequential_if_large(function: Callable[..., Any], size: int) -> Callable[..., Any]:
-    """The same function, whose calls under `jax.vmap` are made in sequence if large.
+    """Makes `jax.vmap` of a function sequential on a CPU if its arrays are large.
 
     Args:
-        size: numbers in its largest array. More than LARGE leave a CPU's cache, and
-            are not batched there.
+        size: elements of its largest array. Arrays of more than LARGE do not fit into a
+            CPU's cache.
     """
     if not on_cpu() or size <= LARGE:
         return function
@@ -138,9 +139,9 @@ def sequential_if_large(function: Callable[..., Any], size: int) -> Callable[...
 
 
 def scan_unrolled(step: Callable, carry: Any, inputs: Any) -> tuple[Any, Any]:
-    """`jax.lax.scan` of a few steps, written out one after another.
+    """`jax.lax.scan` of a few steps, fully unrolled.
 
-    The steps' gradients of the same weights are then summed as they come.
+    The gradients of shared weights are then accumulated step by step.
     """
     return jax.lax.scan(step, carry, inputs, unroll=True)
 
@@ -151,9 +152,9 @@ def scan_unrolled(step: Callable, carry: Any, inputs: Any) -> tuple[Any, Any]:
 def map_networks(apply: Callable[..., Array], params: Params, *inputs: Array) -> Array:
     """`jax.vmap(apply)` over weights [E, ...], with the same inputs for all: [E, ...].
 
-    Where `networks_in_sequence`, one network meets its inputs after another.
+    If `networks_in_sequence`, the networks are evaluated one after another.
     """
-    # in a compiled program, `matmul` takes no NumPy weights that are closed over
+    # under jit, `matmul` does not accept NumPy weights from a closure
     params = jax.tree.map(jnp.asarray, params)
     if not networks_in_sequence(*inputs):
         return jax.vmap(lambda params: apply(params, *inputs))(params)
@@ -163,9 +164,9 @@ def map_networks(apply: Callable[..., Array], params: Params, *inputs: Array) ->
 
 
 def networks_in_sequence(*inputs: Array) -> bool:
-    """Whether inputs [..., I] have MANY_ROWS, on a CPU.
+    """Whether to evaluate networks one by one: on a CPU, for MANY_ROWS rows or more.
 
-    Where one network waits for memory, in a ReLU, the next one multiplies.
+    While one network waits for memory in a ReLU, the next one computes products.
     """
     rows = max(x.size // x.shape[-1] for x in inputs)
     return on_cpu() and rows >= MANY_ROWS
@@ -174,7 +175,7 @@ def networks_in_sequence(*inputs: Array) -> bool:
 def map_ensemble(function: Callable[..., tuple[Any, Any]]) -> Callable:
     """`jax.vmap` of (state, *inputs) -> (state, outputs) over agents, leaves [N, ...].
 
-    On a CPU in sequence: each agent's new state is written over its old one.
+    On a CPU, agents are updated in sequence, each state overwriting its old one.
     """
     if not on_cpu():
         return jax.vmap(function)
@@ -193,7 +194,7 @@ def map_ensemble(function: Callable[..., tuple[Any, Any]]) -> Callable:
 def update_at(
     states: Any, at: Array, update: Callable[[Any], tuple[Any, Any]]
 ) -> tuple[Any, Any]:
-    """Updates one of the states [N, ...] by (state) -> (state, outputs)."""
+    """Applies `update`, (state) -> (state, outputs), to row `at` of leaves [N, ...]."""
     old = jax.tree.map(lambda x: x[at], states)
     new, outputs = update(old)
     chex.assert_trees_all_equal_shapes_and_dtypes(new, old)
@@ -204,23 +205,23 @@ def update_at(
 
 
 def members_in_sequence() -> bool:
-    """Whether members learn one after another: a CPU's cache holds one's layers."""
+    """Whether members are updated one by one, so that layers stay in a CPU's cache."""
     return on_cpu()
 
 
 class MemberSequence:
-    """A program of one member's turn, called for each, as one of all members is.
+    """Calls a program of one member for each member; has the API of a jitted function.
 
-    A loop over them inside a program would be slower: XLA runs the loops in a loop
-    with less side by side. What joins their outputs compiles when it is first
-    called, in a moment.
+    A loop over members inside one program would be slower, as XLA parallelises nested
+    loops less. The small program that concatenates the outputs is compiled at its
+    first call.
     """
 
     def __init__(self, turn: Any, mesh: Mesh | None):
         self.turn, self.mesh = turn, mesh
 
     def __call__(self, states: Any, *args: Any) -> tuple[Any, Any]:
-        """Has each member take its turn. Leaves [M, ...]."""
+        """Updates each member in turn. Leaves of states and outputs are [M, ...]."""
         outputs = []
         for at in range(self._on_each_device(states)):
             states, one = self.turn(states, np.int32(at), *args)
@@ -228,19 +229,19 @@ class MemberSequence:
         return states, _join(self.mesh, len(outputs))(*outputs)
 
     def lower(self, states: Any, *args: Any) -> "MemberSequence":
-        """As of a jitted function."""
+        """As `lower` of a jitted function."""
         return MemberSequence(self.turn.lower(states, np.int32(0), *args), self.mesh)
 
     def compile(self) -> "MemberSequence":
-        """As of a lowered one."""
+        """As `compile` of a lowered function."""
         return MemberSequence(self.turn.compile(), self.mesh)
 
     def as_text(self) -> str:
-        """Of the program of a turn."""
+        """As `as_text` of the program of one member."""
         return self.turn.as_text()
 
     def memory_analysis(self) -> Any:
-        """Of the program of a turn; its arguments are all members'."""
+        """As `memory_analysis` of that program, whose arguments include all members."""
         return self.turn.memory_analysis()
 
     def _cache_size(self) -> int:
@@ -253,7 +254,7 @@ class MemberSequence:
 
 @functools.cache
 def _join(mesh: Mesh | None, num: int) -> Callable:
-    """The outputs of all turns, in the order of the members."""
+    """Jits the concatenation of `num` outputs, in the order of the members."""
 
     def join(*outputs):
         return jax.tree.map(lambda *x: jnp.concatenate(x), *outputs)
@@ -265,10 +266,10 @@ def _join(mesh: Mesh | None, num: int) -> Callable:
 
 
 def compiler_options() -> dict[str, str]:
-    """What makes XLA's code faster here; {} where it does not know these options.
+    """XLA compiler options that make code faster here; {} if XLA does not know them.
 
-    On a CPU, its library for products may have the products, and nothing else: sums
-    over features, as in LayerNorm, are slow there.
+    On a CPU, XLA's matrix library gets only products: it is slow at sums over features,
+    as in LayerNorm.
     """
     return _cpu_options() if on_cpu() else {}
 

@@ -1,4 +1,4 @@
-"""Stores of experience, by name."""
+"""Registry of replay stores."""
 
 from o2ojax.parallel import devices
 from o2ojax.registry import Registry, instance_of
@@ -35,7 +35,7 @@ STORES = Registry(
 
 
 def divided(buffer: Buffer) -> Buffer:
-    """The same store, of whose batches a device has its part, where devices share."""
+    """Wraps a store so that each device gets its part of a batch shared by devices."""
 
     def sample(replay, key):
         replay, batch = buffer.sample(replay, devices.shard_key(key, (devices.ROWS,)))
@@ -47,10 +47,10 @@ def divided(buffer: Buffer) -> Buffer:
 
 
 def rewarded(buffer: Buffer, scale: Array, shift: Array) -> Buffer:
-    """The same store, whose batches have `scale * reward + shift` for a reward.
+    """Wraps a store so that rewards in its batches are `scale * reward + shift`.
 
-    Offline data and what is gathered online keep their raw rewards and pass through
-    the same gate, so no transform can be applied to one and not to the other.
+    Stores hold raw rewards of both offline and online data. Rewards are transformed
+    only here, so the same transform always applies to both.
     """
 
     def sample(replay, key):

@@ -1,15 +1,15 @@
-"""Balanced replay: the dataset and the ring, and more often what the policy would do.
+"""Balanced replay: draws near-on-policy rows of the dataset and ring more often.
 
-A network learns the ratio w(s, a) of the density of the member's own data to that of
-the dataset; rows are drawn in proportion to priorities made from it. What was gathered
-online comes first, then those rows of the dataset that resemble it.
+A network learns the density ratio w(s, a) of online data to the dataset. Rows are drawn
+in proportion to priorities computed from w, so online rows come first, followed by
+dataset rows that resemble them.
 
 Lee et al., "Offline-to-Online Reinforcement Learning via Balanced Replay and
 Pessimistic Q-Ensemble", CoRL 2021, arxiv.org/abs/2107.00591. Where the paper and its
-code differ, this is the code: a tempered ratio, bounded priorities, and a first
-priority that is high for what is new; no importance weights. Ours: a network that has
-died, and gives 0 for every row, moves no priorities, and draws are even; and all
-members' networks begin alike.
+code differ, this follows the code: a tempered ratio, clipped priorities, a high initial
+priority of new rows, and no importance weights. Departures from both: a dead network,
+which outputs 0 for every row, updates no priorities, and rows are then drawn uniformly;
+and the networks of all members have the same initial weights.
 """
 
 from typing import NamedTuple
@@ -30,25 +30,25 @@ from o2ojax.replay.sum_tree import SumTree
 from o2ojax.replay.uniform import evenly, of_dataset, take, take_both
 from o2ojax.types import Array, Batch, Buffer, Key, Transition
 
-# What the network ends in, and the bias with which its output begins at 1. With ReLU,
-# the code's, rows whose ratio is 0 give no gradient, and may never come back; softplus
-# never is 0, so no row is lost, but ratios near 0 are slow to reach.
+# Output activations, each with the bias that makes the initial output 1. With ReLU, as
+# in the authors' code, rows of ratio 0 have no gradient and may stay at 0. Softplus is
+# never 0, so it always has a gradient, but it is slow to reach ratios near 0.
 HEADS = {"relu": (nn.relu, 1.0), "softplus": (nn.softplus, 0.5413)}
-LOWEST, HIGHEST = 1e-3, 1e3  # of a priority that a ratio gave
-FIRST_ROWS = 1000  # online, in the first round of the paper's code
-DEAD = "ratio_dead"  # the metric that is 1 where the network has died
+LOWEST, HIGHEST = 1e-3, 1e3  # bounds of a priority computed from a ratio
+FIRST_ROWS = 1000  # online rows before the first update, in the authors' code
+DEAD = "ratio_dead"  # the metric that is 1 if the network is dead
 
 
 @fields.section
 class Options:
-    """Defaults are the paper's code's.
+    """Options of balanced replay. The defaults are from the authors' code.
 
-    first_share: of the draws that go to online rows, once 1000 of them are there and
+    first_share: fraction of draws that are online rows, once there are 1000 of them and
         none has been drawn yet.
-    temper: T; priorities go as w^(1/T).
-    lr: of the network of ratios.
-    widths: of its layers.
-    head: what it ends in, `relu` or `softplus`; see HEADS.
+    temper: T; priorities are proportional to w^(1/T).
+    lr: learning rate of the density-ratio network.
+    widths: hidden widths of this network.
+    head: its output activation, `relu` or `softplus`; see HEADS.
     """
 
     first_share: float = number(0.5, above=0, below=1)
@@ -59,14 +59,14 @@ class Options:
 
 
 class Balanced(NamedTuple):
-    """What a member's store holds; the dataset is not among it.
+    """State of a member's store. It does not contain the dataset.
 
-    rows:     what the member gathered.
-    priorities: priorities of the dataset's rows, then of the ring's.
-    entry:    []  the priority that new rows enter with, and keep until first drawn:
-              `first_priority`, then the highest that was ever given.
-    ratio:    the network of ratios.
-    dead:     []  True where it gave 0 for every row when last asked.
+    rows:     the member's online transitions.
+    priorities: priorities of the dataset's rows, followed by those of the ring's.
+    entry:    []  priority of new rows until they are first drawn: initially
+              `first_priority`, then the highest priority so far if that is higher.
+    ratio:    the density-ratio network.
+    dead:     []  whether its last output was 0 (or NaN) for every row.
     """
 
     rows: Ring
@@ -77,7 +77,7 @@ class Balanced(NamedTuple):
 
 
 class Ratio(nn.Module):
-    """w(s, a), at least 0: obs [..., O], action [..., A] -> [...]. It begins near 1."""
+    """w(s, a) >= 0, initially near 1: obs [..., O], action [..., A] -> [...]."""
 
     widths: tuple[int, ...]
     head: str = "relu"
@@ -91,20 +91,22 @@ class Ratio(nn.Module):
 
 
 def first_priority(num_offline: int, share: float) -> float:
-    """P with which FIRST_ROWS outweigh a dataset of priorities 1 as share : 1 - share.
+    """Priority with which FIRST_ROWS online rows get a share f of all draws.
 
-    P = M f / ((1 - f) 1000)
+    P = M f / ((1 - f) 1000), where each of the M rows of the dataset has priority 1.
     """
     return num_offline * share / ((1 - share) * FIRST_ROWS)
 
 
 def priority(ratio: Array, offline_ratio: Array, temper: Array) -> Array:
-    """p = w^(1/T) / mean over the dataset of w^(1/T), within bounds.
+    """p = w^(1/T) / mean over the dataset of w^(1/T), clipped.
 
     Args:
-        ratio: w of the rows [B].
-        offline_ratio: w of rows drawn evenly from the dataset [B].
+        ratio: w of the rows, [B].
+        offline_ratio: w of rows drawn uniformly from the dataset, [B].
         temper: T, a scalar.
+    Returns:
+        p, [B], in [LOWEST, HIGHEST].
     """
     scale = (offline_ratio ** (1 / temper)).mean() + 1e-10
     return jnp.clip(ratio ** (1 / temper) / scale, LOWEST, HIGHEST)
@@ -116,12 +118,13 @@ def balanced(
     batch: int,
     options: Options = Options(),  # noqa: B008
 ) -> Buffer:
-    """The store. It refits its network each time it is read.
+    """Builds the store. Each `sample` takes one gradient step of its network.
 
     Args:
-        dataset: leaves [N, ...]; read, never copied.
-        capacity: rows kept of the online stream.
-        batch: rows to draw, and rows of either kind that the network learns from.
+        dataset: leaves [N, ...]; never copied.
+        capacity: rows of the online ring.
+        batch: rows to draw, and rows of each kind (offline and online) in a batch of
+            the network.
     """
     num_offline = dataset.reward.shape[0]
     ratio_net = Ratio(options.widths, options.head)
@@ -129,7 +132,7 @@ def balanced(
 
     def init() -> Balanced:
         like = jax.tree.map(lambda x: x[0], dataset)
-        # No key comes here; the networks learn apart.
+        # `init` has no key, so all members start from the same network.
         params = ratio_net.init(jax.random.key(0), like.obs, like.action)
         known = jnp.arange(num_offline + capacity) < num_offline
         return Balanced(
@@ -152,7 +155,7 @@ def balanced(
         key_draw, key_even, key_old, key_new = jax.random.split(key, 4)
         num_online = ring.filled(store.rows)
 
-        # Rows for the agent, by their priorities, which a dead network cannot tell.
+        # Rows for the agent: drawn by priority, or uniformly if the network is dead.
         drawn = sum_tree.sample(store.priorities, key_draw, batch)
         even = jax.random.randint(key_even, (batch,), 0, num_offline + num_online)
         index = jnp.where(store.dead, even, drawn)
@@ -162,7 +165,7 @@ def balanced(
         new_index = jax.random.randint(key_new, (batch,), 0, num_online)
         old, new = take(dataset, old_index), take(store.rows.rows, new_index)
 
-        # Network of ratios: one step, on as many even rows of either kind.
+        # Density-ratio network: one step, on equally many uniform rows of each kind.
         def ratio_loss(params):
             offline_ratio = ratio_net.apply(params, old.obs, old.action)
             online_ratio = ratio_net.apply(params, new.obs, new.action)
@@ -173,7 +176,7 @@ def balanced(
             optimiser, store.ratio, ratio_loss
         )
 
-        # Priorities, by the network as it was before this step.
+        # Priorities, from the network before this step.
         drawn_ratio = ratio_net.apply(store.ratio.params, data.obs, data.action)
         dead = ~(jnp.concatenate([offline_ratio, online_ratio]) > 0).any()  # or NaN
         priorities = priority(drawn_ratio, offline_ratio, options.temper)

@@ -1,4 +1,4 @@
-"""The last transitions of one member, on the device."""
+"""Ring buffer of the last transitions of one member, on the device."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ from o2ojax.types import Array, Transition
 
 
 class Ring(NamedTuple):
-    """The last N transitions seen.
+    """The last N transitions.
 
     rows:  leaves [N, ...]; rows at or past `count` have never been written.
-    count: []  int32, transitions written since the start, overwritten ones too.
+    count: []  int32, transitions written so far, including overwritten ones.
     """
 
     rows: Transition
@@ -20,7 +20,7 @@ class Ring(NamedTuple):
 
 
 def empty(like: Transition, capacity: int) -> Ring:
-    """A ring of `capacity` rows shaped as `like`, which has no leading axes."""
+    """An empty ring of `capacity` rows; `like` is a transition without leading axes."""
     rows = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), like)
     return Ring(rows, jnp.zeros((), jnp.int32))
 
@@ -33,15 +33,15 @@ def add(ring: Ring, fresh: Transition) -> Ring:
 
 
 def slots(ring: Ring, fresh: Transition) -> Array:
-    """Where `add` would write `fresh`, leaves [N, ...]: [N]."""
+    """Row indices [N] at which `add` would write `fresh`, leaves [N, ...]."""
     return (ring.count + jnp.arange(fresh.reward.shape[0])) % size(ring)
 
 
 def size(ring: Ring) -> int:
-    """Rows that the ring has room for."""
+    """Capacity of the ring, in rows."""
     return ring.rows.reward.shape[0]
 
 
 def filled(ring: Ring) -> Array:
-    """Rows that have been written, []."""
+    """Number of rows that hold a transition, int32 []."""
     return jnp.minimum(ring.count, size(ring))

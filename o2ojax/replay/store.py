@@ -1,4 +1,4 @@
-"""What an entry of the registry of stores is, and what a store is built from."""
+"""Types of the registry of replay stores."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -11,12 +11,13 @@ ROWS, WINDOWS, TASKS = "single transitions", "windows", "tasks"
 
 
 class Needs(NamedTuple):
-    """What an agent asks of its stores.
+    """An agent's requirements of its stores.
 
-    kind:    ROWS, WINDOWS or TASKS: what a batch is made of.
-    horizon: transitions of a window.
-    context: `meta.task_store.ContextSampling`, of an agent that infers its task.
-    extras:  names of the `Transition.extras` that it learns from.
+    kind:    ROWS, WINDOWS or TASKS: the contents of a batch.
+    horizon: transitions per window.
+    context: `meta.task_store.ContextSampling` of an agent that infers its task, else
+             None.
+    extras:  names of the `Transition.extras` that the agent learns from.
     """
 
     kind: str = ROWS
@@ -26,16 +27,16 @@ class Needs(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a store is built from.
+    """Arguments from which a store is built.
 
-    dataset:   leaves [N, ...]; read, never copied. None where there is none.
-    like:      a transition without leading axes, to shape a ring by.
-    batch:     rows, or windows, of a batch; of each task, where there are several.
-    steps:     transitions that a member will gather; 0 in the offline phase.
-    capacity:  of those, how many are kept; 0 for all.
-    num_envs:  environments whose transitions arrive in turn.
-    num_tasks: of the family that are trained on.
-    needs:     of the agent.
+    dataset:   leaves [N, ...]; never copied. None for a run without data.
+    like:      a transition without leading axes, which gives shapes and dtypes.
+    batch:     rows or windows per batch; for a TASKS store, rows per task.
+    steps:     transitions that a member will collect; 0 in the offline phase.
+    capacity:  how many of these are kept; 0 for all.
+    num_envs:  environments whose transitions arrive interleaved.
+    num_tasks: number of training tasks.
+    needs:     requirements of the agent.
     """
 
     dataset: Transition | None
@@ -49,28 +50,28 @@ class Inputs(NamedTuple):
 
     @property
     def ring_size(self) -> int:
-        """Rows of a ring for what is gathered."""
+        """Capacity of the ring of online transitions, in rows."""
         return self.capacity or max(self.steps, 1)
 
 
 @fields.section
 class NoOptions:
-    """Of a store that has none."""
+    """Options of a store that has none."""
 
 
 class Store(NamedTuple):
     """An entry of the registry of stores.
 
     online:  (Inputs, options) -> Buffer of the online phase.
-    offline: (Inputs, options) -> Buffer of the offline phase: of the dataset alone.
+    offline: (Inputs, options) -> Buffer of the offline phase: only the dataset.
     options: the class of its options, declared as in `fields`; a user sets them as
              fields of `config.replay`.
-    serves:  ROWS, WINDOWS or TASKS: what its batches are made of.
-    needs_dataset: whether it cannot do without one.
-    extras:  names of the `Transition.extras` that it computes of what is gathered, as
-             episodes close. Its `add` is given transitions that have none.
+    serves:  ROWS, WINDOWS or TASKS: the contents of its batches.
+    needs_dataset: whether the online store requires a dataset.
+    extras:  names of the `Transition.extras` that it computes for online transitions
+             when an episode ends. Its `add` takes transitions without extras.
     check:   (run config) -> None. Raises UserError for a config that cannot work.
-    warnings: what to tell a user, by metrics that are above 0 where it is so.
+    warnings: metric name -> message, shown when the metric is above 0.
     """
 
     online: Callable[[Inputs, Any], Buffer]

@@ -1,9 +1,9 @@
-"""Draws among many rows in proportion to their priorities: a tree of sums.
+"""Sum tree: draws rows in proportion to their priorities.
 
-Every cell of a level is the sum of FAN_OUT cells of the level below, whose lowest are
-the priorities. A draw walks down from the top, one gather and one short cumulative sum
-a level: four levels hold a million rows. Changing B priorities recomputes the B sums
-above them, a level at a time.
+Each cell of a level is the sum of FAN_OUT cells of the level below; the lowest level
+holds the priorities. A draw descends from the top with one gather and one short
+cumulative sum per level; four levels hold a million rows. Changing B priorities
+recomputes the B sums above them, level by level.
 """
 
 import jax
@@ -17,7 +17,7 @@ SumTree = tuple[Array, ...]  # from the priorities up: [rows / FAN_OUT, FAN_OUT]
 
 
 def build(priorities: Array) -> SumTree:
-    """The tree of priorities [N], at least 0. Rows are padded with priority 0."""
+    """Builds the tree of priorities [N], at least 0. Padding rows have priority 0."""
     levels, cells = [], priorities
     while not levels or len(cells) > 1:
         padding = -len(cells) % FAN_OUT
@@ -28,9 +28,9 @@ def build(priorities: Array) -> SumTree:
 
 
 def set(tree: SumTree, index: Array, priorities: Array) -> SumTree:
-    """Gives the rows at `index` [B] their `priorities` [B].
+    """Sets the priorities [B] of the rows at `index` [B].
 
-    Where a row stands in `index` twice, both must say the same.
+    If a row occurs in `index` twice, both of its priorities must be equal.
     """
     changed, values = [], priorities
     for level in tree:
@@ -47,7 +47,7 @@ def total(tree: SumTree) -> Array:
 
 
 def sample(tree: SumTree, key: Key, num: int) -> Array:
-    """`num` rows by their priorities, [num], one from each of as many equal segments.
+    """Samples `num` rows by priority, [num]: one from each of `num` equal segments.
 
     Stratified, as in Schaul et al., "Prioritized Experience Replay" (2016),
     arxiv.org/abs/1511.05952.
@@ -59,7 +59,7 @@ def sample(tree: SumTree, key: Key, num: int) -> Array:
         cells = level[index]  # [num, FAN_OUT]
         before = jnp.cumsum(cells, axis=1)
         child = (before <= left[:, None]).sum(axis=1)
-        # Rounding may lead past the last cell that holds anything.
+        # Rounding may lead past the last cell that is above 0.
         last_held = FAN_OUT - 1 - jnp.argmax(cells[:, ::-1] > 0, axis=1)
         child = jnp.minimum(child, last_held)
         passed = jnp.take_along_axis(before - cells, child[:, None], axis=1)[:, 0]
@@ -69,5 +69,5 @@ def sample(tree: SumTree, key: Key, num: int) -> Array:
 
 
 def get(tree: SumTree, index: Array) -> Array:
-    """The priorities of rows [B]."""
+    """Returns the priorities of the rows at `index` [B], [B]."""
     return tree[0][index // FAN_OUT, index % FAN_OUT]

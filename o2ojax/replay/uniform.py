@@ -1,7 +1,7 @@
-"""Stores that draw with equal chances: from a dataset, from a ring, or from both.
+"""Stores that sample uniformly from a dataset, from a ring, or from both.
 
-The dataset is closed over inside the trace, so it is an argument of the program and
-stands once for all members; only the ring is a member's own.
+The stores close over the traced dataset, so it is an argument of the compiled program
+and all members share one copy; only the ring belongs to a member.
 """
 
 import jax
@@ -14,12 +14,12 @@ from o2ojax.types import Array, Batch, Buffer, Key, Transition
 
 
 def take(rows: Transition, index: Array) -> Transition:
-    """The rows [N, ...] at `index` [B]."""
+    """Gathers the rows at `index` [B] from leaves [N, ...]."""
     return jax.tree.map(lambda leaf: leaf[index], rows)
 
 
 def take_both(dataset: Transition, gathered: Ring, index: Array) -> Transition:
-    """The rows at `index` [B] of a dataset and, numbered on from its last, a ring."""
+    """Gathers the rows at `index` [B]; the ring's indices follow the dataset's."""
     num_rows = dataset.reward.shape[0]
     old = take(dataset, jnp.minimum(index, num_rows - 1))
     new = take(gathered.rows, jnp.maximum(index - num_rows, 0))
@@ -33,15 +33,15 @@ def take_both(dataset: Transition, gathered: Ring, index: Array) -> Transition:
 
 
 def evenly(data: Transition, index: Array) -> Batch:
-    """A batch whose rows all weigh the same."""
+    """Makes a batch whose rows all have weight 1."""
     return Batch(data, jnp.ones(index.shape), index)
 
 
 def offline(dataset: Transition, batch: int) -> Buffer:
-    """The dataset alone; nothing is ever added.
+    """Samples only the dataset; has no `add` for new transitions.
 
     Args:
-        dataset: leaves [N, ...].
+        dataset: leaves [N, ...]; never copied.
         batch: rows to draw.
     """
     num_rows = dataset.reward.shape[0]
@@ -54,11 +54,11 @@ def offline(dataset: Transition, batch: int) -> Buffer:
 
 
 def online(like: Transition, capacity: int, batch: int) -> Buffer:
-    """What the member gathered itself, alone.
+    """Samples only the ring of the member's online transitions.
 
     Args:
-        like: a transition without leading axes, to shape the ring by.
-        capacity: rows kept.
+        like: a transition without leading axes, which gives shapes and dtypes.
+        capacity: rows of the ring.
         batch: rows to draw.
     """
 
@@ -73,13 +73,13 @@ def online(like: Transition, capacity: int, batch: int) -> Buffer:
 
 
 def union(dataset: Transition, capacity: int, batch: int) -> Buffer:
-    """The dataset and the ring as one store: every row has the same chance.
+    """Samples uniformly from the dataset and the ring together.
 
-    Rows of the dataset come first in `Batch.index`, those of the ring after them.
+    In `Batch.index`, the rows of the ring are numbered after those of the dataset.
 
     Args:
-        dataset: leaves [N, ...]; read, never copied.
-        capacity: rows kept of the online stream.
+        dataset: leaves [N, ...]; never copied.
+        capacity: rows of the ring.
         batch: rows to draw.
     """
     num_rows = dataset.reward.shape[0]
@@ -95,15 +95,15 @@ def union(dataset: Transition, capacity: int, batch: int) -> Buffer:
 
 
 def symmetric(dataset: Transition, capacity: int, batch: int) -> Buffer:
-    """Half of every batch from the dataset, half from the ring.
+    """Symmetric sampling: half of every batch from the dataset, half from the ring.
 
     Ball et al., "Efficient Online Reinforcement Learning with Offline Data" (2023),
     arxiv.org/abs/2302.02948
 
     Args:
-        dataset: leaves [N, ...]; read, never copied.
-        capacity: rows kept of the online stream.
-        batch: rows to draw, the half from the ring rounded up.
+        dataset: leaves [N, ...]; never copied.
+        capacity: rows of the ring.
+        batch: rows to draw; the ring's half is rounded up.
     """
     num_rows = dataset.reward.shape[0]
     num_old = batch // 2
@@ -126,7 +126,7 @@ def symmetric(dataset: Transition, capacity: int, batch: int) -> Buffer:
 
 
 def of_dataset(inputs: Inputs, options) -> Buffer:
-    """The offline phase of every store that hands out single transitions."""
+    """Builds the offline phase of every store of single transitions."""
     del options
     return offline(inputs.dataset, inputs.batch)
 

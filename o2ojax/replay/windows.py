@@ -1,14 +1,14 @@
-"""Stores of windows: H transitions in a row, drawn by priority.
+"""Stores of windows, which are H consecutive transitions, sampled by priority.
 
-A window begins at any row and reads on. What lies beyond the end of its first episode
-is there, and `until_last` tells it from what a loss should count. A window of the ring
-is drawn only once all of it has been written.
+A window may begin at any row and may extend beyond the end of an episode; `until_last`
+gives the mask that excludes what follows that end from a loss. A window of the ring is
+drawn only once all of its transitions have been written.
 
-Schaul et al., "Prioritized Experience Replay" (2016), arxiv.org/abs/1511.05952, as Feng
-et al., "Finetuning Offline World Models in the Real World" (2023),
-arxiv.org/abs/2310.16029, use it: chances P ~ p^alpha, weights ~ P^-beta, the largest
-of each part of a batch being 1; what is new enters with the highest p of its part.
-Draws are with replacement and stratified; theirs are independent.
+Schaul et al., "Prioritized Experience Replay" (2016), arxiv.org/abs/1511.05952, as used
+by Feng et al., "Finetuning Offline World Models in the Real World" (2023),
+arxiv.org/abs/2310.16029: probabilities P ~ p^alpha; weights ~ P^-beta, scaled to a
+maximum of 1 in each part of a batch; new windows get the highest p of their part.
+Departure: draws are stratified, with replacement; those of Feng et al. are independent.
 """
 
 from collections.abc import Callable
@@ -27,15 +27,15 @@ from o2ojax.replay.sum_tree import SumTree
 from o2ojax.replay.uniform import take_both
 from o2ojax.types import Array, Batch, Buffer, Info, Key, Transition
 
-HIGHEST, LEAST = 1e4, 1e-6  # of an error; and what is added to one
+HIGHEST, LEAST = 1e4, 1e-6  # upper bound of a TD error; constant added to it
 
 
 @fields.section
 class Options:
-    """Defaults are FOWM's.
+    """Options of prioritised sampling. The defaults are those of FOWM.
 
-    alpha: how much priorities count; 0 draws evenly.
-    beta:  how much of that the weights take back; 1 takes back all.
+    alpha: exponent of the priorities; 0 samples uniformly.
+    beta:  exponent of the importance weights; 1 corrects the bias fully.
     """
 
     alpha: float = non_negative(0.6)
@@ -43,7 +43,7 @@ class Options:
 
 
 class Part(NamedTuple):
-    """Rows `first` to `end` of dataset and ring together, and how many are drawn."""
+    """A range of rows [first, end) of dataset plus ring, and how many are drawn."""
 
     first: int
     end: int
@@ -51,10 +51,10 @@ class Part(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """What a member's store holds; the dataset is not among it.
+    """State of a member's store. It does not contain the dataset.
 
-    priorities: p^alpha of the windows that begin at each row, by the name of the part.
-    rows:       what the member gathered; () in a store that nothing is added to.
+    priorities: part name -> p^alpha of the window that begins at each row.
+    rows:       the member's online transitions; () in an offline store.
     """
 
     priorities: dict[str, SumTree]
@@ -62,21 +62,21 @@ class Windows(NamedTuple):
 
 
 def until_last(last: Array) -> Array:
-    """1 for what belongs to a window's first episode, 0 after its end, [..., H].
+    """Mask of a window's first episode: 1 up to its end, 0 after it, [..., H].
 
     Args:
-        last: [..., H]  True where an episode stopped.
+        last: [..., H], True at the last transition of an episode.
     """
     ends_before = jnp.cumsum(last, axis=-1) - last
     return (ends_before == 0).astype(jnp.float32)
 
 
 def keep_priorities(online: Windows, offline: Windows) -> Windows:
-    """An online store that has the priorities which the dataset got offline."""
+    """Copies the dataset's priorities from an offline store to an online store."""
     known = offline.priorities["data"][0].reshape(-1)
     rows = jnp.arange(len(known))
     priorities = {
-        # the padding's zeros, if they reach the ring, find it empty
+        # the zeros of the padding may reach the ring's rows, which are still empty
         name: tree if name == "ring" else sum_tree.set(tree, rows, known)
         for name, tree in online.priorities.items()
     }
@@ -89,12 +89,12 @@ def offline(
     batch: int,
     options: Options = Options(),  # noqa: B008
 ) -> Buffer:
-    """Windows of the dataset alone; nothing is ever added.
+    """Samples windows of the dataset only; has no `add`.
 
     Args:
-        dataset: leaves [N, ...], in the order of time, the last row ending an episode;
-            read, never copied.
-        horizon: transitions of a window.
+        dataset: leaves [N, ...], in order of time, whose last row ends an episode;
+            never copied.
+        horizon: transitions per window.
         batch: windows to draw.
     """
     parts = {"data": Part(0, len(dataset.reward), batch)}
@@ -109,7 +109,7 @@ def union(
     num_envs: int,
     options: Options = Options(),  # noqa: B008
 ) -> Buffer:
-    """The dataset and the ring as one store. Arguments as those of `symmetric`."""
+    """Samples from dataset and ring together. Arguments are those of `symmetric`."""
     capacity = size(capacity, horizon, num_envs)
     parts = {"both": Part(0, len(dataset.reward) + capacity, batch)}
     return _windows(parts, dataset, capacity, num_envs, horizon, options)
@@ -123,14 +123,14 @@ def symmetric(
     num_envs: int,
     options: Options = Options(),  # noqa: B008
 ) -> Buffer:
-    """Half of every batch from the dataset, half from the ring.
+    """Symmetric sampling: half of every batch from the dataset, half from the ring.
 
     Args:
         dataset: as for `offline`.
-        capacity: rows of the online stream that can be drawn.
-        batch: windows to draw, the half from the ring rounded up.
-        horizon: transitions of a window.
-        num_envs: environments whose transitions arrive in turn.
+        capacity: number of online windows that can be drawn.
+        batch: windows to draw; the ring's half is rounded up.
+        horizon: transitions per window.
+        num_envs: environments whose transitions arrive interleaved.
     """
     capacity = size(capacity, horizon, num_envs)
     old, num = batch // 2, len(dataset.reward)
@@ -139,7 +139,7 @@ def symmetric(
 
 
 def size(capacity: int, horizon: int, num_envs: int) -> int:
-    """Rows of a ring of so many complete windows, as many of every environment."""
+    """Rows of a ring for `capacity` windows, rounded up to a multiple of `num_envs`."""
     rows = capacity + (horizon - 1) * num_envs
     return -(-rows // num_envs) * num_envs
 
@@ -154,7 +154,7 @@ def _windows(
 ) -> Buffer:
     num_old = len(dataset.reward)
     ring_part = list(parts)[-1]
-    reach = (horizon - 1) * num_envs  # rows from a window's first to its last
+    reach = (horizon - 1) * num_envs  # ring rows between a window's first and last
 
     def init() -> Windows:
         known = (jnp.arange(num_old + capacity) < num_old).astype(jnp.float32)
@@ -165,13 +165,13 @@ def _windows(
         )
 
     def add(store: Windows, fresh: Transition) -> Windows:
-        # Windows enter when they are complete: those that begin `reach` rows earlier.
+        # A window gets a priority once it is complete, `reach` rows after its first.
         count, num = store.rows.count, len(fresh.reward)
         row = count - reach + jnp.arange(num + reach)
         complete = (row >= 0) & (row < count + num - reach)
         tree = store.priorities[ring_part]
         highest = tree[0].max()
-        entry = jnp.where(highest > 0, highest, 1.0)  # the first of all enter with 1
+        entry = jnp.where(highest > 0, highest, 1.0)  # the first windows get 1
         tree = sum_tree.set(
             tree,
             num_old - parts[ring_part].first + row % capacity,
@@ -183,7 +183,7 @@ def _windows(
         )
 
     def read(store: Windows, index: Array) -> Transition:
-        """The windows [B, H] that begin at rows [B]."""
+        """Gathers the windows [B, H] that begin at rows `index` [B]."""
         index, steps = index[:, None], jnp.arange(horizon)[None]
         old = jnp.minimum(index + steps, num_old - 1)
         if not capacity:
@@ -221,10 +221,10 @@ def _windows(
 
 
 def check(run) -> None:
-    """Refuses an online phase whose first batch would find no whole window.
+    """Checks that the first online batch finds a complete window.
 
     Raises:
-        UserError: names the field, and what would be right.
+        UserError: it does not; the message names the field and a valid value.
     """
     horizon, online = run.needs.horizon, run.online
     steps = max(run.steps_per_round, online.warmup // online.envs)

@@ -1,4 +1,4 @@
-"""Runs made comparable: read them, tabulate them, draw their curves."""
+"""Comparison of runs: reading results, tables, learning curves and films."""
 
 from o2ojax.report.figures import draw
 from o2ojax.report.results import Result, names, read

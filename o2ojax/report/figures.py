@@ -1,4 +1,4 @@
-"""Learning curves of runs, as a picture."""
+"""Plots of learning curves."""
 
 import math
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ from o2ojax.report.results import Result, names, title
 from o2ojax.report.tables import label
 
 SCORE_LABEL = "normalised score\n(D4RL reference, our environments and data)"
-# Okabe and Ito's palette, which colour-blind readers can tell apart, without yellow.
+# Okabe and Ito's palette for colour-blind readers, without yellow.
 PALETTE = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000".split()
 DASHES = ("solid", "dashed", "dotted", "dashdot")
 
 
 class Series(NamedTuple):
-    """What is drawn in one colour: a run, or one hyper-parameter setting of it.
+    """The data of one colour: a run, or one hyper-parameter setting of it.
 
-    label: for the legend.
+    label: legend text.
     score: [P, M]  `statistics.scores` of the members.
     phase: [P]     as in `statistics.Curves`.
-    step:  [P]     likewise.
+    step:  [P]     as in `statistics.Curves`.
     """
 
     label: str
@@ -42,12 +42,12 @@ class Series(NamedTuple):
 def draw(results: Sequence[Result], path: str | Path) -> None:
     """Writes the learning curves of one environment's runs to a PNG file.
 
-    Offline updates and environment steps have a panel each, as wide as it is long,
-    within limits. A thick line is the IQM, its band the 95% interval, a faint line
-    one member.
+    Offline updates and environment steps have a panel each, of a width in proportion to
+    their number, within limits. Thick lines are IQMs, bands are 95% intervals, and
+    faint lines are members.
 
     Raises:
-        UserError: no run, or runs of different environments.
+        UserError: there is no run, or runs have different environments.
         OSError: the file cannot be written.
     """
     envs = {result.config["env"] for result in results}
@@ -90,7 +90,7 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
 
 
 def _measure(result: Result) -> str:
-    """What the scores of a run are."""
+    """Axis label of the scores of a run."""
     if result.curves.success is not None:
         return "episodes that end in success [%]"
     return SCORE_LABEL if reference.has_reference(result.config["env"]) else "return"
@@ -110,7 +110,7 @@ def _series(result: Result, name: str) -> list[Series]:
 
 
 def _panels(figure: Figure, drawn: Sequence[Series]) -> dict[str, Axes]:
-    """An axis for each phase that any series has, side by side, sharing scores."""
+    """Creates axes for each phase of any series, side by side, with a shared y axis."""
     spans = {
         phase: max(
             series.step[series.phase == phase].max(initial=0) for series in drawn
@@ -119,7 +119,7 @@ def _panels(figure: Figure, drawn: Sequence[Series]) -> dict[str, Axes]:
     }
     spans = {phase: span for phase, span in spans.items() if span} or {"offline": 1}
     share = np.array(list(spans.values())) / sum(spans.values())
-    share = np.clip(share, 0.3, None)  # a short phase stays readable
+    share = np.clip(share, 0.3, None)  # keeps a short phase readable
     axes = figure.subplots(
         1, len(spans), sharey=True, squeeze=False, width_ratios=share
     )[0]
@@ -140,7 +140,7 @@ def _panels(figure: Figure, drawn: Sequence[Series]) -> dict[str, Axes]:
 
 
 def _mark_switch(offline: Axes, online: Axes) -> None:
-    """The line where the panels meet, their two ticks beside it."""
+    """Draws and labels a line between the panels; moves adjacent tick labels apart."""
     if offline.get_xticks()[-1] > 0.95 * offline.get_xlim()[1]:
         offline.get_xticklabels()[-1].set_horizontalalignment("right")
     online.get_xticklabels()[0].set_horizontalalignment("left")
@@ -158,7 +158,7 @@ def _mark_switch(offline: Axes, online: Axes) -> None:
 
 
 def _track(series: Series, phase: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [P'] and scores [P', M] of a phase; online begins where offline ended."""
+    """Steps [P'] and scores [P', M] of a phase; online starts with the offline end."""
     inside = series.phase == phase
     step, score = series.step[inside], series.score[inside]
     if phase == "online" and len(step) and step[0] > 0:
@@ -173,7 +173,7 @@ def _draw_series(
     estimates = [statistics.interval(members) for members in score]
     iqm = np.array([estimate["iqm"] for estimate in estimates])
     bounds = np.array([estimate["ci95"] for estimate in estimates]).reshape(-1, 2)
-    alone = dict(marker="o", clip_on=False) if len(step) == 1 else {}  # else unseen
+    alone = dict(marker="o", clip_on=False) if len(step) == 1 else {}  # else invisible
     axes.plot(step, score, color=colour, linewidth=0.7, alpha=0.3, **alone)
     axes.fill_between(step, *bounds.T, color=colour, alpha=0.2, linewidth=0)
     axes.plot(

@@ -1,8 +1,7 @@
-"""A film of a trained agent: it plays an episode, MuJoCo draws it, Pillow writes it.
+"""Films of trained agents: plays an episode, renders it with MuJoCo, writes a GIF.
 
-The episode is one compiled scan; what is drawn is the positions and velocities that the
-run's own physics went through. No screen is needed, but a library that draws without
-one: EGL, or else OSMesa.
+The episode is one compiled scan in the run's own physics, whose positions and
+velocities are rendered. Off-screen rendering needs EGL or OSMesa.
 """
 
 import math
@@ -26,22 +25,21 @@ from o2ojax.run.resolve import from_json
 from o2ojax.types import Buffer, Env, EnvSpec, EnvState, Key, Policy, Run, Transition
 
 MAX_FRAMES = 500
-SHORTEST = 0.02  # s; a frame that lasts less is shown for longer than it should be
+SHORTEST = 0.02  # s; GIF viewers show shorter frames for too long
 
 
 def film(result: Result, path: Path, member: int | None = None) -> str:
-    """Writes a GIF of one fresh episode of a finished run's agent.
+    """Writes a GIF of one new episode of a finished run's agent.
 
-    Of a family of tasks, it is the one that counts: a trial's last, in the first of the
-    tasks that agents are judged on.
+    In a family of tasks, it is the last episode of a trial, in the first test task.
 
     Args:
-        member: which of the run's; None for the one with the best final score.
+        member: number of a member; None for the one with the best final score.
     Returns:
-        what it shows, in words.
+        a description of the film.
     Raises:
-        UserError: the run cannot be restored, there is nothing to draw, or nothing
-            here can draw.
+        UserError: the run cannot be restored, its environment has no rendering, or
+            there is no rendering backend.
         OSError: the file cannot be written.
     """
     member = choose(result, member)
@@ -50,7 +48,7 @@ def film(result: Result, path: Path, member: int | None = None) -> str:
     env = make_env(config)
     if env.render is None:
         raise UserError(f"there is no video of {config.env}: it has nothing to draw")
-    find_backend()  # before the work begins
+    find_backend()  # fails early
     job = prepare(config, directory, on=jax.devices()[:1])
     if job.fingerprint != result.config.get("data_fingerprint"):
         raise UserError(f"{config.dataset} is not what {directory} has learned from")
@@ -67,9 +65,9 @@ def film(result: Result, path: Path, member: int | None = None) -> str:
 
 
 def describe_task(job: Job) -> str:
-    """Which task of a family is played, and which episode of a trial; "" of one task.
+    """Describes the task of a family and the episode of its trial; "" for one task.
 
-    What sets the task apart is told where it is a few numbers.
+    It includes the parameters of the task if they are few.
     """
     config, spec = job.config, job.spec
     parameters = envs.ENVS.find(config.env).parameters
@@ -88,12 +86,12 @@ def task_of(spec: EnvSpec) -> int:
 
 
 def trial_of(job: Job) -> int:
-    """Episodes of a trial, the last of which counts."""
+    """Number of episodes of a trial, of which the last one counts."""
     return job.config.entry.trial(job.config.agent) or 1
 
 
 def choose(result: Result, member: int | None) -> int:
-    """The member asked for, or the one with the best final score.
+    """Returns the requested member, or the one with the best final score.
 
     Raises:
         UserError: there is no such member, or none has a score.
@@ -103,7 +101,7 @@ def choose(result: Result, member: int | None) -> int:
         if np.isnan(score).all():
             raise UserError(f"{result.name}: all members have died of NaN")
         earned = statistics.mean_return(result.curves)[-1]
-        best = np.nanmax(score)  # of several with as many successes, the richest
+        best = np.nanmax(score)  # ties are broken by the return
         return int(np.nanargmax(np.where(score == best, earned, np.nan)))
     if not 0 <= member < len(score):
         raise UserError(
@@ -113,10 +111,10 @@ def choose(result: Result, member: int | None) -> int:
 
 
 def restore(job: Job, directory: Path) -> tuple[Run, str]:
-    """The Run of the newest checkpoint, and its phase.
+    """Restores the Run of the newest checkpoint, and its phase.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no checkpoint.
     """
     checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
     restored = training.restore(job, checkpoints)
@@ -130,7 +128,7 @@ def restore(job: Job, directory: Path) -> tuple[Run, str]:
 def episode_of(
     job: Job, env: Env, run: Run, phase: str, member: int
 ) -> tuple[EnvState, float]:
-    """The last episode of a fresh trial of a member's judged policy.
+    """Plays the last episode of a new trial with a member's `exploit` policy.
 
     Returns:
         the states before each decision, leaves [T, ...], and the episode's return.
@@ -154,12 +152,12 @@ def episode_of(
 def play(
     env: Env, policy: Policy, buffer: Buffer, run: Run, key: Key, trial: int = 1
 ) -> tuple[EnvState, Transition]:
-    """A fresh trial as `loop.evaluate` plays its first one, [trial * horizon].
+    """Plays a new trial as the first one of `loop.evaluate`, with T = trial * horizon.
 
-    What follows the `last` of its last episode is of another.
+    Steps after the end of the trial's last episode belong to another episode.
 
     Returns:
-        the states before each decision, and what came of it.
+        the states before each decision and the transitions, leaves [T, ...].
     """
     key_start, key_step = jax.random.split(key)
     tasks = jnp.full(1, task_of(env.spec))
@@ -177,13 +175,13 @@ def play(
 
 
 def timing(num_decisions: int, decision_time: float) -> tuple[int, list[int]]:
-    """Which states become frames, and for how long each is shown.
+    """Selects the states that become frames, and the duration of each frame.
 
     Returns:
-        every how many there is one, and the milliseconds of each frame: whole
-        hundredths of a second, as GIF has them, that do not drift from real time.
+        the number of states per frame, and the duration of each frame in milliseconds:
+        multiples of 10, as GIF requires, without drift from real time.
     """
-    decision_time = decision_time or SHORTEST  # where time means nothing
+    decision_time = decision_time or SHORTEST  # no physical time
     every = max(
         math.ceil(num_decisions / MAX_FRAMES), math.ceil(SHORTEST / decision_time)
     )
@@ -193,12 +191,12 @@ def timing(num_decisions: int, decision_time: float) -> tuple[int, list[int]]:
 
 
 def write(path: Path, frames: np.ndarray, durations: Sequence[int]) -> None:
-    """Writes frames [T, H, W, 3] as a GIF that goes on for ever.
+    """Writes frames [T, H, W, 3] as a GIF that loops for ever.
 
     Args:
-        durations: milliseconds of each frame.
+        durations: duration of each frame in milliseconds.
     """
-    # One palette for all, without dithering: a smaller file, and nothing flickers.
+    # One palette for all frames, without dithering: a smaller file without flicker.
     some = frames[:: max(1, len(frames) // 16)]
     palette = Image.fromarray(np.concatenate(some)).quantize()
     first, *rest = (

@@ -1,4 +1,4 @@
-"""Runs as their directories tell them, and what to call them."""
+"""Reads results from run directories, and names them."""
 
 import json
 import zipfile
@@ -16,13 +16,13 @@ from o2ojax.report.tables import data_label, rows
 
 
 class Result(NamedTuple):
-    """A run as its directory tells it.
+    """The results of a run, from its directory.
 
-    name:    the directory, as it was given.
-    config:  what was asked for: "env", "physics", "simulator", "dataset",
-             "algorithm", "seeds", "population".
-    curves:  what was measured.
-    summary: what it comes to, as `statistics.summarise` returns it.
+    name:    the directory, as given by the user.
+    config:  content of `config.json`, with at least "env", "physics", "simulator",
+             "dataset", "algorithm", "seeds", "population".
+    curves:  evaluations.
+    summary: as returned by `statistics.summarise`.
     """
 
     name: str
@@ -35,7 +35,7 @@ def read(directory: str | Path) -> Result:
     """Reads `config.json`, `returns.npz` and `summary.json` of a run.
 
     Raises:
-        UserError: a file is missing, damaged, or at odds with the others.
+        UserError: a file is missing, damaged, or inconsistent with the others.
     """
     path = Path(directory)
     config = _read_json(path / "config.json")
@@ -101,7 +101,7 @@ def _read_curves(path: Path) -> statistics.Curves:
 
 
 def names(results: Sequence[Result]) -> list[str]:
-    """The names of runs whose algorithm and data are not theirs alone; "" else."""
+    """Names of the runs whose algorithm and data are not unique, "" for the others."""
     plain = [title(result) for result in results]
     return [
         result.name if plain.count(title) > 1 else ""
@@ -110,5 +110,5 @@ def names(results: Sequence[Result]) -> list[str]:
 
 
 def title(result: Result) -> str:
-    """What a run is, in a legend: its algorithm and its data."""
+    """Legend text of a run: its algorithm and its data."""
     return f"{short(result.config['algorithm'])}, {data_label(result.config)}"

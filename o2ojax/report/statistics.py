@@ -1,4 +1,4 @@
-"""What a run achieved: scores, dips and regrets of its members, with intervals.
+"""Scores, dips and regrets of the members of a run, with confidence intervals.
 
 The interquartile mean and its bootstrap interval are those of Agarwal et al., "Deep
 Reinforcement Learning at the Edge of the Statistical Precipice" (2021),
@@ -25,13 +25,13 @@ SPEEDS = {
 
 
 class Curves(NamedTuple):
-    """The evaluations of a run, in the order they were made.
+    """The evaluations of a run, in order.
 
-    returns: [P, M, episode]  undiscounted; NaN once a member died of NaN.
+    returns: [P, M, episode]  undiscounted; NaN once a member's weights were not finite.
     phase:   [P]              "offline" or "online".
     step:    [P]              updates offline, environment steps per member online.
-    success: [P, M, episode]  1 where the last step left the task done, else 0, or NaN
-             as above; None where a task is never done.
+    success: [P, M, episode]  1 if the success criterion held after the last step, else
+             0, or NaN as above; None if the environment does not define success.
     """
 
     returns: np.ndarray
@@ -44,14 +44,14 @@ def interval(values: np.ndarray, num_resamples: int = 2000) -> dict[str, Any]:
     """Interquartile mean over members, with its 95% percentile bootstrap interval.
 
     Each resample draws M members with replacement. This is rliable's estimate for one
-    task, from a generator of our own: rliable 1.2.0 draws from NumPy's global one
-    whatever `random_state` it is given.
+    task, with our own generator: rliable 1.2.0 uses NumPy's global generator,
+    whatever its `random_state`.
 
     Args:
         values: one value per member, [M]; NaN members are left out.
         num_resamples: bootstrap replications.
     Returns:
-        {"iqm": float, "ci95": [low, high]}; NaN where no member is left.
+        {"iqm": float, "ci95": [low, high]}; NaN if all members are NaN.
     """
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values)]
@@ -67,13 +67,13 @@ def _iqm(values: np.ndarray) -> np.ndarray:
 
 
 def scores(curves: Curves, env: str) -> np.ndarray:
-    """How well each member does: percent, where that can be said.
+    """Score of each member at each evaluation.
 
-    The share of episodes that end in success; where a task is never done, the mean
-    return, scaled by D4RL's reference scores if there are any.
+    It is the success rate in percent; if the environment does not define success, it is
+    the mean return, normalised by D4RL's reference returns if there are any.
 
     Returns:
-        [P, M]
+        scores, [P, M].
     """
     if curves.success is not None:
         return 100 * np.asarray(curves.success, np.float64).mean(axis=2)
@@ -81,15 +81,16 @@ def scores(curves: Curves, env: str) -> np.ndarray:
 
 
 def mean_return(curves: Curves) -> np.ndarray:
-    """Over episodes, [P, M]."""
+    """Mean return over episodes, [P, M]."""
     return np.asarray(curves.returns, np.float64).mean(axis=2)
 
 
 def by_member(score: np.ndarray, phase: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """What each member achieved in each phase.
+    """Score, dip and regret of each member in each phase.
 
-    Offline, `score` is the last point's: after 0 updates for a run from scratch.
-    Online, `score` is the last point's, `dip` = max(0, max_t (offline - score_t)),
+    Offline, `score` is that of the last point: after 0 updates for a run from scratch.
+    Online, `score` is that of the last point,
+    `dip` = max(0, max_t (offline - score_t)), and
     `regret` = mean_t (100 - score_t). A member with a NaN in a phase has NaN there.
 
     Args:
@@ -97,7 +98,7 @@ def by_member(score: np.ndarray, phase: np.ndarray) -> dict[str, dict[str, np.nd
         phase: [P], "offline" or "online".
     Returns:
         {"offline": {"score": [M]}, "online": {"score", "dip", "regret": [M]}};
-        without "online" where no point is online.
+        without "online" if no point is online.
     """
     offline = score[phase == "offline"][-1]
     achieved = {"offline": {"score": offline}}
@@ -112,7 +113,7 @@ def by_member(score: np.ndarray, phase: np.ndarray) -> dict[str, dict[str, np.nd
 
 
 def groups(config: Mapping, num_members: int) -> list[tuple[dict[str, Any], slice]]:
-    """The hyper-parameter settings of a population, each with its members.
+    """Splits the members of a population by hyper-parameter setting.
 
     Settings are the outer loop and seeds the inner one. Without a population there is
     one setting, {}.
@@ -140,7 +141,7 @@ def summarise(
     speeds: Mapping[str, Mapping[str, float]],
     adaptation: Mapping[str, ArrayLike] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The content of a run's `summary.json`; NaN is None, so that JSON can hold it.
+    """Computes the content of `summary.json`, with None in place of NaN.
 
     Args:
         config: with "env", "physics", "simulator", "dataset", "algorithm",
@@ -148,19 +149,19 @@ def summarise(
         curves: at least one of the points offline.
         speeds: {"offline": {"updates", "updates_per_second"},
             "online": {"steps", "updates", "steps_per_second"}}; "online" is only read
-            where a point is online.
-        adaptation: what `adaptation.measure` told last, by name, [M].
+            if a point is online.
+        adaptation: the last result of `adaptation.measure`, name -> [M].
     Returns:
         "env", "physics", "simulator", "dataset", "agent", "members", "offline",
-        "online" (where a point is online) and, where there is a population, "groups":
-        the same figures for each hyper-parameter setting. Where scores are shares of
-        success, the mean "return" is there, too; where agents infer tasks,
-        "adaptation", means over the members that have not died.
+        "online" (if a point is online) and, for a population, "groups": the same
+        figures for each hyper-parameter setting. If scores are success rates,
+        the mean "return" is included, and if agents infer tasks, "adaptation", means
+        over the members with finite weights.
     Raises:
         UserError: the members are not seeds x settings.
     """
     achieved = by_member(scores(curves, config["env"]), curves.phase)
-    if curves.success is not None:  # then the score says nothing of the return
+    if curves.success is not None:  # then the score is not the return
         for phase, figures in achieved.items():
             figures["return"] = mean_return(curves)[curves.phase == phase][-1]
     num_members = curves.returns.shape[1]

@@ -1,4 +1,4 @@
-"""Tables of runs: for a terminal, and as Markdown."""
+"""Tables of runs, for the terminal and as Markdown."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -21,8 +21,8 @@ COLUMNS = (
     "final score",
     "regret",
 )
-LAST_COLUMN = "final return"  # where a score is something else
-WORDS = ("agent", "dataset", "budget")  # the columns that are no numbers
+LAST_COLUMN = "final return"  # only if the score is a success rate
+WORDS = ("agent", "dataset", "budget")  # the non-numeric columns
 NOTE = (
     "Scores are returns on our own tasks and data, scaled by D4RL's reference scores "
     "where those exist: they are not D4RL scores. On tasks that can be done, the score "
@@ -33,10 +33,10 @@ NOTE = (
 
 
 def rows(summary: dict[str, Any], note: str = "") -> list[tuple[str, ...]]:
-    """The cells under COLUMNS and LAST_COLUMN: a row, or one for each setting.
+    """Cells under COLUMNS and LAST_COLUMN: one row, or one per setting.
 
-    A note is added to the dataset, to tell apart runs that are the same but for more
-    than a table has columns for.
+    A note is appended to the dataset, to distinguish runs that differ only in what the
+    table does not show.
     """
     parts = summary.get("groups") or [summary]
     budget = _count(summary["offline"]["updates"])
@@ -61,7 +61,7 @@ def rows(summary: dict[str, Any], note: str = "") -> list[tuple[str, ...]]:
 
 
 def data_label(described: dict[str, Any]) -> str:
-    """The dataset, and the physics where it is not the one Gymnasium uses."""
+    """The dataset, and the physics unless it is Gymnasium's."""
     parts = [short(described["dataset"]) or f"none ({short(described['env'])})"]
     if described["physics"] not in ("mujoco", OWN):
         parts.append(f"on {described['physics']}")
@@ -72,13 +72,13 @@ def data_label(described: dict[str, Any]) -> str:
 
 
 def label(agent: str, settings: dict[str, Any]) -> str:
-    """An agent and its settings, as `iql, beta=3.0`."""
+    """Text of an agent and its settings, as in `iql, beta=3.0`."""
     told = (f"{name}={value}" for name, value in settings.items())
     return ", ".join([short(agent), *told])
 
 
 def _count(number: int) -> str:
-    """20000 as 20k, 1500000 as 1.5M."""
+    """Formats 20000 as 20k and 1500000 as 1.5M."""
     for size, letter in ((1_000_000, "M"), (1_000, "k")):
         if number >= size:
             return f"{number / size:g}{letter}"
@@ -86,7 +86,7 @@ def _count(number: int) -> str:
 
 
 def estimate(figure: dict[str, Any] | None) -> str:
-    """An interquartile mean with its interval, in words."""
+    """Formats an interquartile mean with its interval."""
     if figure is None:
         return "-"
     if figure["iqm"] is None:
@@ -96,12 +96,12 @@ def estimate(figure: dict[str, Any] | None) -> str:
 
 
 def table(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> Table:
-    """Budgets, scores, dips and regrets: a row per run, or per setting of a run."""
+    """Table of budgets, scores, dips and regrets: a row per run, or per setting."""
     result = Table(title=Text(NOTE), box=box.SIMPLE_HEAD, pad_edge=False)
     columns = _columns(summaries)
     for name in columns:
         justify = "left" if name in WORDS else "right"
-        whole = name == "dataset"  # the numbers are broken at blanks instead
+        whole = name == "dataset"  # other cells are wrapped at blanks instead
         result.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
     for row in _all_rows(summaries, notes):
         result.add_row(*map(Text, row[: len(columns)]))

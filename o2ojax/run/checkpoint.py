@@ -1,7 +1,7 @@
-"""A whole Run to disk and back, with the record of how it came about.
+"""Saves and restores a Run and its Record.
 
-Orbax writes in the background, under a temporary name that becomes the real one at the
-end: a checkpoint is there whole or not at all.
+Orbax writes in the background to a temporary name and renames the folder at the end, so
+a checkpoint is either complete or absent.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ Tree = Any
 
 
 class Checkpoints:
-    """The checkpoints of one run: the two newest, and those that are to be kept.
+    """The checkpoints of one run: the two newest, and optionally a permanent one.
 
     Args:
-        directory: where they live; made if need be.
+        directory: folder of the checkpoints; created if missing, unless read-only.
         keep: a checkpoint number that is never deleted (the end of the offline phase).
-        read_only: whether to leave the directory alone: another run may be writing it.
+        read_only: opens the directory without changes; another run may be writing it.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Checkpoints:
             read_only=read_only,
             enable_async_checkpointing=True,
             create=False,
-            # no other process has to do with what this one reads or writes
+            # this process reads and writes without synchronising with others
             multiprocessing_options=ocp.options.MultiprocessingOptions(
                 primary_host=jax.process_index(),
                 active_processes={jax.process_index()},
@@ -57,13 +57,13 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def numbers(self) -> list[int]:
-        """The numbers of all whole checkpoints, in order."""
+        """The numbers of all complete checkpoints, sorted."""
         return sorted(self._manager.all_steps())
 
     def save(self, number: int, tree: Tree, record: dict[str, Any]) -> None:
-        """Begins to write a pytree of arrays and a JSON record.
+        """Starts writing a pytree of arrays and a JSON record in the background.
 
-        The arrays are copied before this returns, so they may be donated at once.
+        The arrays are copied before this returns, so they may then be donated.
 
         Raises:
             UserError: this or the previous checkpoint could not be written.
@@ -81,7 +81,7 @@ class Checkpoints:
             )
 
     def record(self, number: int) -> dict[str, Any]:
-        """The record of a checkpoint."""
+        """Reads the record of a checkpoint. Raises UserError if it is damaged."""
         args = ocp.args.Composite(record=ocp.args.JsonRestore())
         try:
             return self._manager.restore(number, args=args).record
@@ -95,19 +95,19 @@ class Checkpoints:
         part: bool = False,
         put: Callable[[np.ndarray], Any] = jax.numpy.asarray,
     ) -> Tree:
-        """The pytree of a checkpoint, shaped as `like`.
+        """Restores the pytree of a checkpoint, with the structure and shapes of `like`.
 
         Args:
-            part: whether the checkpoint may hold more than `like` asks for.
-            put: takes an array from the host to where it belongs.
+            part: whether the checkpoint may contain more arrays than `like`.
+            put: moves an array from the host to its device.
         Raises:
-            UserError: it holds other arrays than `like` asks for.
+            UserError: the arrays of the checkpoint do not match `like`.
         """
         wanted = {
             name: np.empty(leaf.shape, leaf.dtype)
             for name, leaf in _named(like).items()
         }
-        asked = None if part else wanted  # None: all that there is
+        asked = None if part else wanted  # None: all arrays
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(asked))
         try:
             arrays = self._manager.restore(number, args=args).arrays
@@ -134,16 +134,16 @@ class Checkpoints:
         )
 
     def finish(self) -> None:
-        """Waits until what was begun is on disk.
+        """Waits until all checkpoints are on disk.
 
         Raises:
-            UserError: it could not be written.
+            UserError: a checkpoint could not be written.
         """
         with self._explained():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and lets go of the directory."""
+        """Waits until all checkpoints are on disk, and closes the directory."""
         self.finish()
         self._manager.close()
 
@@ -174,6 +174,6 @@ def _name(path) -> str:
 
 
 def _named(tree: Tree) -> dict[str, Any]:
-    """The leaves by their path; those without a number in them need no saving."""
+    """The leaves by their path, without empty ones, which need no saving."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {_name(path): leaf for path, leaf in leaves if leaf.size}

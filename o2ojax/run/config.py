@@ -1,8 +1,8 @@
-"""What a run is given: the fields that every config has.
+"""The fields of a run's config.
 
-A config is an `ml_collections.ConfigDict` that a Python file's `get_config(task)`
-returns. `resolve.resolve` turns it, once, into a `RunConfig`: typed, checked and
-frozen, which is all that the rest of the package looks at.
+A config is an `ml_collections.ConfigDict`, returned by `get_config(task)` of a Python
+file. `resolve.resolve` turns it into a `RunConfig`, which is typed, validated and
+frozen; the rest of the package uses only that.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from o2ojax.fields import count, flag, number, section, special, text, whole
 from o2ojax.replay import STORES, TASKS, Needs, NoOptions, Store
 
 RETURN_RANGE = "return_range"
-FORMAT = 2  # of run directories: what checkpoints and config.json hold
+FORMAT = 2  # version of the format of checkpoints and config.json
 MAX_SEEDS = 100_000
 
 
@@ -37,7 +37,7 @@ def _score(value: Any) -> float:
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
-    """Seeds themselves, or how many there are of them, counted from 0."""
+    """Parses seeds: a list of seeds, or a number n for the seeds 0, ..., n - 1."""
     if isinstance(value, str):
         value = fields.literal(value)
     if isinstance(value, np.ndarray):
@@ -55,7 +55,7 @@ def _seeds(value: Any) -> tuple[int, ...]:
 
 @section
 class Tasks:
-    """Of a family, how many; 0 for all that it has."""
+    """Numbers of training and test tasks of a family; 0 for all."""
 
     train: int = whole(0)
     test: int = whole(0)
@@ -63,9 +63,9 @@ class Tasks:
 
 @section
 class Reward:
-    """What the agent sees is scale * reward + shift, offline and online alike.
+    """The agent learns from scale * reward + shift, both offline and online.
 
-    A scale of "return_range" is 1000 / (max - min return of the dataset).
+    A scale of "return_range" is 1000 / (max - min episode return of the dataset).
     """
 
     scale: float | str = special(1.0, f"a finite number, or {RETURN_RANGE}", _scale)
@@ -74,10 +74,10 @@ class Reward:
 
 @section
 class Replay:
-    """The online store. A store's own options are fields beside these.
+    """The online store. The options of the store are further fields of this section.
 
-    capacity: rows of the online ring; 0 keeps every step. Of tasks: of each one's ring;
-    0 keeps three times its share of the steps.
+    capacity: rows of the online ring; 0 keeps every step. In a store of tasks, rows of
+        the ring of each task; 0 keeps three times the task's share of the steps.
     """
 
     name: str = text("uniform", "the name of a store")
@@ -87,7 +87,7 @@ class Replay:
 
 @section
 class Offline:
-    """The offline phase. `from`: a run directory to take the offline agents from."""
+    """The offline phase. `from`: a run directory whose offline agents are loaded."""
 
     updates: int = whole(1_000_000)
     source: str = text("", "a run directory", name="from")
@@ -97,13 +97,14 @@ class Offline:
 class Online:
     """The online phase.
 
-    steps:   per member, all its environments together.
-    envs:    per member.
-    updates_per_step: per transition.
-    round:   transitions between two bouts of updates; 0: as few as come out whole.
-    first_round: so many times as many updates after the first round.
-    warmup:  of the steps, those gathered before the first update.
-    until:   stop early once a member scores this.
+    steps:   transitions per member, summed over its environments.
+    envs:    environments per member.
+    updates_per_step: updates per transition.
+    round:   transitions per round of collecting and updating; 0 for the fewest that
+        give a whole number of updates.
+    first_round: factor on the number of updates of the first round.
+    warmup:  transitions before the first update; they are part of `steps`.
+    until:   the run stops once a member reaches this score.
     """
 
     steps: int = whole(1_000_000)
@@ -117,7 +118,7 @@ class Online:
 
 @section
 class Eval:
-    """When agents are judged, and by how many episodes of each member."""
+    """Steps between evaluations, and episodes per member and evaluation."""
 
     every: int = count(10_000)
     episodes: int = count(10)
@@ -125,10 +126,10 @@ class Eval:
 
 @section
 class Devices:
-    """Beside those that members are divided over.
+    """Data parallelism, besides the division of members over devices.
 
-    per_batch:   that share each batch; each has the same members.
-    cut_dataset: each of those has its part of the dataset alone.
+    per_batch:   devices that share each batch; they hold the same members.
+    cut_dataset: whether each of these devices holds only its part of the dataset.
     """
 
     per_batch: int = count(1)
@@ -137,32 +138,32 @@ class Devices:
 
 @section
 class Checkpoint:
-    """How often everything is saved."""
+    """Steps between checkpoints."""
 
     every: int = count(50_000)
 
 
 @section
 class Log:
-    """How often metrics are written."""
+    """Steps between two lines of metrics."""
 
     every: int = count(1_000)
 
 
 @section
 class RunConfig:
-    """All that a run is given, checked. The values are those that most configs keep.
+    """A validated config, with the default values of all configs.
 
     env, algorithm: names in their registries, or doors.
     dataset:    a shipped name, a file, or a door; "" for none.
-    clip_actions: of a dataset that leaves [-1, 1], rather than refuse.
-    physics:    auto, or a name in `envs.PHYSICS`.
-    simulator:  where it differs from the task's own.
-    agent:      the algorithm's own config.
-    batch:      rows of a batch.
-    seeds:      as many members, times the population's product.
-    population: values to try, by field of `agent`.
-    wandb:      a Weights & Biases project, if one is wanted.
+    clip_actions: clips actions outside [-1, 1] in a dataset, which else are an error.
+    physics:    "auto", or a name in `envs.PHYSICS`.
+    simulator:  changes to the simulator's model.
+    agent:      config of the algorithm.
+    batch:      rows per batch.
+    seeds:      a member is trained for each seed and each population setting.
+    population: name of a field of `agent` -> values to try.
+    wandb:      a Weights & Biases project; "" for none.
     """
 
     algorithm: str = text("", "the name of an algorithm")
@@ -193,27 +194,27 @@ class RunConfig:
 
     @property
     def entry(self) -> agents.Algorithm:
-        """The algorithm's entry in its registry."""
+        """The algorithm's registry entry."""
         return agents.AGENTS.find(self.algorithm)
 
     @property
     def store(self) -> Store:
-        """The online store's entry in its registry."""
+        """The store's registry entry."""
         return STORES.find(self.replay.name)
 
     @cached_property
     def needs(self) -> Needs:
-        """What the agent asks of its stores."""
+        """The agent's requirements of its stores."""
         return self.entry.needs(self.agent)
 
     @property
     def update_ratio(self) -> Fraction:
-        """Updates per transition, as a fraction of whole numbers."""
+        """Updates per transition, as a fraction of integers."""
         return Fraction(self.online.updates_per_step).limit_denominator(1000)
 
     @property
     def shortest_round(self) -> int:
-        """Transitions of the shortest round in which the updates come out whole."""
+        """Transitions of the shortest round with a whole number of updates."""
         return (self.update_ratio * self.online.envs).denominator * self.online.envs
 
     @property
@@ -224,9 +225,9 @@ class RunConfig:
     def steps_per_round(self) -> int:
         """Steps of every environment in an online round.
 
-        The shortest round in which the updates per transition come out whole has one
-        step and one update for a ratio of 1, five steps and sixteen updates for 3.2. A
-        round is as many of these as `online.round` has room for.
+        The shortest round with a whole number of updates has, with one environment, one
+        step and one update for a ratio of 1, and five steps and sixteen updates for
+        3.2. A round consists of as many of these as fit into `online.round`.
         """
         ratio = self.update_ratio * self.online.envs
         return self._rounds_in_one * ratio.denominator
@@ -239,11 +240,11 @@ class RunConfig:
 
     @property
     def transitions_per_round(self) -> int:
-        """Transitions that a member gathers in a round."""
+        """Transitions that a member collects per round."""
         return self.steps_per_round * self.online.envs
 
     def described(self) -> dict[str, Any]:
-        """The config as `config.json` has it: plain, physics and doors spelt out."""
+        """The config as in `config.json`, with resolved physics and hashes of doors."""
         physics = envs.OWN
         if envs.ENVS.find(self.env).any_physics:
             physics = envs.choose_physics(self.physics)
@@ -263,7 +264,7 @@ class RunConfig:
         }
 
     def caveats(self) -> list[str]:
-        """What someone should know before a run begins."""
+        """Warnings to show before a run starts."""
         entry = envs.ENVS.find(self.env)
         found = []
         if entry.any_physics:
@@ -278,12 +279,12 @@ class RunConfig:
 
 
 def defaults(algorithm: str, task: str) -> ConfigDict:
-    """Every field, with the values that most configs keep.
+    """Returns a config with the default value of every field.
 
     Args:
-        algorithm: a name in `agents.AGENTS`, or a door; its config fills `agent`.
-        task: `ENV-KIND`, a dataset's name that begins with its environment's; `ENV`
-            alone, for a run without data; or an environment's door.
+        algorithm: a name in `agents.AGENTS`, or a door; `agent` gets its defaults.
+        task: `ENV-KIND`, the name of a dataset of the environment `ENV`; `ENV`, for a
+            run without data; or the door of an environment.
     """
     env, kind = envs.split(task)
     run = RunConfig(
@@ -298,14 +299,14 @@ def defaults(algorithm: str, task: str) -> ConfigDict:
 
 
 def _nested(run: RunConfig) -> dict[str, Any]:
-    """The fields as a user sees them: a store's options beside its name."""
+    """The fields as nested dicts, with a store's options beside its name."""
     found = fields.values(run)
     found["replay"] |= found["replay"].pop("options")
     return found
 
 
 def as_json(run: RunConfig) -> dict[str, Any]:
-    """Plain lists, dicts and numbers; infinity by its name."""
+    """Converts a config to lists, dicts and numbers, with infinity as "inf"."""
 
     def plain(value):
         if isinstance(value, dict):
@@ -318,7 +319,7 @@ def as_json(run: RunConfig) -> dict[str, Any]:
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """The fields in which two `as_json` configs differ, as `name: old -> new`."""
+    """Lists the differences of two `as_json` configs, as `name: old -> new`."""
     found = []
     for name in sorted(old.keys() | new.keys()):
         a, b = old.get(name), new.get(name)

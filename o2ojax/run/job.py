@@ -1,4 +1,4 @@
-"""What a run is while it goes on: what stays the same, and what changes."""
+"""The constant parts of a run (`Job`) and its host-side state (`Record`)."""
 
 import dataclasses
 import itertools
@@ -21,25 +21,25 @@ from o2ojax.types import Env, EnvSpec, Run, Transition
 
 
 class Job(NamedTuple):
-    """What stays the same during a run."""
+    """The constant parts of a run."""
 
     config: RunConfig
     spec: EnvSpec
     workdir: Path
     sizes: Sizes
     layout: devices.Layout
-    members: Member  # all of them, where they stand
+    members: Member  # all members, placed on their devices
     programs: Programs
     dataset: Transition | None  # on every device
     fingerprint: str  # of the dataset
 
     @property
     def num_members(self) -> int:
-        """Seeds times settings."""
+        """Number of members: seeds times settings."""
         return self.layout.num_members
 
     def description(self) -> dict[str, Any]:
-        """What `config.json` says of the run."""
+        """The content of `config.json`."""
         seeds, grid = self.config.seeds, self.config.population
         members = [
             {"seed": seed} | dict(zip(grid, values, strict=True))
@@ -54,18 +54,18 @@ class Job(NamedTuple):
 
 @dataclasses.dataclass
 class Record:
-    """What changes on the host during a run; a checkpoint holds it as JSON.
+    """The host-side state of a run, which checkpoints store as JSON.
 
     phase:   "offline" or "online".
     step:    updates offline, transitions per member online.
-    points:  evaluations so far: {"phase", "step", "returns" [M][episodes]}, and
-             "success" likewise where the task can be done, "adaptation", lists [M] by
-             name, where agents infer tasks.
-    dead:    member -> where its weights stopped being finite.
-    log_size: bytes of metrics.jsonl.
-    seconds: spent in each phase's chunks, compilation aside.
-    reached: whether a member has scored `online.until`.
-    updates_taken: offline updates that its agents had from another run.
+    points:  evaluations so far: {"phase", "step", "returns" [M][episodes]}, with
+             "success" [M][episodes] if the environment defines success, and
+             "adaptation", name -> [M], if the agent infers tasks.
+    dead:    member -> the step by which its weights were no longer finite.
+    log_size: size of metrics.jsonl in bytes.
+    seconds: time spent in the chunks of each phase, without compilation.
+    reached: whether a member has reached the score `online.until`.
+    updates_taken: offline updates that the agents did in another run.
     """
 
     phase: str = "offline"
@@ -83,13 +83,13 @@ class Record:
 def prepare(
     config: RunConfig, workdir: Path, on: Sequence[jax.Device] | None = None
 ) -> Job:
-    """Everything that can be refused is refused here, before anything compiles.
+    """Builds a job. All errors of config and data are raised here, before compiling.
 
     Args:
-        on: the devices to use; all that there are, unless told.
+        on: the devices to use; by default all.
     Raises:
-        UserError: the config, the dataset, or the two together cannot work; or the
-            processes of a run were given different ones.
+        UserError: the config or the dataset is invalid, they do not fit together, or
+            the processes of a run have different ones.
     """
     env = make_env(config)
     validation.check_task(config, env.spec)
@@ -118,7 +118,7 @@ def prepare(
 
 
 def make_env(config: RunConfig) -> Env:
-    """The environment that a config names."""
+    """Builds the environment of a config."""
     tasks = config.tasks
     return envs.make(
         config.env, config.physics, config.simulator, tasks.train, tasks.test
@@ -126,7 +126,7 @@ def make_env(config: RunConfig) -> Env:
 
 
 def _read(config: RunConfig, spec: EnvSpec) -> Transition | None:
-    """The dataset's rows, if there is one: of this environment, as the agent needs."""
+    """Reads the dataset, if any, and checks it against environment and agent."""
     if not config.dataset:
         return None
     needs = config.needs
@@ -175,14 +175,14 @@ def _sizes(config: RunConfig, reward_scale: float) -> Sizes:
 
 
 def total(job: Job, phase: str) -> int:
-    """How long a phase is: updates offline, transitions per member online."""
+    """Length of a phase: updates offline, transitions per member online."""
     if phase == "offline":
         return job.sizes.offline_updates
     return job.sizes.online_steps
 
 
 def number(job: Job, record: Record) -> int:
-    """Steps since the run began: a checkpoint's number. The hand-over counts as one."""
+    """Number of a checkpoint: steps since the start, counting the hand-over as one."""
     if record.phase == "offline":
         return record.step
     return job.sizes.offline_updates + 1 + record.step
@@ -200,7 +200,7 @@ def shape(job: Job, phase: str) -> Run:
 
 
 def describe_member(job: Job, member: int) -> str:
-    """A member's seed, and its settings where there is a population."""
+    """Describes a member by its seed and the values of its population fields."""
     told = job.description()["members"][member]
     seed, settings_of = told.pop("seed"), told.items()
     return ", ".join([f"seed {seed}", *(f"{name} {x:g}" for name, x in settings_of)])

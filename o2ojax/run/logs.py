@@ -1,4 +1,4 @@
-"""Where the numbers go while a run goes on: JSON lines, TensorBoard, W&B if asked."""
+"""Metrics logging to JSON lines, TensorBoard and, optionally, Weights & Biases."""
 
 import hashlib
 import json
@@ -19,10 +19,12 @@ class Logs:
 
     Args:
         workdir: the run directory.
-        size: bytes of `metrics.jsonl` to keep; what follows them came after the
+        size: bytes of `metrics.jsonl` to keep; later lines were written after the
             checkpoint that is being resumed, and will be written again.
-        step: where TensorBoard goes on from; points after it are replaced.
-        wandb_project: a Weights & Biases project, or "".
+        step: step of that checkpoint; TensorBoard discards points after it.
+        wandb_project: a Weights & Biases project, or "" for none.
+    Raises:
+        UserError: `metrics.jsonl` is shorter than `size`, or wandb is not installed.
     """
 
     def __init__(self, workdir: Path, size: int, step: int, wandb_project: str = ""):
@@ -38,12 +40,15 @@ class Logs:
     def write(
         self, phase: str, step: int, total: int, values: Mapping[str, np.ndarray]
     ) -> None:
-        """One line: every value is [M] or [M, episodes], members never averaged away.
+        """Writes one line of values, each [M] or [M, episodes].
+
+        The JSON line has the values as they are; the others get means over episodes.
 
         Args:
             phase: "offline" or "online".
-            step: of the phase.
-            total: steps since the run began, both phases together.
+            step: step within the phase.
+            total: step within the run, over both phases.
+            values: by name.
         """
         line = {"phase": phase, "step": step}
         line |= {name: _jsonable(np.asarray(value)) for name, value in values.items()}
@@ -57,12 +62,12 @@ class Logs:
                 self._wandb.log({f"{phase}/{name}": per_member.tolist()}, step=total)
 
     def size(self) -> int:
-        """Bytes of `metrics.jsonl` so far, all on disk: what a checkpoint remembers."""
+        """Flushes `metrics.jsonl` to disk and returns its size in bytes."""
         os.fsync(self._lines.fileno())
         return self._lines.tell()
 
     def close(self) -> None:
-        """Flushes everything."""
+        """Flushes and closes all logs."""
         self._lines.close()
         self._board.close()
         if self._wandb:
@@ -70,21 +75,21 @@ class Logs:
 
 
 class NoLogs:
-    """The logs of a process that leaves writing to another."""
+    """Logs that write nothing, for all processes but the first."""
 
     def write(self, *values: Any) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def size(self) -> int:
-        """Of nothing."""
+        """Returns 0."""
         return 0
 
     def close(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 def _jsonable(value: np.ndarray) -> Any:
-    """Nested lists; what is not finite is null."""
+    """Converts an array to nested lists, with None for NaN and infinity."""
     if value.ndim:
         return [_jsonable(x) for x in value]
     return float(value) if math.isfinite(value) else None

@@ -1,7 +1,7 @@
-"""Seeds x hyper-parameters: the phases of a run as programs over all members.
+"""Compiles the phases of a run for a population of seeds x hyper-parameter settings.
 
-A member is a key and a config. Every program maps one member's pure function over the
-population; the dataset is the one argument that all members share.
+A member is a key and an agent config. Each program is the pure function of one member,
+mapped over the population; all members share the dataset.
 """
 
 import functools
@@ -29,26 +29,26 @@ from o2ojax.types import (
     Transition,
 )
 
-# streams of a member's key
+# `fold_in` data that separate the random streams of a member's key
 INIT, OFFLINE, HAND_OVER, ONLINE, EVALUATE_OFFLINE, EVALUATE_ONLINE, FILM = range(7)
 
 
 class Sizes(NamedTuple):
-    """What is compiled into the programs of a run.
+    """Static sizes and choices that are compiled into the programs of a run.
 
-    offline_updates:   of each member.
-    online_steps:      transitions of each member, all its environments together.
-    num_envs:          environments of each member.
-    warmup:            transitions gathered before the first online update.
-    steps_per_round:   steps of every environment between two rounds of updates.
-    updates_per_round: updates in such a round.
-    first_round:       updates in the first one.
-    batch:             rows of a batch.
-    capacity:          rows kept of what is gathered; 0 for all.
-    eval_episodes:     of each member, at each evaluation.
+    offline_updates:   offline updates per member.
+    online_steps:      transitions per member, summed over its environments.
+    num_envs:          environments per member.
+    warmup:            transitions per member before the first online update.
+    steps_per_round:   steps of every environment per round.
+    updates_per_round: updates per round.
+    first_round:       updates in the first round.
+    batch:             rows per batch.
+    capacity:          online rows that the store keeps; 0 for all.
+    eval_episodes:     episodes per member and evaluation.
     reward_scale, reward_shift: reward = scale * raw + shift, in every batch.
-    store:             of the online phase, an entry of the registry.
-    options:           its own.
+    store:             registry entry of the store.
+    options:           options of the store.
     """
 
     offline_updates: int
@@ -68,17 +68,17 @@ class Sizes(NamedTuple):
 
     @property
     def transitions_per_round(self) -> int:
-        """Transitions that a member gathers in a round."""
+        """Transitions that a member collects per round."""
         return self.steps_per_round * self.num_envs
 
 
 class Member(NamedTuple):
-    """Who is trained: one member, or all of them, leaves [M, ...].
+    """One member, or all members with leaves [M, ...].
 
-    Of all, settings are outermost and seeds innermost.
+    Members are ordered by setting first and by seed within a setting.
 
-    key:    of the seed, shared between settings.
-    config: the agent's config, every float an array.
+    key:    the seed's key, which is the same in all settings.
+    config: the agent's config, whose floats are arrays.
     """
 
     key: Key
@@ -86,11 +86,12 @@ class Member(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """One phase of a run, over all members. Runs are donated: use what comes back.
+    """One phase of a run, for all members. `learn` donates its Run argument.
 
     learn:    (run, members, dataset, first, size) -> (Run, metrics [M]). Offline,
-              `first` counts updates, and `size` is how many there are; online, `first`
-              counts rounds, and `size` is how many there are and the updates of each.
+              `first` is the first update's number and `size` the number of updates;
+              online, `first` is the first round's number and `size` is (number of
+              rounds, updates per round).
     evaluate: (run, members, dataset, step) -> Played [M, episodes].
     """
 
@@ -99,13 +100,13 @@ class Phase(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """A run, over all members.
+    """The compiled functions of a run, for all members.
 
     init:      (members, dataset) -> Run.
     offline, online: the phases.
-    hand_over: (run, members, dataset) -> Run, its environments started and the warm-up
-               gathered.
-    healthy:   (run) -> [M], whether all that a member has learned is finite.
+    hand_over: (run, members, dataset) -> Run, with environments started and warm-up
+               transitions collected.
+    healthy:   (run) -> bool [M], whether a member's agent state is finite.
     """
 
     init: Callable
@@ -118,12 +119,14 @@ class Programs(NamedTuple):
 def members(
     config: Any, seeds: Sequence[int], population: Mapping[str, Sequence[float]]
 ) -> Member:
-    """All seeds under all settings: the product of the population's values.
+    """Makes a member for each seed and setting; settings are a Cartesian product.
 
     Args:
-        config: an agent's config, one member's.
-        seeds: one integer per seed.
-        population: values to try, by name of a float field of the config.
+        config: the agent config of one member.
+        seeds: integers.
+        population: name of a float field of the config -> values to try.
+    Returns:
+        the members, leaves [M, ...], M = settings * seeds.
     """
     settings = [
         config.replace(**dict(zip(population, values, strict=True)))
@@ -136,14 +139,14 @@ def members(
 
 
 class Stage(NamedTuple):
-    """What one member learns with in a phase."""
+    """The agent and the store of one member in a phase."""
 
     agent: Agent
     buffer: Buffer
 
 
 class Stages(NamedTuple):
-    """Both phases of a member, and `Recipe.hand_over` between them."""
+    """Both stages of a member, and `Recipe.hand_over` from one to the other."""
 
     offline: Stage
     online: Stage
@@ -153,9 +156,9 @@ class Stages(NamedTuple):
 def stages(
     algorithm: agents.Algorithm, spec: EnvSpec, sizes: Sizes
 ) -> Callable[[Member, Transition | None], Stages]:
-    """What makes a member, and the dataset, its Stages. Called inside the trace.
+    """Returns the function (member, dataset) -> Stages.
 
-    The config's floats and the dataset are traced.
+    It is called under tracing: the config's floats and the dataset are traced.
     """
     plan = agents.Plan(sizes.offline_updates, sizes.online_steps)
     make, options = sizes.store, sizes.options
@@ -197,7 +200,7 @@ def stages(
 
 
 class One(NamedTuple):
-    """What a run does with one member: pure functions, as in `Programs`."""
+    """The functions of `Programs`, for one member; all are pure."""
 
     algorithm: agents.Algorithm
     env: Env
@@ -205,19 +208,19 @@ class One(NamedTuple):
     stages_of: Callable[[Member, Transition | None], Stages]
 
     def init(self, member, dataset):
-        """An untrained agent, and an offline store."""
+        """Makes an untrained agent and an offline store."""
         agent, buffer = self.stages_of(member, dataset).offline
         state = agent.init(jax.random.fold_in(member.key, INIT))
         return Run(state, buffer.init(), ())
 
     def offline(self, run, member, dataset, first, num_updates):
-        """Updates number `first` to `first + num_updates`."""
+        """Does updates `first`, ..., `first + num_updates - 1`."""
         agent, buffer = self.stages_of(member, dataset).offline
         key = jax.random.fold_in(member.key, OFFLINE)
         return loop.offline(agent, buffer, run, key, first, num_updates)
 
     def hand_over(self, run, member, dataset):
-        """The online agent, store and environments, the warm-up gathered."""
+        """Makes the online agent, store and environments, and collects the warm-up."""
         course, sizes = self.stages_of(member, dataset), self.sizes
         agent, buffer = course.online
         key = jax.random.fold_in(member.key, HAND_OVER)
@@ -233,7 +236,7 @@ class One(NamedTuple):
         return Run(state, store, workers)
 
     def online(self, run, member, dataset, first, size):
-        """Rounds number `first` and on: `size` is how many, and the updates of each."""
+        """Does rounds from `first` on; `size` is (num_rounds, updates_per_round)."""
         agent, buffer = self.stages_of(member, dataset).online
         num_rounds, updates_per_round = size
         trials = self.algorithm.trial(member.config)
@@ -251,26 +254,26 @@ class One(NamedTuple):
         )
 
     def sample_tasks(self, key):
-        """Tasks to be trained on, different ones as far as there are enough, [W]."""
+        """Samples training tasks [W], without replacement until all are used."""
         num_train, num_envs = self.env.spec.num_train, self.sizes.num_envs
         order = jax.random.permutation(key, num_train).astype(jnp.int32)
         return order[jnp.arange(num_envs) % num_train]
 
     def evaluate_offline(self, run, member, dataset, step):
-        """Plays fresh episodes with the offline agent's judged policy."""
+        """Evaluates the offline agent's `exploit` policy."""
         stage = self.stages_of(member, dataset).offline
         stream = jax.random.fold_in(member.key, EVALUATE_OFFLINE)
         has_rows = dataset is not None
         return self.evaluate(stage, run, member, stream, step, has_rows)
 
     def evaluate_online(self, run, member, dataset, step):
-        """Plays fresh episodes with the online agent's judged policy."""
+        """Evaluates the online agent's `exploit` policy."""
         stage = self.stages_of(member, dataset).online
         stream = jax.random.fold_in(member.key, EVALUATE_ONLINE)
         return self.evaluate(stage, run, member, stream, step)
 
     def evaluate(self, stage, run, member, stream, step, has_rows=True) -> Played:
-        """Plays fresh trials, and where there are rows, sees how well it adapts."""
+        """Plays new trials; also measures adaptation of an agent that infers tasks."""
         env, num, (agent, buffer) = self.env, self.sizes.eval_episodes, stage
         trial = self.algorithm.trial(member.config)
         key, key_adapt = jax.random.split(jax.random.fold_in(stream, step))
@@ -284,10 +287,10 @@ class One(NamedTuple):
 def programs(
     algorithm: agents.Algorithm, env: Env, sizes: Sizes, mesh: Mesh | None = None
 ) -> Programs:
-    """Builds and jits the phases of a run, over all members.
+    """Builds and jits the functions of a run, for all members.
 
     Args:
-        mesh: the devices that the members are divided over; None for one.
+        mesh: the devices over which members are divided; None for one device.
     """
     one = One(algorithm, env, sizes, stages(algorithm, env.spec, sizes))
     mapped = functools.partial(compiled.over_members, mesh=mesh)

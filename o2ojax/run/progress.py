@@ -1,4 +1,4 @@
-"""What a run shows while it goes on."""
+"""Progress of a run on the terminal."""
 
 import sys
 import time
@@ -18,19 +18,19 @@ from rich.progress import Progress as Bars
 
 
 class Bar:
-    """One phase's bar."""
+    """The progress bar of one phase."""
 
     def __init__(self, bars: Bars, phase: str, total: int, done: int):
         self._bars = bars
         self._task = bars.add_task(phase, total=total, completed=done, rate="")
 
     def advance(self, size: int, rate: float) -> None:
-        """Moves by `size` steps, made at `rate` per second over all members."""
+        """Advances by `size` steps, at `rate` steps per second summed over members."""
         self._bars.update(self._task, advance=size, rate=f"{rate:,.0f}/s in total")
 
 
 class Progress:
-    """Bars, warnings and tables on a terminal; plain lines where there is none."""
+    """Shows bars, warnings and tables on a terminal, or plain lines without one."""
 
     def __init__(self, console: Console | None = None):
         width = None if sys.stdout.isatty() else 120
@@ -38,7 +38,7 @@ class Progress:
 
     @contextmanager
     def phase(self, name: str, total: int, done: int) -> Iterator[Bar]:
-        """A bar for `total` steps, `done` of them made before."""
+        """Shows a bar of `total` steps, `done` of which are already made."""
         unit = "updates" if name == "offline" else "env steps"
         columns = (
             TextColumn("{task.description}"),
@@ -55,27 +55,27 @@ class Progress:
 
     @contextmanager
     def compiling(self, name: str) -> Iterator[None]:
-        """Says how long a compilation took."""
+        """Reports the duration of the compilation inside."""
         started = time.perf_counter()
         yield
         seconds = time.perf_counter() - started
         self._console.print(f"compiled {name} in {seconds:.1f} s", style="dim")
 
     def point(self, phase: str, step: int, score: dict[str, Any]) -> None:
-        """An evaluation: the score's IQM over members, with its interval."""
+        """Shows an evaluation: IQM of the score over members, with its 95% interval."""
         low, high = score["ci95"]
         self._console.print(
             f"{phase} {step:>9,}  score {score['iqm']:7.2f} [{low:.2f}, {high:.2f}]"
         )
 
     def headline(self, line: str) -> None:
-        """What is about to happen."""
+        """Shows a bold line."""
         self._console.print(line, style="bold", soft_wrap=True)
 
     def warn(self, message: str) -> None:
-        """A sentence that must not be missed."""
+        """Shows a warning."""
         self._console.print(f"warning: {message}", style="yellow", soft_wrap=True)
 
     def table(self, table: Any) -> None:
-        """A rich table."""
+        """Shows a rich table."""
         self._console.print(table)

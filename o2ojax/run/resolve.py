@@ -1,4 +1,4 @@
-"""Configs from files, command lines and run directories, parsed once: `resolve`."""
+"""Loads configs from files, command lines and run directories, and validates them."""
 
 import dataclasses
 import math
@@ -16,10 +16,11 @@ from o2ojax.run.config import Replay, RunConfig
 
 
 def load(path_and_task: str) -> ConfigDict:
-    """Runs `get_config` of a file: `FILE.py` or `FILE.py:TASK`.
+    """Calls `get_config` of `FILE.py`, or with an argument of `FILE.py:TASK`.
 
     Raises:
-        UserError: no such file, no `get_config` in it, or it returns no config.
+        UserError: there is no such file, it has no `get_config`, it fails, or it
+            returns no config.
     """
     path, _, task = path_and_task.partition(":")
     if not path.endswith(".py") or not Path(path).is_file():
@@ -47,11 +48,12 @@ def load(path_and_task: str) -> ConfigDict:
 def override(config: ConfigDict, arguments: Iterable[str]) -> None:
     """Applies `--config.FIELD=VALUE` arguments, in place.
 
-    Another algorithm, or another store, brings its own defaults for `agent`, or for
-    the options of `replay`; so these two are looked at first.
+    A new algorithm resets `agent` to its defaults, and a new store resets the options
+    of `replay`, so these two are applied first.
 
     Raises:
-        UserError: an unknown field, with the nearest one; a value of a wrong type.
+        UserError: a field is unknown (the message suggests the nearest one), or a value
+            has the wrong type.
     """
     given = []
     for argument in arguments:
@@ -91,7 +93,7 @@ def _set(config: ConfigDict, name: str, value: str) -> None:
 
 
 def _declared(config: Mapping) -> dict[str, fields.Field]:
-    """What each field of a config accepts, by its dotted name."""
+    """The declaration of each field of a config, by its dotted name."""
     algorithm = agents.AGENTS.find(_name(config, "algorithm"))
     store = replay.STORES.find(_name(config, "replay", "name"))
     return {
@@ -113,7 +115,7 @@ def _declared_of(kind: type, prefix: str = "") -> dict[str, fields.Field]:
 
 
 def _name(config: Mapping, *path: str) -> str:
-    """A field that holds a name, though nothing is checked yet."""
+    """Reads a field that holds a name from a config that is not yet validated."""
     value: Any = config
     for part in path:
         value = value.get(part) if isinstance(value, (Mapping, ConfigDict)) else None
@@ -126,11 +128,13 @@ def _name(config: Mapping, *path: str) -> str:
 
 
 def resolve(config: Mapping | ConfigDict) -> RunConfig:
-    """A config, typed and checked. What it cannot say yet, the data and the
-    environment's sizes, `job.prepare` sees to.
+    """Parses and validates a config.
+
+    The checks that need the data or the environment's sizes are in `job.prepare`.
 
     Raises:
-        UserError: names the field, what is wrong with it, and what would be right.
+        UserError: the config is invalid; the message names the field, the problem and a
+            valid value.
     """
     given = _plain(config)
     run = _parsed(given)
@@ -139,7 +143,7 @@ def resolve(config: Mapping | ConfigDict) -> RunConfig:
 
 
 def _plain(config: Mapping | ConfigDict) -> dict[str, Any]:
-    """Nested dicts, with references followed."""
+    """Converts a config to nested dicts, with its references resolved."""
     try:
         if isinstance(config, ConfigDict):
             config = config.copy_and_resolve_references().to_dict()
@@ -147,7 +151,7 @@ def _plain(config: Mapping | ConfigDict) -> dict[str, Any]:
             name: _plain(value) if isinstance(value, Mapping) else value
             for name, value in config.items()
         }
-    except Exception as error:  # a reference to what is not there, or to itself
+    except Exception as error:  # a missing or circular reference
         raise UserError(f"the config cannot be read: {first_line(error)}") from error
 
 
@@ -213,7 +217,7 @@ def _replay(store: replay.Store, given: Any) -> Replay:
 
 
 def _population(kind: type, algorithm: str, given: Any) -> dict[str, tuple[float, ...]]:
-    """Values to try, by field, in a fixed order."""
+    """Parses the values to try per hyper-parameter, sorted by name."""
     _refuse_no_mapping("config.population", given)
     traced = {
         fields.known_as(declared): declared
@@ -248,10 +252,10 @@ def _listed(value: Any) -> Sequence:
 
 
 def from_json(described: Mapping[str, Any]) -> RunConfig:
-    """The config of a run, from its `config.json`.
+    """Restores the config of a run from the content of its `config.json`.
 
     Raises:
-        UserError: it is of another format, or damaged.
+        UserError: the content is of another format, or damaged.
     """
     known = {fields.known_as(field) for field in dataclasses.fields(RunConfig)}
     given = {name: value for name, value in described.items() if name in known}
@@ -262,7 +266,7 @@ def from_json(described: Mapping[str, Any]) -> RunConfig:
 
 
 def _with_infinity(value: Any) -> Any:
-    """The number, where `as_json` wrote its name."""
+    """Replaces "inf", as `as_json` writes it, by the number."""
     if isinstance(value, dict):
         return {name: _with_infinity(child) for name, child in value.items()}
     return math.inf if value == "inf" else value

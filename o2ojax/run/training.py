@@ -1,8 +1,8 @@
-"""A run from its config to its summary: chunks of compiled work, and what lies between.
+"""Executes a run, from its config to its summary, in chunks of compiled work.
 
-Only this file and what it calls touch the host while a run goes on: it logs, evaluates,
-saves and draws the progress bar between chunks, and never inside one. Everything that
-it needs to go on is in the newest checkpoint: the `Run`, and the `Record`.
+Logging, evaluation, checkpoints and progress bars happen on the host between chunks,
+never inside one, and only in this file and what it calls. A run is resumed from its
+newest checkpoint, which contains its `Run` and its `Record`.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from o2ojax.types import Played, Run
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; all is saved."""
+    """The run was stopped by a signal, after its state was saved."""
 
 
 def train(config: RunConfig, directory: Path, progress: Progress) -> dict[str, Any]:
@@ -45,9 +45,9 @@ def train(config: RunConfig, directory: Path, progress: Progress) -> dict[str, A
     Returns:
         the summary, as in `summary.json`.
     Raises:
-        UserError: what is wrong with the config, the data or the directory; or all
-            members have died of NaN.
-        Interrupted: SIGTERM or SIGINT came; the run is saved.
+        UserError: the config, the data or the directory is invalid, or the weights of
+            all members have become NaN or infinite.
+        Interrupted: SIGTERM or SIGINT was received; the run is saved.
     """
     job = prepare(config, directory)
     _, record = run_phases(job, progress)
@@ -55,15 +55,15 @@ def train(config: RunConfig, directory: Path, progress: Progress) -> dict[str, A
 
 
 def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
-    """Both phases, resumed where a checkpoint is. Returns how it ended."""
+    """Runs both phases, from the newest checkpoint if any. Returns the final state."""
     leads = processes.leads()
     with ExitStack() as opened:
         if leads:
             opened.enter_context(workdir.sole_owner(job.workdir))
-        asked_to_stop = opened.enter_context(stop_on_signal())  # to the last file's end
+        asked_to_stop = opened.enter_context(stop_on_signal())  # until files close
         checkpoints = open_checkpoints(job)
         opened.callback(checkpoints.close)
-        if checkpoints.numbers():  # else nothing is lost by another config
+        if checkpoints.numbers():  # without one, another config loses nothing
             workdir.refuse_another_config(job.description(), job.workdir)
         progress.headline(headline(job))
         for caveat in job.config.caveats():
@@ -77,7 +77,7 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
         if restored:
             progress.headline(f"goes on from {record.phase} {record.step:,}")
         if processes.any_of(asked_to_stop()):
-            raise Interrupted if restored else KeyboardInterrupt  # nothing new to save
+            raise Interrupted if restored else KeyboardInterrupt  # else nothing to save
         logs = NoLogs()
         if leads:
             workdir.describe(job.workdir, job.description())
@@ -98,12 +98,12 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
 
 
 def open_checkpoints(job: Job) -> Checkpoints:
-    """Those of a run's directory; to be written by the first process alone.
+    """Opens the checkpoints of a run; only the first process writes them.
 
     Raises:
-        UserError: not all processes see the same ones.
+        UserError: the processes see different checkpoints.
     """
-    processes.meet()  # once the first has made the directory its own
+    processes.meet()  # after the first process has locked the directory
     leads = processes.leads()
     checkpoints = Checkpoints(
         job.workdir / "checkpoints", keep=job.sizes.offline_updates, read_only=not leads
@@ -117,7 +117,7 @@ def open_checkpoints(job: Job) -> Checkpoints:
 
 
 def headline(job: Job) -> str:
-    """What is about to happen, in one line."""
+    """Describes the run in one line."""
     config, rows = job.config, "no data"
     if job.dataset is not None:
         episodes = int(job.dataset.last.sum())
@@ -132,7 +132,7 @@ def headline(job: Job) -> str:
 
 
 def begin(job: Job, progress: Progress) -> tuple[Run, Record]:
-    """The first Run: new agents, or those of another run's offline phase."""
+    """Makes the initial Run: new agents, or those of another run's offline phase."""
     source = job.config.offline.source
     if source:
         return warm_start(job, Path(source), progress)
@@ -140,13 +140,13 @@ def begin(job: Job, progress: Progress) -> tuple[Run, Record]:
 
 
 def hand_over(job: Job, run: Run, record: Record) -> Run:
-    """From the end of the offline phase to the start of the online one."""
+    """Turns the final Run of the offline phase into the first of the online phase."""
     record.phase, record.step = "online", job.sizes.warmup
     return job.programs.hand_over(run, job.members, job.dataset)
 
 
 class Session:
-    """A run while it goes on: its programs, its files, and its record."""
+    """A running job: its compiled programs, its open files and its record."""
 
     def __init__(
         self,
@@ -163,13 +163,13 @@ class Session:
         self._warned: set[tuple[str, int]] = set()
 
     def phase(self, run: Run) -> Run:
-        """Goes on with the phase that the record names, to its end."""
+        """Continues the record's current phase to its end."""
         job, record = self.job, self.record
         total = total_of(job, record.phase)
         log, evaluation, checkpoint = (
             getattr(job.config, name).every for name in ("log", "eval", "checkpoint")
         )
-        if not total and not record.points:  # the point that the online phase leaves
+        if not total and not record.points:  # evaluate before the online phase
             self.look_for_nan(run)
             self.evaluate(run)
         if record.step == total or record.reached:
@@ -191,7 +191,7 @@ class Session:
         return run
 
     def chunk(self, run: Run, size: int, bar: Any) -> Run:
-        """`size` updates offline, or transitions per member online; logged."""
+        """Does `size` updates offline, or transitions per member online, and logs."""
         job, record = self.job, self.record
         name, first, amount = f"{record.phase} phase", record.step, size
         if record.phase == "online":
@@ -216,13 +216,13 @@ class Session:
         return run
 
     def at_first_round(self) -> bool:
-        """Whether what comes next is a first round with updates of its own number."""
+        """Whether the next round is the first and has another number of updates."""
         sizes, record = self.job.sizes, self.record
         at_start = record.phase == "online" and record.step == sizes.warmup
         return at_start and sizes.first_round != sizes.updates_per_round
 
     def evaluate(self, run: Run) -> None:
-        """Plays fresh episodes with every member's judged policy, and notes them."""
+        """Evaluates the `exploit` policy of every member and records the results."""
         job, record = self.job, self.record
         evaluate = getattr(job.programs, record.phase).evaluate
         arguments = (run, job.members, job.dataset, np.int32(record.step))
@@ -256,10 +256,10 @@ class Session:
         self.progress.point(record.phase, record.step, statistics.interval(score))
 
     def look_for_nan(self, run: Run) -> None:
-        """Names the members whose weights are no longer finite.
+        """Warns of and records the members whose weights are no longer finite.
 
         Raises:
-            UserError: none is left alive.
+            UserError: no member has finite weights.
         """
         job, record = self.job, self.record
         healthy = np.asarray(devices.gather(job.layout, job.programs.healthy(run)))
@@ -279,7 +279,7 @@ class Session:
             )
 
     def look_for_warnings(self, metrics: dict[str, Any]) -> None:
-        """Says once, for each member, what its store has to complain of."""
+        """Shows each warning of the store once per member."""
         for name, meaning in self.job.sizes.store.warnings.items():
             for member in np.flatnonzero(np.asarray(metrics.get(name, 0.0)) > 0):
                 if (name, member) not in self._warned:
@@ -290,14 +290,14 @@ class Session:
     def compile(
         self, name: str, program: Callable, arguments: tuple, *size: int
     ) -> Callable:
-        """Compiles a program once per size, and says how long that took."""
+        """Compiles a program once per size and reports the time it took."""
         if (name, size) not in self._compiled:
             with self.progress.compiling(name):
                 self._compiled[name, size] = program.lower(*arguments, *size).compile()
         return self._compiled[name, size]
 
     def save(self, run: Run) -> None:
-        """Begins a checkpoint of everything, whole: whatever devices go on from it."""
+        """Starts writing a checkpoint. It can be resumed on any number of devices."""
         leads = processes.leads()
         run = devices.gather(self.job.layout, run, keep=leads)
         if leads:
@@ -307,7 +307,7 @@ class Session:
 
 
 def per_member(played: Played) -> dict[str, np.ndarray]:
-    """What was measured besides returns and success, by name, [M]."""
+    """Means per member [M] of all evaluation metrics except success, by name."""
     return {
         name: np.asarray(values).reshape(len(values), -1).mean(axis=1)
         for name, values in played.metrics.items()
@@ -316,7 +316,7 @@ def per_member(played: Played) -> dict[str, np.ndarray]:
 
 
 def restore(job: Job, checkpoints: Checkpoints) -> tuple[Run, Record] | None:
-    """The newest checkpoint of this run, if there is one."""
+    """Restores the newest checkpoint of this run; None if there is none."""
     numbers = checkpoints.numbers()
     if not numbers:
         return None
@@ -357,27 +357,28 @@ def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
     workdir.save_returns(job.workdir, curves(record))
     result = report.Result(str(job.workdir), described, curves(record), summary)
     report.draw([result], job.workdir / "curves.png")
-    write_json(job.workdir / "summary.json", summary)  # last: its presence means done
+    write_json(job.workdir / "summary.json", summary)  # last: marks a finished run
     progress.table(report.table([summary]))
     return summary
 
 
 def _rate(job: Job, phase: str, done: int, record: Record) -> float:
-    """Per second, all members together, compilation aside."""
+    """Steps or updates per second, summed over members, without compilation time."""
     seconds = record.seconds[phase]
     return done * job.num_members / seconds if seconds else 0.0
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """While inside, SIGTERM and the first SIGINT only set what this yields."""
+    """Defers SIGTERM and the first SIGINT; yields a function that tells if one came."""
     received = []
 
     def note(number, frame):
         del frame
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not received and processes.leads():  # not by a console: it may be in use
+        # The handler may have interrupted `Console`, so it writes to stderr directly.
+        if not received and processes.leads():
             os.write(2, b"stops and saves as soon as it can; Ctrl-C again: at once\n")
         received.append(number)
 

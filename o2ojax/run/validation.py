@@ -1,7 +1,7 @@
-"""Fields of a run's config that cannot work together.
+"""Checks for fields of a run's config that do not fit together.
 
-What a single field may be stands where it is declared, and what an algorithm or a store
-demands of the others stands with it. Everything is said before anything compiles.
+The valid values of a single field are declared with the field, and the requirements of
+an algorithm or a store are checked in its own module. All checks precede compilation.
 """
 
 from o2ojax import envs, replay
@@ -11,13 +11,14 @@ from o2ojax.types import EnvSpec
 
 
 def check(run: RunConfig) -> None:
-    """Refuses what cannot work.
+    """Checks a config.
 
     Raises:
-        UserError: names the field, what is wrong with it, and what would be right.
+        UserError: the config cannot work; the message names the field, the problem and
+            a valid value.
     """
     envs.ENVS.find(run.env)
-    if run.physics != "auto":  # which asks for the device, and so starts JAX
+    if run.physics != "auto":  # resolving `auto` would initialise JAX
         envs.choose_physics(run.physics)
     _check_simulator(run)
     _check_phases(run)
@@ -28,7 +29,7 @@ def check(run: RunConfig) -> None:
 
 
 def check_task(run: RunConfig, spec: EnvSpec) -> None:
-    """Likewise, once the environment is known."""
+    """Checks a config against its environment. Raises UserError as `check` does."""
     if spec.num_test and run.eval.episodes % spec.num_test:
         raise UserError(
             f"config.eval.episodes is {run.eval.episodes}; agents are judged on"
@@ -50,7 +51,7 @@ def _check_simulator(run: RunConfig) -> None:
 
 
 def _check_phases(run: RunConfig) -> None:
-    """There is something to do, and something to learn from."""
+    """Checks that there is work to do and data to learn from."""
     if not run.dataset and run.offline.updates:
         raise UserError(
             "config.offline.updates is not 0, but there is no config.dataset to learn"
@@ -68,7 +69,7 @@ def _check_phases(run: RunConfig) -> None:
 
 
 def _check_rhythm(run: RunConfig) -> None:
-    """All that happens at times must fall between two chunks of work."""
+    """Checks that evaluations, checkpoints and rounds fall between chunks of work."""
     every, online = run.log.every, run.online
     for name in ("eval", "checkpoint"):
         if getattr(run, name).every % every:
@@ -111,7 +112,7 @@ def _check_rhythm(run: RunConfig) -> None:
 
 
 def _check_store(run: RunConfig) -> None:
-    """The store hands out what the agent learns from, and online, it has it."""
+    """Checks that the store provides what the agent learns from."""
     needs, store = run.needs, run.store
     if needs.kind == replay.TASKS and envs.ENVS.find(run.env).parameters is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Going online with the agents that another run's offline phase left behind."""
+"""Starts an online phase from the agents of another run's offline phase."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from o2ojax.types import Run
 
 
 def warm_start(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
-    """The offline agents of another run, member by member, or seed by seed.
+    """Loads the offline agents of another run, matched by member or by seed.
 
-    They are of this run's algorithm, or of one from whose agents it can go on.
+    The other run's algorithm must be this run's, or one of its `warm_starts`.
 
     Raises:
-        UserError: no such run, or one whose agents cannot be taken.
+        UserError: there is no such run, or its agents do not fit.
     """
     described = read_description(source)
     if described is None:
@@ -59,13 +59,13 @@ def warm_start(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]
     adopt = compiled.over_members(adopt, (0, 0), mesh=job.layout.mesh)
     state = adopt(taken.agent, job.members.config)
     _check_shape(job, state, source)
-    state = jax.tree.map(jnp.copy, state)  # a donated run holds no array twice
-    store = job.programs.init(job.members, job.dataset).replay  # theirs is not taken
+    state = jax.tree.map(jnp.copy, state)  # donation needs distinct arrays
+    store = job.programs.init(job.members, job.dataset).replay  # always new
     return Run(state, store, ()), Record(updates_taken=number)
 
 
 def _adoption(job: Job, described: dict, source: Path) -> Callable:
-    """What makes a member's offline agent of one of theirs and our config."""
+    """Returns a function (source agent, config) -> agent of this run."""
     theirs, ours = described["algorithm"], job.config.algorithm
     if described["env"] != job.config.env:
         raise UserError(
@@ -109,7 +109,7 @@ def _tell_differences(
 
 
 def _shape(job: Job, described: dict, num_taken: int) -> Run:
-    """The shapes of the Run that their offline phase left."""
+    """The shapes of the source's Run after its offline phase."""
     algorithm = agents.AGENTS.find(described["algorithm"])
     what = f"hyper-parameter of {described['algorithm']}"
     config = fields.build(algorithm.config, "agent", described["agent"], what)
@@ -139,7 +139,7 @@ def _check_shape(job: Job, state: Any, source: Path) -> None:
 
 
 def _sources(job: Job, described: dict, num_taken: int, source: Path) -> list[int]:
-    """Which of the taken members each of ours goes on from."""
+    """The index of the source member for each member of this run."""
     theirs, ours = list(described["seeds"]), list(job.config.seeds)
     mine = job.description()
     if (theirs, described["population"]) == (ours, mine["population"]):

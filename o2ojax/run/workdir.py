@@ -1,4 +1,4 @@
-"""A run's directory: whose it is, and the files that describe the run."""
+"""A run's directory: its lock, and the files that describe the run."""
 
 import fcntl
 import importlib.metadata
@@ -18,16 +18,16 @@ from o2ojax.report import statistics
 from o2ojax.run.config import FORMAT, differences
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "distrax", "mujoco", "gymnasium")
-# Fields that a resumed run may give anew. That a door's file has changed is said.
+# Fields that may change when a run is resumed. A changed door's file causes a warning.
 FREE_TO_CHANGE = ("wandb", "checkpoint", "doors")
 
 
 @contextmanager
 def sole_owner(workdir: Path) -> Iterator[None]:
-    """Makes a run directory, and keeps other processes out of it while inside.
+    """Creates a run directory and locks it against other processes, as a context.
 
     Raises:
-        UserError: it cannot be written, or another process is running in it.
+        UserError: the directory cannot be written, or another process is running in it.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -48,17 +48,17 @@ def sole_owner(workdir: Path) -> Iterator[None]:
 
 
 def describe(workdir: Path, described: dict[str, Any]) -> None:
-    """Writes `config.json`, unless it says the same already."""
+    """Writes `config.json`, unless it already has the same content."""
     before = read_description(workdir) or {}
     if any(before.get(name) != value for name, value in described.items()):
         write_json(workdir / "config.json", described | surroundings())
 
 
 def refuse_another_config(described: dict[str, Any], workdir: Path) -> None:
-    """Holds a config against the one that a directory's run was started with.
+    """Checks that a config is the one that the directory's run was started with.
 
     Raises:
-        UserError: they differ; the message lists the fields.
+        UserError: the configs differ; the message lists the fields.
     """
     before = read_description(workdir)
     if before is None:
@@ -81,10 +81,10 @@ def refuse_another_config(described: dict[str, Any], workdir: Path) -> None:
 
 
 def refuse_another_format(described: dict[str, Any], workdir: Path) -> None:
-    """Holds the format of a run's files against the one that is read here.
+    """Checks that the format of a run's files is the current one.
 
     Raises:
-        UserError: they differ.
+        UserError: the formats differ.
     """
     found = described.get("format", 1)
     if found != FORMAT:
@@ -96,7 +96,7 @@ def refuse_another_format(described: dict[str, Any], workdir: Path) -> None:
 
 
 def changed_doors(described: dict[str, Any], workdir: Path) -> list[str]:
-    """The doors whose files are not those that a directory's run was started with."""
+    """Lists the doors whose files have changed since the run was started."""
     before = (read_description(workdir) or {}).get("doors", {})
     return [
         name
@@ -106,7 +106,7 @@ def changed_doors(described: dict[str, Any], workdir: Path) -> list[str]:
 
 
 def read_description(directory: Path) -> dict[str, Any] | None:
-    """The content of a run's `config.json`; None where there is none.
+    """Reads a run's `config.json`; None if there is none.
 
     Raises:
         UserError: the file is damaged.
@@ -121,13 +121,13 @@ def read_description(directory: Path) -> dict[str, Any] | None:
 
 
 def newest_checkpoint(directory: Path) -> int | None:
-    """Number of a run's newest checkpoint, if there is one, by its folder's name."""
+    """Number of a run's newest checkpoint, from folder names; None if there is none."""
     names = [path.name for path in (directory / "checkpoints").glob("*")]
     return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions, commit and device."""
+    """Package versions, git commit and device."""
     device = jax.devices()[0]
     return {
         "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
@@ -137,7 +137,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit of this package, "-dirty" if files differ; "" outside a checkout."""
+    """Git commit of this package, plus "-dirty" if changed; "" outside a checkout."""
     here = Path(__file__).parents[2]
 
     def git(*words: str) -> str:
@@ -153,7 +153,7 @@ def _commit() -> str:
 
 
 def save_returns(workdir: Path, curves: statistics.Curves) -> None:
-    """Writes `returns.npz`, whole; without `success` where there is none."""
+    """Writes `returns.npz` atomically; without `success` if it is None."""
     known = {name: x for name, x in curves._asdict().items() if x is not None}
     write_whole(
         workdir / "returns.npz",
