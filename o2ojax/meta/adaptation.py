@@ -1,6 +1,6 @@
 """Measures of adaptation to training tasks, and of distribution shift in z-space.
 
-An agent's own exploration data may differ from the logged data of which its encoder was
+An agent's own exploration data may differ from the logged data on which its encoder was
 trained, so that it infers the wrong task: a shift of the latent variable. Pong et al.,
 "Offline Meta-Reinforcement Learning with Online Self-Supervision" (2022),
 arxiv.org/abs/2107.03974, measure this shift by the KL divergence of the two posteriors.
