@@ -91,5 +91,6 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def numeric(cells: Iterable[str]) -> bool:
     """Whether all that a column says are numbers, some with a range or a unit."""
-    said = [cell for cell in cells if cell]
-    return bool(said) and all(cell.lstrip("-")[0].isdigit() for cell in said)
+    said = [cell.lstrip("-") for cell in cells]
+    said = [cell for cell in said if cell]  # "-" and "" say nothing
+    return bool(said) and all(cell[0].isdigit() for cell in said)

@@ -193,6 +193,15 @@ def test_compare_says_by_its_status_whether_something_is_slower(tmp_path, capsys
     assert "SLOWER" in out and "1 figures: 1 SLOWER, 0 faster" in out
 
 
+def test_figures_of_one_file_alone_are_listed(tmp_path, capsys):
+    old = write(tmp_path / "old.json", results(rate("iql", [100, 101])))
+    new = write(tmp_path / "new.json", results(rate("cql", [20, 21])))
+    assert compare.main([old, new]) == 0
+    out = capsys.readouterr().out
+    assert "2 figures: 0 SLOWER, 0 faster, 1 gone, 1 new" in out
+    assert "| updates: cql | members 1 | updates/s |   - | 20.5 |" in out
+
+
 def test_another_machine_is_warned_of(tmp_path, capsys):
     old, new = results(rate("iql", [100, 101])), results(rate("iql", [100, 101]))
     new["machine"]["cores"], new["versions"]["jax"] = 4, "2.0"
