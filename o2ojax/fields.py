@@ -27,7 +27,6 @@ from flax import struct
 from o2ojax.errors import UserError, unknown
 
 MAX_INT = 2**31 - 1  # of int32, in which programs count
-MAX_FLOAT = float(np.finfo(np.float32).max)
 
 config = struct.dataclass
 section = dataclasses.dataclass(frozen=True)  # of a run's config, which holds no leaves

@@ -49,11 +49,6 @@ class TrialContext(NamedTuple):
     logged: Transition | tuple[()]
 
 
-def by_task(dataset: Transition, num_tasks: int) -> Transition:
-    """Reshapes leaves [T * N, ...], ordered by task, to [T, N, ...]."""
-    return jax.tree.map(lambda x: x.reshape(num_tasks, -1, *x.shape[1:]), dataset)
-
-
 def offline(
     dataset: Transition, num_tasks: int, batch: int, sampling: ContextSampling
 ) -> Buffer:
