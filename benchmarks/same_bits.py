@@ -250,6 +250,8 @@ class Side:
             if whole:
                 running.send_signal(signal.SIGKILL)
             time.sleep(0.01)
+        if running.returncode != -signal.SIGKILL:
+            raise SystemExit(f"{' '.join(command)}\nended before it could be killed")
 
 
 def _git(checkout: Path, *words: str) -> str:
