@@ -32,7 +32,7 @@ test: setup
 # Also what slow tests hold, and what runs hold as XLA compiles them for users.
 test-all: setup
 	$(BIN)/python -m pytest -q -n 2 tests
-	XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 tests/test_run.py tests/test_networks.py
+	XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 tests/run tests/experiments/test_run.py tests/test_networks.py
 
 bench: setup
 	$(BIN)/python -m benchmarks.bench

@@ -23,7 +23,11 @@ from o2ojax.run.config import RunConfig
 from o2ojax.run.progress import Progress
 from o2ojax.run.resolve import load, override, resolve
 from o2ojax.run.training import Interrupted, train
-from o2ojax.run.workdir import newest_checkpoint, refuse_another_config
+from o2ojax.run.workdir import (
+    changed_doors,
+    newest_checkpoint,
+    refuse_another_config,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -229,6 +233,8 @@ def finished(config: RunConfig, workdir: Path, progress: Progress) -> bool:
         summary = json.loads(path.read_text())
     except json.JSONDecodeError:  # damaged: it is made again from the checkpoint
         return False
+    for change in changed_doors(config.described(), workdir):
+        progress.warn(change)
     progress.table(report.table([summary]))
     if processes.leads():
         print(f"{workdir} is finished; nothing to do")

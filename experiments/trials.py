@@ -266,7 +266,7 @@ def _check_resources(asked: dict[str, Any]) -> None:
             raise unknown("resource in get_resources", name, ("cpus", "gpus"))
     cpus, gpus = asked["cpus"], asked["gpus"]
     if type(cpus) is not int or cpus < 1:
-        raise UserError(f"cpus is {cpus!r}; it must be a whole number, at least 1")
+        raise UserError(f"cpus is {cpus!r}; it must be a whole number of at least 1")
     if not isinstance(gpus, (int, float)) or not (
         0 <= gpus < 1 or float(gpus).is_integer()
     ):

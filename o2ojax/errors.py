@@ -15,9 +15,18 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+FEW = 12  # names that a message lists whole
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not among the known ones, with the nearest."""
+    """The error for a name that is not among the known ones: with those nearest to it,
+    and with all of them where they are few.
+    """
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return UserError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}")
+    near = difflib.get_close_matches(str(name), known, n=3)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    if len(known) <= FEW:
+        hint += f" Known: {', '.join(known)}"
+    elif not near:
+        hint += f" It has {len(known)}, as {', '.join(known[:FEW])}"
+    return UserError(f"unknown {kind} {name!r}{hint}")

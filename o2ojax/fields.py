@@ -112,7 +112,7 @@ def number(
         f"{word} {bound:g}"
         for word, bound in (
             ("above", above),
-            ("at least", at_least),
+            ("of at least", at_least),
             ("below", below),
             ("at most", at_most),
         )
@@ -171,7 +171,7 @@ def count(default: int) -> Any:
 
 def whole(default: int, *, at_least: int = 0, at_most: int = MAX_INT) -> Any:
     """A field that holds a whole number, by default an int32, compiled in."""
-    words = f"a whole number, at least {at_least}"
+    words = f"a whole number of at least {at_least}"
     if at_most != MAX_INT:
         words += f" and at most {at_most}"
 

@@ -44,10 +44,11 @@ class Registry(Generic[Entry]):
             raise UserError(f"{self.kind} {name!r} is a file; give {name}:NAME")
         if name not in self.entries and not is_door(name):
             raise unknown(self.kind, name, self.entries)
-        if name not in self._adopted:
-            door = self.entries.get(name, name)
-            self._adopted[name] = self.adopt(behind(door), name)
-        return self._adopted[name]
+        door = self.entries.get(name, name)
+        found = behind(door)
+        if (name, id(found)) not in self._adopted:
+            self._adopted[name, id(found)] = self.adopt(found, name)
+        return self._adopted[name, id(found)]
 
     def __iter__(self) -> Iterator[str]:
         """The built-in names."""

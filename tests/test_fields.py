@@ -91,12 +91,12 @@ def test_what_is_no_finite_number_is_refused(value):
     "field, inside, outside, words",
     [
         (fields.positive(1.0), (1e-30, 3e38), (0, -1), "a finite number above 0"),
-        (fields.non_negative(1.0), (0, 3e38), (-1e-30,), "a finite number at least 0"),
+        (fields.non_negative(1.0), (0, 3e38), (-1e-30,), "a finite number of at least 0"),
         (
             fields.fraction(1.0),
             (0, 0.5, 1),
             (-0.1, 1.1, INF),
-            "a number at least 0 and at most 1",
+            "a number of at least 0 and at most 1",
         ),
         (
             fields.number(0.7, above=0, below=1),
@@ -108,7 +108,7 @@ def test_what_is_no_finite_number_is_refused(value):
             fields.number(1.0, at_least=1, whole=True),
             (1, 6.0),
             (0, 1.5),
-            "a whole number at least 1",
+            "a whole number of at least 1",
         ),
         (
             fields.positive(1.0, infinite=True),
@@ -159,7 +159,7 @@ def test_a_whole_number_is_what_it_plainly_means(value):
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "1.5", True, None, "many", (8,), INF])
 def test_what_is_no_count_is_refused(value):
-    words = f"config.it is {value!r}; it must be a whole number, at least 1"
+    words = f"config.it is {value!r}; it must be a whole number of at least 1"
     assert refusal(fields.count(1), value) == words
 
 

@@ -223,8 +223,9 @@ def fit(dataset: Dataset, spec: EnvSpec) -> None:
         if found != wanted:
             raise DataError(
                 f"dataset {dataset.name!r} has {what} of {found}, but environment"
-                f" {spec.name!r} has {wanted.removeprefix('size ')}: choose a dataset"
-                " that was recorded there"
+                f" {spec.name!r} has {wanted.removeprefix('size ')}: config.dataset and"
+                " config.env must name the same task, and a config file may have set"
+                " the one that you did not"
             )
 
 

@@ -68,10 +68,8 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
         progress.headline(headline(job))
         for caveat in job.config.caveats():
             progress.warn(caveat)
-        for name in workdir.changed_doors(job.description(), job.workdir):
-            progress.warn(
-                f"the file behind config.{name} has changed since this run began"
-            )
+        for change in workdir.changed_doors(job.description(), job.workdir):
+            progress.warn(change)
         restored = restore(job, checkpoints)
         run, record = restored or begin(job, progress)
         if restored:

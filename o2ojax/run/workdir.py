@@ -96,10 +96,10 @@ def refuse_another_format(described: dict[str, Any], workdir: Path) -> None:
 
 
 def changed_doors(described: dict[str, Any], workdir: Path) -> list[str]:
-    """Lists the doors whose files have changed since the run was started."""
+    """Says of each door whose file has changed since the run was started that it has."""
     before = (read_description(workdir) or {}).get("doors", {})
     return [
-        name
+        f"the file behind config.{name} has changed since this run began"
         for name, fingerprint in described["doors"].items()
         if before.get(name, fingerprint) != fingerprint
     ]

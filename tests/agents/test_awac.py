@@ -1,7 +1,7 @@
 import dataclasses
 
-import by_hand
-import by_hand_awac
+import reference
+import reference_awac
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,7 @@ CONFIG = awac.AWACConfig(
     widths=(16, 16),
     actor_widths=(16, 8, 16),
 )
-BATCHES = by_hand.batches(3)
+BATCHES = reference.batches(3)
 KEY = jax.random.key(0)
 
 
@@ -70,7 +70,7 @@ def with_plain_adam(state):
 
 def test_the_target_starts_as_the_critic():
     state = begin(CONFIG, KEY)
-    by_hand.close(state.target_critic, state.critic.params, rtol=0)
+    reference.close(state.target_critic, state.critic.params, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -81,21 +81,21 @@ def test_the_target_starts_as_the_critic():
         {"temperature": 0.05, "gamma": 1.0, "weight_decay": 0.0},
     ],
 )
-def test_updates_by_hand(start, changes):
+def test_updates_are_those_of_the_reference(start, changes):
     """The noise is what the update's key stands for; all else is worked anew."""
     config = dataclasses.replace(CONFIG, **changes)
-    state, expected = start, by_hand.state_of(start)
+    state, expected = start, reference.state_of(start)
     for at, batch in enumerate(BATCHES):
         key = jax.random.key(at)
         noise, next_noise = (
             np.float64(jax.random.normal(key, (8, 2))) for key in jax.random.split(key)
         )
         state, info = update(config, state, batch, key)
-        expected, metrics = by_hand_awac.awac(
-            expected, by_hand.double(batch), config, noise, next_noise
+        expected, metrics = reference_awac.awac(
+            expected, reference.double(batch), config, noise, next_noise
         )
-        by_hand.close(info.metrics, metrics, rtol=2e-5, atol=2e-6)
-        by_hand.agree_in_all(with_plain_adam(state), expected)
+        reference.close(info.metrics, metrics, rtol=2e-5, atol=2e-6)
+        reference.agree_in_all(with_plain_adam(state), expected)
 
 
 # The weights
@@ -145,7 +145,7 @@ def test_an_endless_temperature_is_behaviour_cloning(start):
     state, info = update(config, start, BATCHES[0], KEY)
     np.testing.assert_allclose(info.metrics["actor_loss"], -loss, rtol=1e-5)
     first_moment = jax.tree.map(lambda g: -0.1 * g, slope)
-    by_hand.close(state.actor.opt_state[1][0].mu, first_moment, rtol=1e-4, atol=1e-6)
+    reference.close(state.actor.opt_state[1][0].mu, first_moment, rtol=1e-4, atol=1e-6)
 
 
 # What it reads
@@ -158,7 +158,7 @@ def test_a_row_that_ended_does_not_look_ahead(start):
     moved = batch._replace(data=batch.data._replace(next_obs=elsewhere))
     state, _ = update(CONFIG, start, batch, KEY)
     same, _ = update(CONFIG, start, moved, KEY)
-    by_hand.close(same, state, rtol=0)
+    reference.close(same, state, rtol=0)
 
 
 def test_the_policy_learns_from_the_critics_before_their_step(start):
@@ -167,7 +167,7 @@ def test_the_policy_learns_from_the_critics_before_their_step(start):
     richer = batch._replace(data=batch.data._replace(reward=batch.data.reward + 9))
     state, _ = update(CONFIG, start, batch, KEY)
     other, _ = update(CONFIG, start, richer, KEY)
-    by_hand.close(other.actor, state.actor, rtol=0)
+    reference.close(other.actor, state.actor, rtol=0)
     one, two = (jax.tree.leaves(x.critic.opt_state[0].mu)[0] for x in (state, other))
     assert np.abs(one - two).max() > 1e-3
 
@@ -176,7 +176,7 @@ def test_without_a_sample_the_policys_step_is_not_random(start):
     config = dataclasses.replace(CONFIG, value_at_mean=True)
     a, _ = update(config, start, BATCHES[0], KEY)
     b, _ = update(config, start, BATCHES[0], jax.random.key(1))
-    by_hand.close(a.actor, b.actor, rtol=0)
+    reference.close(a.actor, b.actor, rtol=0)
     c, _ = update(CONFIG, start, BATCHES[0], KEY)
     d, _ = update(CONFIG, start, BATCHES[0], jax.random.key(1))
     kernels = [x.actor.opt_state[1][0].mu["params"]["log_std_logit"] for x in (c, d)]
@@ -188,14 +188,14 @@ def test_the_decay_is_of_the_policy_alone(start):
     without = dataclasses.replace(CONFIG, weight_decay=0.0)
     state, _ = update(CONFIG, start, BATCHES[0], KEY)
     plain, _ = update(without, start, BATCHES[0], KEY)
-    by_hand.close(state.critic, plain.critic, rtol=0)
+    reference.close(state.critic, plain.critic, rtol=0)
     grown = jax.tree.map(
         lambda a, b: (a - b) / 0.1,
         state.actor.opt_state[1][0].mu,
         plain.actor.opt_state[1][0].mu,
     )
     expected = jax.tree.map(lambda x: 0.3 * x, start.actor.params)
-    by_hand.close(grown, expected, rtol=1e-3, atol=1e-5)
+    reference.close(grown, expected, rtol=1e-3, atol=1e-5)
 
 
 # The policy
@@ -236,10 +236,10 @@ def test_only_exploration_is_random_and_clipped(start):
 
     mean = act(agent.exploit)
     np.testing.assert_array_equal(mean, jnp.broadcast_to(mean[:1], mean.shape))
-    by_hand_mean, *_ = by_hand_awac.policy(
-        by_hand.double(start.actor.params), np.ones((1, 3))
+    expected, _ = reference_awac.policy(
+        reference.double(start.actor.params), np.ones((1, 3))
     )
-    np.testing.assert_allclose(mean[:1], by_hand_mean, rtol=1e-5)
+    np.testing.assert_allclose(mean[:1], expected, rtol=1e-5)
     explored = act(agent.explore)
     assert np.abs(explored).max() == 1.0
     assert len(np.unique(explored)) > 50

@@ -1,4 +1,4 @@
-import by_hand
+import reference
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ from o2ojax.types import EnvSpec, vector
 
 SPEC = EnvSpec("none", vector(3), 2, 9)
 CONFIG = bc.BCConfig(lr=1e-3, widths=(16, 16))
-BATCHES = by_hand.batches(3)
+BATCHES = reference.batches(3)
 KEY = jax.random.key(0)
 AGENT = bc.bc(SPEC, CONFIG)
 update = jax.jit(AGENT.update)
@@ -20,13 +20,13 @@ def start():
     return jax.jit(AGENT.init)(KEY)
 
 
-def test_updates_by_hand(start):
-    state, expected = start, by_hand.state_of(start)
+def test_updates_are_those_of_the_reference(start):
+    state, expected = start, reference.state_of(start)
     for batch in BATCHES:
         state, info = update(state, batch, KEY)
-        expected, metrics = by_hand.bc(expected, by_hand.double(batch), CONFIG)
-        by_hand.close(info.metrics, metrics, rtol=1e-5, atol=1e-6)
-        by_hand.agree_in_all(state, expected)
+        expected, metrics = reference.bc(expected, reference.double(batch), CONFIG)
+        reference.close(info.metrics, metrics, rtol=1e-5, atol=1e-6)
+        reference.agree_in_all(state, expected)
 
 
 def test_only_states_and_actions_are_imitated(start):
@@ -40,7 +40,7 @@ def test_only_states_and_actions_are_imitated(start):
     )
     state, _ = update(start, batch, KEY)
     same, _ = update(start, batch._replace(data=other), KEY)
-    by_hand.close(same, state, rtol=0)
+    reference.close(same, state, rtol=0)
 
 
 def test_a_row_without_weight_is_not_imitated(start):
@@ -49,7 +49,7 @@ def test_a_row_without_weight_is_not_imitated(start):
     other = batch._replace(data=batch.data._replace(action=elsewhere))
     state, _ = update(start, batch, KEY)
     same, _ = update(start, other, KEY)
-    by_hand.close(same, state, rtol=0)
+    reference.close(same, state, rtol=0)
 
 
 def test_only_exploration_is_random(start):
@@ -61,7 +61,7 @@ def test_only_exploration_is_random(start):
 
     mean = act(AGENT.exploit)
     np.testing.assert_array_equal(mean, jnp.broadcast_to(mean[:1], mean.shape))
-    params = by_hand.double(start.actor.params)["params"]["MLP_0"]
-    by_hand_mean = np.tanh(by_hand.mlp(params, np.ones((1, 3)))[0])
-    np.testing.assert_allclose(mean[:1], by_hand_mean, rtol=1e-5)
+    params = reference.double(start.actor.params)["params"]["MLP_0"]
+    expected = np.tanh(reference.mlp(params, np.ones((1, 3))))
+    np.testing.assert_allclose(mean[:1], expected, rtol=1e-5)
     assert len(np.unique(act(AGENT.explore)[:, 0])) > 3

@@ -1,7 +1,7 @@
 import dataclasses
 
-import by_hand
-import by_hand_bcq
+import reference
+import reference_bcq
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,7 @@ CONFIG = bcq.BCQConfig(
     widths=(16, 16),
     vae_widths=(16, 16),
 )
-BATCHES = by_hand.batches(3)
+BATCHES = reference.batches(3)
 KEY = jax.random.key(0)
 NUM_LATENTS = 4
 
@@ -70,8 +70,8 @@ def context_sampling(key, rows=8):
 
 def test_the_targets_start_as_what_they_follow():
     state = begin(CONFIG, KEY)
-    by_hand.close(state.target_actor, state.actor.params, rtol=0)
-    by_hand.close(state.target_critic, state.critic.params, rtol=0)
+    reference.close(state.target_actor, state.actor.params, rtol=0)
+    reference.close(state.target_critic, state.critic.params, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -82,18 +82,18 @@ def test_the_targets_start_as_what_they_follow():
         {"perturbation": 9.0},  # actions leave their bounds, and are clipped
     ],
 )
-def test_updates_by_hand(start, changes):
+def test_updates_are_those_of_the_reference(start, changes):
     """Three, so that the moments of Adam tell the size of every gradient."""
     config = dataclasses.replace(CONFIG, **changes)
-    state, expected = start, by_hand.state_of(start)
+    state, expected = start, reference.state_of(start)
     for at, batch in enumerate(BATCHES):
         key = jax.random.key(at)
         state, info = update(config, state, batch, key)
-        expected, metrics = by_hand_bcq.bcq(
-            expected, by_hand.double(batch), config, *context_sampling(key)
+        expected, metrics = reference_bcq.bcq(
+            expected, reference.double(batch), config, *context_sampling(key)
         )
-        by_hand.close(info.metrics, metrics, rtol=2e-5, atol=2e-6)
-        by_hand.agree_in_all(state, expected)
+        reference.close(info.metrics, metrics, rtol=2e-5, atol=2e-6)
+        reference.agree_in_all(state, expected)
 
 
 def test_a_latent_spread_beyond_its_bounds_is_clipped(start):
@@ -103,9 +103,9 @@ def test_a_latent_spread_beyond_its_bounds_is_clipped(start):
     bias = jnp.zeros(2 * NUM_LATENTS).at[NUM_LATENTS:].set(-9.0)
     params["params"]["encoder"]["Dense_2"] = last | {"bias": bias}
     state = start._replace(vae=start.vae._replace(params=params))
-    expected, metrics = by_hand_bcq.vae_step(
-        by_hand.fresh(params),
-        by_hand.double(BATCHES[0].data),
+    expected, metrics = reference_bcq.vae_step(
+        reference.fresh(params),
+        reference.double(BATCHES[0].data),
         context_sampling(KEY)[0],
         CONFIG.kl_weight,
         CONFIG.lr,
@@ -113,7 +113,7 @@ def test_a_latent_spread_beyond_its_bounds_is_clipped(start):
     state, info = update(CONFIG, state, BATCHES[0], KEY)
     told = info.metrics["vae_loss"]
     np.testing.assert_allclose(told, metrics["vae_loss"], rtol=1e-5)
-    by_hand.agree(state.vae, expected)
+    reference.agree(state.vae, expected)
     pull = state.vae.opt_state[0].mu["params"]["encoder"]["Dense_2"]["bias"]
     np.testing.assert_array_equal(pull[NUM_LATENTS:], 0.0)
     assert np.abs(pull[:NUM_LATENTS]).min() > 0.0
@@ -126,7 +126,7 @@ def test_a_row_that_ended_does_not_look_ahead(start):
     moved = batch._replace(data=batch.data._replace(next_obs=elsewhere))
     state, _ = update(CONFIG, start, batch, KEY)
     same, _ = update(CONFIG, start, moved, KEY)
-    by_hand.close(same, state, rtol=0)
+    reference.close(same, state, rtol=0)
 
 
 def test_the_critics_do_not_teach_the_model_of_the_data(start):
@@ -134,7 +134,7 @@ def test_the_critics_do_not_teach_the_model_of_the_data(start):
     richer = batch._replace(data=batch.data._replace(reward=batch.data.reward + 9))
     state, _ = update(CONFIG, start, batch, KEY)
     same, _ = update(CONFIG, start, richer, KEY)
-    by_hand.close(same.vae, state.vae, rtol=0)
+    reference.close(same.vae, state.vae, rtol=0)
 
 
 # Acting
@@ -153,11 +153,11 @@ def candidates(config, state, key):
     latent = np.clip(jax.random.normal(key, (num, NUM_LATENTS)), -0.5, 0.5)
     obs = np.tile(OBS, (num, 1))
     vae, actor, critic = (
-        by_hand.double(part.params) for part in (state.vae, state.actor, state.critic)
+        reference.double(part.params) for part in (state.vae, state.actor, state.critic)
     )
-    action, _ = by_hand_bcq.decode(vae, obs, np.float64(latent))
-    action, _, _ = by_hand_bcq.perturb(actor, obs, action, config.perturbation)
-    return action, by_hand.critic(critic, obs, action)[0]
+    action = reference_bcq.decode(vae, obs, np.float64(latent))
+    action = reference_bcq.perturb(actor, obs, action, config.perturbation)
+    return action, reference.critic(critic, obs, action)
 
 
 def test_exploring_takes_the_candidate_that_the_first_critic_likes_best(start):
@@ -177,8 +177,8 @@ def test_without_perturbation_and_choice_acting_is_the_models(start):
     """The decoder alone: neither the actor nor the critic has a say."""
     config = dataclasses.replace(CONFIG, perturbation=0.0, num_candidates_act=1)
     latent = np.clip(jax.random.normal(KEY, (1, NUM_LATENTS)), -0.5, 0.5)
-    expected, _ = by_hand_bcq.decode(
-        by_hand.double(start.vae.params), OBS[None], np.float64(latent)
+    expected = reference_bcq.decode(
+        reference.double(start.vae.params), OBS[None], np.float64(latent)
     )
     action = act(config, start, "explore", KEY)
     np.testing.assert_allclose(action, expected[0], rtol=1e-4)

@@ -1,7 +1,7 @@
 import dataclasses
 
-import by_hand
-import by_hand_cql
+import reference
+import reference_cql
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +22,7 @@ CONFIG = cql.CQLConfig(
     num_actions=3,
     widths=(16, 16),
 )
-BATCHES = by_hand.batches(3)
+BATCHES = reference.batches(3)
 KEY = jax.random.key(0)
 
 
@@ -47,7 +47,7 @@ def noise_of(config, key, shape=(8, 2)):
         keys = jax.random.split(key, num)
         return np.stack([np.float64(jax.random.normal(k, shape)) for k in keys])
 
-    return by_hand_cql.Noise(
+    return reference_cql.Noise(
         actor=np.float64(jax.random.normal(actor, shape)),
         next_one=normals(next_one, num if config.max_backup else 1),
         uniform=np.float64(uniform * 2 - 1).swapaxes(0, 1),
@@ -93,21 +93,21 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_updates_by_hand(options):
+def test_updates_are_those_of_the_reference(options):
     config = dataclasses.replace(CONFIG, **options)
     state = start_of(config)
     if config.lagrange:  # far from where it starts, so that its scale matters
         log_multiplier = state.log_multiplier._replace(params=jnp.float32(0.7))
         state = state._replace(log_multiplier=log_multiplier)
-    expected = by_hand.state_of(state)
+    expected = reference.state_of(state)
     for at, batch in enumerate(BATCHES):
         key = jax.random.key(at)
         state, info = update(config, state, batch, key)
-        expected, metrics = by_hand_cql.cql(
-            expected, by_hand.double(batch), config, noise_of(config, key)
+        expected, metrics = reference_cql.cql(
+            expected, reference.double(batch), config, noise_of(config, key)
         )
-        by_hand.close(info.metrics, metrics, rtol=2e-5, atol=2e-6)
-        by_hand.agree_in_all(state, expected)
+        reference.close(info.metrics, metrics, rtol=2e-5, atol=2e-6)
+        reference.agree_in_all(state, expected)
 
 
 def test_without_conservatism_it_is_sac(start):
@@ -115,19 +115,19 @@ def test_without_conservatism_it_is_sac(start):
     config = dataclasses.replace(
         CONFIG, conservatism=0.0, entropy_backup=True, actor_lr=CONFIG.lr
     )
-    state, expected = start, by_hand.state_of(start)
+    state, expected = start, reference.state_of(start)
     del expected["log_multiplier"]
     for at, batch in enumerate(BATCHES):
         key = jax.random.key(at)
         noise = noise_of(config, key)
         state, info = update(config, state, batch, key)
-        expected, metrics = by_hand.sac(
-            expected, by_hand.double(batch), config, noise.actor, noise.next_one[0]
+        expected, metrics = reference.sac(
+            expected, reference.double(batch), config, noise.actor, noise.next_one[0]
         )
         assert info.metrics.keys() - metrics.keys() == {"gap"}
         told = {name: info.metrics[name] for name in metrics}
-        by_hand.close(told, metrics, rtol=2e-5, atol=2e-6)
-        by_hand.agree_in_all(sac.SACState(*state[:4]), expected)
+        reference.close(told, metrics, rtol=2e-5, atol=2e-6)
+        reference.agree_in_all(sac.SACState(*state[:4]), expected)
 
 
 def test_its_state_begins_with_sacs():
@@ -142,7 +142,7 @@ def test_its_state_begins_with_sacs():
 
 def test_the_targets_and_both_multipliers_start_where_they_are_told():
     state = begin(dataclasses.replace(CONFIG, lagrange=True), KEY)
-    by_hand.close(state.target_critic, state.critic.params, rtol=0)
+    reference.close(state.target_critic, state.critic.params, rtol=0)
     np.testing.assert_allclose(np.exp(state.log_temperature.params), 0.4, rtol=1e-6)
     assert state.log_multiplier.params == 0.0
     assert begin(CONFIG, KEY).log_multiplier == ()
@@ -158,7 +158,7 @@ def test_several_learn_side_by_side(start):
         one = jax.tree.map(lambda leaf, at=at: leaf[at], states)
         alone, _ = update(CONFIG, one, BATCHES[0], keys[at])
         after = jax.tree.map(lambda leaf, at=at: leaf[at], states_after)
-        by_hand.close(after, alone, rtol=1e-4, atol=1e-6)
+        reference.close(after, alone, rtol=1e-4, atol=1e-6)
 
 
 # The gap
@@ -243,7 +243,7 @@ def test_the_multiplier_rises_while_the_gap_is_above_its_target(start, target, s
     assert info.metrics["multiplier"] == 1.0  # of the weights before the update
     # a multiplier of 1 is as good as none, but for what the loss is told to be
     plain, told = update(CONFIG, start, BATCHES[0], KEY)
-    by_hand.close(state[:4], plain[:4], rtol=1e-5, atol=1e-7)
+    reference.close(state[:4], plain[:4], rtol=1e-5, atol=1e-7)
     told_apart = info.metrics["critic_loss"] - told.metrics["critic_loss"]
     weight = BATCHES[0].weight.mean()
     np.testing.assert_allclose(told_apart, -2 * target * weight, rtol=1e-4)
@@ -272,7 +272,7 @@ def test_a_row_that_ended_looks_ahead_for_the_gap_alone(start):
     config = dataclasses.replace(CONFIG, conservatism=0.0)
     state, _ = update(config, start, batch, KEY)
     same, _ = update(config, start, moved, KEY)
-    by_hand.close(same, state, rtol=0)
+    reference.close(same, state, rtol=0)
     gap = update(CONFIG, start, batch, KEY)[1].metrics["gap"]
     assert np.abs(update(CONFIG, start, moved, KEY)[1].metrics["gap"] - gap) > 1e-3
 
@@ -282,8 +282,8 @@ def test_the_gap_trains_no_policy(start):
     state, _ = update(CONFIG, start, BATCHES[0], KEY)
     other = dataclasses.replace(CONFIG, conservatism=50.0)
     same, _ = update(other, start, BATCHES[0], KEY)
-    by_hand.close(same.actor, state.actor, rtol=0)
-    by_hand.close(same.log_temperature, state.log_temperature, rtol=0)
+    reference.close(same.actor, state.actor, rtol=0)
+    reference.close(same.log_temperature, state.log_temperature, rtol=0)
 
 
 def test_a_row_without_weight_trains_no_critic(start):
@@ -292,7 +292,7 @@ def test_a_row_without_weight_trains_no_critic(start):
     other = batch._replace(data=batch.data._replace(action=elsewhere))
     state, _ = update(CONFIG, start, batch, KEY)
     same, _ = update(CONFIG, start, other, KEY)
-    by_hand.close(same.critic, state.critic, rtol=1e-5, atol=1e-7)
+    reference.close(same.critic, state.critic, rtol=1e-5, atol=1e-7)
 
 
 def test_only_exploration_is_random(start):
@@ -305,9 +305,9 @@ def test_only_exploration_is_random(start):
 
     mean = act(agent.exploit)
     np.testing.assert_array_equal(mean, jnp.broadcast_to(mean[:1], mean.shape))
-    params = by_hand.double(start.actor.params)["params"]["MLP_0"]
-    by_hand_mean = np.tanh(by_hand.mlp(params, np.ones((1, 3)))[0][:, :2])
-    np.testing.assert_allclose(mean[:1], by_hand_mean, rtol=1e-5)
+    params = reference.double(start.actor.params)["params"]["MLP_0"]
+    expected = np.tanh(reference.mlp(params, np.ones((1, 3)))[:, :2])
+    np.testing.assert_allclose(mean[:1], expected, rtol=1e-5)
     assert len(np.unique(act(agent.explore)[:, 0])) == 9
 
 

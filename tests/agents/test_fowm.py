@@ -1,9 +1,9 @@
-"""FOWM against NumPy: every term, what it moves and what it leaves alone."""
+"""FOWM beside its reference: every term, what it moves and what it leaves alone."""
 
 import dataclasses
 
-import by_hand
-import by_hand_fowm
+import reference
+import reference_fowm
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,32 +96,18 @@ def gradient(learned):
     return jax.tree.map(lambda m: np.asarray(m) / 0.1, learned.opt_state[1][0].mu)
 
 
-def check_by_differences(found, params, loss, num=12):
-    """Entries of a gradient, drawn from all leaves, against central differences."""
-    draw = np.random.default_rng(0)
-    leaves, tree = jax.tree.flatten(params)
-    for at, (leaf, slope) in enumerate(
-        zip(leaves, jax.tree.leaves(found), strict=True)
-    ):
-        for _ in range(min(num, leaf.size)):
-            index = tuple(draw.integers(0, n) for n in leaf.shape)
-            sides = []
-            for step in (1e-5, -1e-5):
-                moved = leaf.copy()
-                moved[index] += step
-                changed = [*leaves[:at], moved, *leaves[at + 1 :]]
-                sides.append(loss(jax.tree.unflatten(tree, changed)))
-            expected = (sides[0] - sides[1]) / 2e-5
-            np.testing.assert_allclose(slope[index], expected, rtol=2e-3, atol=2e-5)
+@reference.in_float64
+def check_gradient(found, loss, params):
+    reference.close(found, jax.grad(loss)(params), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("ends", [(), ENDS], ids=["no end", "ends"])
 def test_every_term_and_the_models_gradient(start, ends):
     params, target, data = double((start.model.params, start.target, window(ends)))
-    held = by_hand_fowm.fixed(params, target, data, CONFIG, pairs(KEY)[0])
+    held = reference_fowm.fixed(params, target, data, CONFIG, pairs(KEY)[0])
     state, info = update(CONFIG, start, batch(ends), KEY)
 
-    terms = by_hand_fowm.terms(params, data, CONFIG, held).mean(1)
+    terms = reference_fowm.terms(params, data, CONFIG, held).mean(1)
     terms *= (
         CONFIG.consistency_weight,
         CONFIG.reward_weight,
@@ -131,34 +117,34 @@ def test_every_term_and_the_models_gradient(start, ends):
     names = ("consistency_loss", "reward_loss", "critic_loss", "value_loss")
     for name, term in zip(names, terms, strict=True):
         np.testing.assert_allclose(info.metrics[name], term, rtol=1e-4)
-    error = by_hand_fowm.td_error(params, data, CONFIG, held)
+    error = reference_fowm.td_error(params, data, CONFIG, held)
     np.testing.assert_allclose(info.td_error, error, rtol=1e-4)
 
     def loss(params):
-        return by_hand_fowm.model_loss(params, data, np.float64(WEIGHT), CONFIG, held)
+        return reference_fowm.model_loss(params, data, np.float64(WEIGHT), CONFIG, held)
 
-    check_by_differences(gradient(state.model), params, loss)
+    check_gradient(gradient(state.model), loss, params)
 
 
 @pytest.mark.parametrize("ends", [(), ENDS], ids=["no end", "ends"])
 def test_the_actors_loss_and_gradient(start, ends):
     """Latents from before the model's step, V from after it; ends do not count."""
     data = double(window(ends))
-    states = by_hand_fowm.imagine(double(start.model.params), data)
+    states = reference_fowm.imagine(double(start.model.params), data)
     state, info = update(CONFIG, start, batch(ends), KEY)
     after, target = double((state.model.params, start.target))
     pair, imitation = pairs(KEY)[1], []
     for t in range(H):
-        q = by_hand_fowm.critics(target["critic"], states[t], data.action[:, t])
-        advantage = q[pair].min(0) - by_hand_fowm.value(after["value"], states[t])
+        q = reference_fowm.critics(target["critic"], states[t], data.action[:, t])
+        advantage = q[pair].min(0) - reference_fowm.value(after["value"], states[t])
         imitation.append(np.minimum(np.exp(CONFIG.beta * advantage), CONFIG.max_weight))
 
     def loss(params):
-        return by_hand_fowm.actor_loss(params, states, imitation, data, CONFIG)
+        return reference_fowm.actor_loss(params, states, imitation, data, CONFIG)
 
     actor = double(start.actor.params)
     np.testing.assert_allclose(info.metrics["actor_loss"], loss(actor), rtol=1e-4)
-    check_by_differences(gradient(state.actor), actor, loss)
+    check_gradient(gradient(state.actor), loss, actor)
 
 
 # Which parameters each term reaches
@@ -182,13 +168,13 @@ def test_a_term_moves_its_own_parameters_and_no_others(start, term):
 def test_targets_follow_at_every_second_update_encoder_and_critics_alone(start):
     assert start.target.keys() == {"encoder", "critic"}
     first, _ = update(CONFIG, start, batch(), KEY)
-    by_hand.close(first.target, start.target, rtol=0)
+    reference.close(first.target, start.target, rtol=0)
     second, _ = update(CONFIG, first, batch(), KEY)
     newest = {name: second.model.params[name] for name in start.target}
     expected = jax.tree.map(
         lambda old, new: 0.99 * old + 0.01 * new, start.target, newest
     )
-    by_hand.close(second.target, expected, rtol=1e-5, atol=1e-6)
+    reference.close(second.target, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_are_clipped_by_their_global_norm(start):
@@ -199,7 +185,7 @@ def test_gradients_are_clipped_by_their_global_norm(start):
         norm = np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(free)))
         assert norm > 0.01
         expected = jax.tree.map(lambda x, norm=norm: x * 0.01 / norm, free)
-        by_hand.close(cut, expected, rtol=1e-3, atol=1e-7)
+        reference.close(cut, expected, rtol=1e-3, atol=1e-7)
 
 
 def test_rewards_and_critics_begin_as_0_and_v_does_not():
@@ -305,25 +291,26 @@ def context_sampling(key):
     return noise, np.asarray(fowm_networks.sample_pair(key_pair, TDMPC.num_critics))
 
 
+@reference.in_float64
 def policy_q(critic, actor, z, noise, pair):
-    action = np.clip(by_hand_fowm.actor(actor, z) + noise, -1, 1)
-    return by_hand_fowm.critics(critic, z, action)[pair].min(0)
+    action = jnp.clip(reference_fowm.actor(actor, z) + noise, -1, 1)
+    return reference_fowm.critics(critic, z, action)[pair].min(0)
 
 
 def test_tdmpc_bootstraps_from_what_its_policy_would_do(start):
     params, target, data = double((start.model.params, start.target, window(ENDS)))
     noise, pair = context_sampling(jax.random.split(KEY)[0])
-    seen, _, slow = by_hand_fowm.fixed(params, target, data, CONFIG, pair)
+    seen, _, slow = reference_fowm.fixed(params, target, data, CONFIG, pair)
     targets = []
     for t in range(H):
-        z = by_hand_fowm.encoder(params["encoder"], data.next_obs[:, t])
+        z = reference_fowm.encoder(params["encoder"], data.next_obs[:, t])
         actor = double(start.actor.params)
         q = policy_q(target["critic"], actor, z, noise[:, t], pair)
         targets.append(data.reward[:, t] + TDMPC.gamma * data.discount[:, t] * q)
     held = seen, targets, slow
     _, info = update(TDMPC, start, batch(ENDS), KEY)
     expected = (
-        CONFIG.value_weight * by_hand_fowm.terms(params, data, CONFIG, held).mean(1)[2]
+        CONFIG.value_weight * reference_fowm.terms(params, data, CONFIG, held).mean(1)[2]
     )
     np.testing.assert_allclose(info.metrics["critic_loss"], expected, rtol=1e-4)
     assert "value_loss" not in info.metrics
@@ -331,7 +318,7 @@ def test_tdmpc_bootstraps_from_what_its_policy_would_do(start):
 
 def test_tdmpcs_policy_climbs_the_critics(start):
     data = double(window())
-    states = by_hand_fowm.imagine(double(start.model.params), data)
+    states = reference_fowm.imagine(double(start.model.params), data)
     state, info = update(TDMPC, start, batch(), KEY)
     critic = double(state.model.params["critic"])  # after the model's step
     noise, pair = context_sampling(jax.random.split(KEY)[1])
@@ -346,7 +333,7 @@ def test_tdmpcs_policy_climbs_the_critics(start):
 
     actor = double(start.actor.params)
     np.testing.assert_allclose(info.metrics["actor_loss"], loss(actor), rtol=1e-4)
-    check_by_differences(gradient(state.actor), actor, loss)
+    check_gradient(gradient(state.actor), loss, actor)
 
 
 def test_tdmpc_leaves_v_alone(start):
@@ -368,7 +355,7 @@ def ending():
 
 def test_the_end_is_learned_by_cross_entropy(ending):
     _, info = update(ENDING, ending, batch(ENDS), KEY)
-    counts = by_hand_fowm.counts(double(window(ENDS)), CONFIG.rho)
+    counts = reference_fowm.counts(double(window(ENDS)), CONFIG.rho)
     # every chance is 1/2 at birth
     expected = ENDING.termination_weight * np.log(2.0) * counts.sum(0).mean()
     np.testing.assert_allclose(info.metrics["termination_loss"], expected, rtol=1e-5)

@@ -1,6 +1,6 @@
 import dataclasses
 
-import by_hand
+import reference
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,7 @@ SPEC = EnvSpec("none", vector(3), 2, 9)
 CONFIG = iql.IQLConfig(
     lr=1e-3, gamma=0.9, expectile=0.8, beta=2.0, target_rate=0.1, widths=(16, 16)
 )
-BATCHES = by_hand.batches(3)
+BATCHES = reference.batches(3)
 KEY = jax.random.key(0)
 
 
@@ -40,7 +40,7 @@ def start():
 
 def test_the_target_starts_as_the_critic():
     state = begin(CONFIG, KEY)
-    by_hand.close(state.target_critic, state.critic.params, rtol=0)
+    reference.close(state.target_critic, state.critic.params, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,15 @@ def test_the_target_starts_as_the_critic():
         {"expectile": 0.3, "beta": 10.0, "gamma": 1.0},
     ],
 )
-def test_updates_by_hand(start, changes):
+def test_updates_are_those_of_the_reference(start, changes):
     """Three, so that the moments of Adam tell the size of every gradient."""
     config = dataclasses.replace(CONFIG, **changes)
-    state, expected = start, by_hand.state_of(start)
+    state, expected = start, reference.state_of(start)
     for batch in BATCHES:
         state, info = update(config, state, batch, KEY)
-        expected, metrics = by_hand.iql(expected, by_hand.double(batch), config)
-        by_hand.close(info.metrics, metrics, rtol=1e-5, atol=1e-6)
-        by_hand.agree_in_all(state, expected)
+        expected, metrics = reference.iql(expected, reference.double(batch), config)
+        reference.close(info.metrics, metrics, rtol=1e-5, atol=1e-6)
+        reference.agree_in_all(state, expected)
 
 
 def test_beta_zero_is_behaviour_cloning(start):
@@ -71,10 +71,10 @@ def test_beta_zero_is_behaviour_cloning(start):
     np.testing.assert_allclose(
         info.metrics["actor_loss"], told.metrics["actor_loss"], rtol=1e-6
     )
-    by_hand.close(
+    reference.close(
         state.actor.opt_state[0].mu, cloned.actor.opt_state[0].mu, rtol=1e-5, atol=1e-7
     )
-    by_hand.close(state.actor.params, cloned.actor.params, rtol=1e-6, atol=1e-7)
+    reference.close(state.actor.params, cloned.actor.params, rtol=1e-6, atol=1e-7)
 
 
 def test_a_row_that_ended_does_not_look_ahead(start):
@@ -86,7 +86,7 @@ def test_a_row_that_ended_does_not_look_ahead(start):
     moved = batch._replace(data=batch.data._replace(next_obs=elsewhere))
     state, _ = update(CONFIG, start, batch, KEY)
     same, _ = update(CONFIG, start, moved, KEY)
-    by_hand.close(same, state, rtol=0)
+    reference.close(same, state, rtol=0)
 
 
 def test_no_net_learns_from_where_an_episode_was_cut(start):
@@ -94,7 +94,7 @@ def test_no_net_learns_from_where_an_episode_was_cut(start):
     cut = batch._replace(data=batch.data._replace(last=~batch.data.last))
     state, _ = update(CONFIG, start, batch, KEY)
     same, _ = update(CONFIG, start, cut, KEY)
-    by_hand.close(same, state, rtol=0)
+    reference.close(same, state, rtol=0)
 
 
 def test_dropout_is_for_the_policys_training_alone(start):
@@ -112,7 +112,7 @@ def test_dropout_is_for_the_policys_training_alone(start):
 
     assert moved(a, b) > 1e-3 and moved(a, plain) > 1e-3
     for part in ("critic", "value", "target_critic"):
-        by_hand.close(getattr(a, part), getattr(plain, part), rtol=1e-4, atol=1e-7)
+        reference.close(getattr(a, part), getattr(plain, part), rtol=1e-4, atol=1e-7)
     # acting draws no units, whatever the key
     agent, without = iql.iql(SPEC, config), iql.iql(SPEC, CONFIG)
     obs = jnp.ones(3)
@@ -135,9 +135,9 @@ def test_only_exploration_is_random(start):
 
     mean = act(agent.exploit)
     np.testing.assert_array_equal(mean, jnp.broadcast_to(mean[:1], mean.shape))
-    params = by_hand.double(start.actor.params)["params"]["MLP_0"]
-    by_hand_mean = np.tanh(by_hand.mlp(params, np.ones((1, 3)))[0])
-    np.testing.assert_allclose(mean[:1], by_hand_mean, rtol=1e-5)
+    params = reference.double(start.actor.params)["params"]["MLP_0"]
+    expected = np.tanh(reference.mlp(params, np.ones((1, 3))))
+    np.testing.assert_allclose(mean[:1], expected, rtol=1e-5)
     explored = act(agent.explore)
     # N(mean, 1), clipped: the chance to be cut at either end
     cdf = jax.scipy.stats.norm.cdf
@@ -217,7 +217,7 @@ def test_a_schedule_is_for_the_policy_alone(start):
         return agent.update(state, batch, key)
 
     state, _ = frozen(start, BATCHES[0], KEY)
-    by_hand.close(state.actor.params, start.actor.params, rtol=0)
+    reference.close(state.actor.params, start.actor.params, rtol=0)
     plain, _ = update(CONFIG, start, BATCHES[0], KEY)
-    by_hand.close(state.critic, plain.critic, rtol=1e-5, atol=1e-7)
-    by_hand.close(state.value, plain.value, rtol=1e-5, atol=1e-7)
+    reference.close(state.critic, plain.critic, rtol=1e-5, atol=1e-7)
+    reference.close(state.value, plain.value, rtol=1e-5, atol=1e-7)

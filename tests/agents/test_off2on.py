@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from by_hand import batches
+from reference import batches
 
 from o2ojax import losses
 from o2ojax.agents import base, cql, off2on, sac

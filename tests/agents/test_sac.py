@@ -1,6 +1,6 @@
 import dataclasses
 
-import by_hand
+import reference
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ SPEC = EnvSpec("none", vector(3), 2, 9)
 CONFIG = sac.SACConfig(
     lr=1e-3, gamma=0.9, target_rate=0.1, init_temperature=0.4, widths=(16, 16)
 )
-BATCHES = by_hand.batches(3)
+BATCHES = reference.batches(3)
 KEY = jax.random.key(0)
 
 
@@ -49,7 +49,7 @@ def start():
 
 def test_the_target_starts_as_the_critic():
     state = begin(CONFIG, KEY)
-    by_hand.close(state.target_critic, state.critic.params, rtol=0)
+    reference.close(state.target_critic, state.critic.params, rtol=0)
 
 
 def test_the_temperature_starts_where_it_is_told():
@@ -57,20 +57,20 @@ def test_the_temperature_starts_where_it_is_told():
     np.testing.assert_allclose(np.exp(state.log_temperature.params), 0.4, rtol=1e-6)
 
 
-def test_updates_by_hand(start):
+def test_updates_are_those_of_the_reference(start):
     """The noise is what the update's key stands for; all else is worked anew."""
-    state, expected = start, by_hand.state_of(start)
+    state, expected = start, reference.state_of(start)
     for at, batch in enumerate(BATCHES):
         key = jax.random.key(at)
         noise, next_noise = (
             np.float64(jax.random.normal(key, (8, 2))) for key in jax.random.split(key)
         )
         state, info = update(CONFIG, state, batch, key)
-        expected, metrics = by_hand.sac(
-            expected, by_hand.double(batch), CONFIG, noise, next_noise
+        expected, metrics = reference.sac(
+            expected, reference.double(batch), CONFIG, noise, next_noise
         )
-        by_hand.close(info.metrics, metrics, rtol=2e-5, atol=2e-6)
-        by_hand.agree_in_all(state, expected)
+        reference.close(info.metrics, metrics, rtol=2e-5, atol=2e-6)
+        reference.agree_in_all(state, expected)
 
 
 @pytest.mark.parametrize("target, sign", [(-20.0, -1), (20.0, 1)])
@@ -90,7 +90,7 @@ def test_a_row_that_ended_does_not_look_ahead(start):
     moved = batch._replace(data=batch.data._replace(next_obs=elsewhere))
     state, _ = update(CONFIG, start, batch, KEY)
     same, _ = update(CONFIG, start, moved, KEY)
-    by_hand.close(same, state, rtol=0)
+    reference.close(same, state, rtol=0)
 
 
 def test_the_policy_does_not_learn_from_the_datas_actions(start):
@@ -98,7 +98,7 @@ def test_the_policy_does_not_learn_from_the_datas_actions(start):
     other = batch._replace(data=batch.data._replace(action=-batch.data.action))
     state, _ = update(CONFIG, start, batch, KEY)
     same, _ = update(CONFIG, start, other, KEY)
-    by_hand.close(same.actor, state.actor, rtol=0)
+    reference.close(same.actor, state.actor, rtol=0)
     bias = ("params", "MLP_0", "Dense_2", "bias")
     moved, other = same.critic.opt_state[0].mu, state.critic.opt_state[0].mu
     for name in bias:
@@ -116,9 +116,9 @@ def test_only_exploration_is_random(start):
 
     mean = act(agent.exploit)
     np.testing.assert_array_equal(mean, jnp.broadcast_to(mean[:1], mean.shape))
-    params = by_hand.double(start.actor.params)["params"]["MLP_0"]
-    by_hand_mean = np.tanh(by_hand.mlp(params, np.ones((1, 3)))[0][:, :2])
-    np.testing.assert_allclose(mean[:1], by_hand_mean, rtol=1e-5)
+    params = reference.double(start.actor.params)["params"]["MLP_0"]
+    expected = np.tanh(reference.mlp(params, np.ones((1, 3)))[:, :2])
+    np.testing.assert_allclose(mean[:1], expected, rtol=1e-5)
     assert len(np.unique(act(agent.explore)[:, 0])) == 9
 
 

@@ -1,7 +1,7 @@
 import dataclasses
 
-import by_hand
-import by_hand_td3_bc
+import reference
+import reference_td3_bc
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ SPEC = EnvSpec("none", vector(3), 2, 9)
 SIZES = dict(lr=1e-3, gamma=0.9, target_rate=0.1, widths=(16, 16))
 CONFIG = td3_bc.TD3BCConfig(**SIZES)
 VARIANT = o2ac.O2ACConfig(**SIZES, damping=2.0, final_bc=0.25)
-BATCHES = by_hand.batches(4)
+BATCHES = reference.batches(4)
 KEY = jax.random.key(0)
 MEAN, STD = np.array([1.0, -2.0, 0.5]), np.array([0.5, 2.0, 3.0])
 PLAN = base.Plan(10, 4, jnp.float32(MEAN), jnp.float32(STD))
@@ -56,15 +56,15 @@ def start():
     )
 
 
-def by_hand_of(config, state, update, **weights):
-    """Four updates and the same by hand; `weights` are functions of their number."""
-    expected = by_hand.state_of(state)
+def check_updates(config, state, update, **weights):
+    """Four updates and those of the reference; `weights` are functions of their number."""
+    expected = reference.state_of(state)
     for at, batch in enumerate(BATCHES):
         key = jax.random.key(at)
         state, info = update(config, state, batch, key)
-        expected, metrics = by_hand_td3_bc.td3_bc(
+        expected, metrics = reference_td3_bc.td3_bc(
             expected,
-            by_hand.double(batch),
+            reference.double(batch),
             config,
             np.float64(jax.random.normal(key, (8, 2))),
             MEAN,
@@ -72,8 +72,8 @@ def by_hand_of(config, state, update, **weights):
             **{name: weight(at) for name, weight in weights.items()},
         )
         # values on their own scale, of either sign, leave a small difference of sizes
-        by_hand.close(info.metrics, metrics, rtol=2e-5, atol=2e-5)
-        by_hand.agree_in_all(state, expected)
+        reference.close(info.metrics, metrics, rtol=2e-5, atol=2e-5)
+        reference.agree_in_all(state, expected)
 
 
 @pytest.mark.parametrize(
@@ -85,15 +85,15 @@ def by_hand_of(config, state, update, **weights):
         {"smoothing": 1.0, "smoothing_bound": 0.7},  # both clips bind
     ],
 )
-def test_updates_by_hand(start, changes):
+def test_updates_are_those_of_the_reference(start, changes):
     """Four, so that the moments of Adam tell the size of every gradient."""
-    by_hand_of(dataclasses.replace(CONFIG, **changes), start, update)
+    check_updates(dataclasses.replace(CONFIG, **changes), start, update)
 
 
 def test_the_targets_start_as_what_they_follow():
     state = begin(CONFIG, KEY)
-    by_hand.close(state.target_actor, state.actor.params, rtol=0)
-    by_hand.close(state.target_critic, state.critic.params, rtol=0)
+    reference.close(state.target_actor, state.actor.params, rtol=0)
+    reference.close(state.target_critic, state.critic.params, rtol=0)
     assert state.step == 0 and state.step.dtype == jnp.int32
 
 
@@ -120,7 +120,7 @@ def test_alpha_zero_is_behaviour_cloning(start):
     richer = batch._replace(data=batch.data._replace(reward=batch.data.reward + 9))
     state, info = update(config, start, batch, KEY)
     same, _ = update(config, start, richer, KEY)
-    by_hand.close(same.actor, state.actor, rtol=0)
+    reference.close(same.actor, state.actor, rtol=0)
     loss = info.metrics["actor_loss"]
     np.testing.assert_allclose(loss, info.metrics["distance"], rtol=1e-6)
 
@@ -136,7 +136,7 @@ def test_alpha_zero_is_behaviour_cloning(start):
 
     grads = jax.grad(regression)(start.actor.params)
     first_moment = jax.tree.map(lambda g: 0.1 * g, grads)
-    by_hand.close(state.actor.opt_state[0].mu, first_moment, rtol=1e-4, atol=1e-7)
+    reference.close(state.actor.opt_state[0].mu, first_moment, rtol=1e-4, atol=1e-7)
 
 
 def test_observations_are_in_the_units_of_the_dataset_not_of_the_batch(start):
@@ -162,9 +162,9 @@ def test_observations_are_in_the_units_of_the_dataset_not_of_the_batch(start):
         )
         one, told = unit.update(start, some, KEY)
         other, told_too = plain.update(start, same, KEY)
-        by_hand.close(told.metrics, told_too.metrics, rtol=1e-4, atol=1e-5)
+        reference.close(told.metrics, told_too.metrics, rtol=1e-4, atol=1e-5)
         moments = (x.critic.opt_state[0].mu for x in (one, other))
-        by_hand.close(*moments, rtol=1e-3, atol=1e-5)
+        reference.close(*moments, rtol=1e-3, atol=1e-5)
     for policy, same in ((unit.exploit, plain.exploit), (unit.explore, plain.explore)):
         action, _ = policy.act(start, (), shifted.obs[0], KEY)
         expected, _ = same.act(start, (), normal.obs[0], KEY)
@@ -174,9 +174,9 @@ def test_observations_are_in_the_units_of_the_dataset_not_of_the_batch(start):
 @pytest.mark.parametrize("config", [CONFIG, VARIANT])
 def test_the_dataset_that_the_plan_knows_counts_in_both_phases(start, config):
     agents = recipe(config)
-    layers = by_hand.double(start.actor.params)["params"]["MLP_0"]
+    layers = reference.double(start.actor.params)["params"]["MLP_0"]
     obs = BATCHES[0].data.obs[:1]
-    expected = np.tanh(by_hand.mlp(layers, (np.float64(obs) - MEAN) / (STD + 1e-3))[0])
+    expected = np.tanh(reference.mlp(layers, (np.float64(obs) - MEAN) / (STD + 1e-3)))
     for agent in (agents.offline, agents.online):
         action, _ = agent.exploit.act(start, (), jnp.asarray(obs[0]), KEY)
         np.testing.assert_allclose(action, expected[0], rtol=1e-4)
@@ -189,7 +189,7 @@ def test_a_row_that_ended_does_not_look_ahead(start):
     moved = batch._replace(data=batch.data._replace(next_obs=elsewhere))
     state, _ = update(CONFIG, start, batch, KEY)
     same, _ = update(CONFIG, start, moved, KEY)
-    by_hand.close(same, state, rtol=0)
+    reference.close(same, state, rtol=0)
 
 
 def test_exploring_adds_noise_of_its_size_and_exploiting_none(start):
@@ -219,8 +219,8 @@ def test_the_defaults_are_the_papers():
 # In the manner of O2AC
 
 
-def test_updates_of_the_variant_by_hand(start):
-    by_hand_of(VARIANT, start, update, damping=lambda at: 2.0)
+def test_updates_of_the_variant_are_those_of_the_reference(start):
+    check_updates(VARIANT, start, update, damping=lambda at: 2.0)
 
 
 def test_online_the_variant_lets_go_of_the_data(start):
@@ -230,7 +230,7 @@ def test_online_the_variant_lets_go_of_the_data(start):
     handed, replay = recipe(VARIANT).hand_over(offline, "full", "empty", KEY)
     assert replay == "empty"
     assert offline.step == 1 and handed.step == 0
-    by_hand_of(
+    check_updates(
         VARIANT,
         handed,
         update_online,
@@ -257,4 +257,4 @@ def test_without_damping_the_variant_is_td3_bc_until_online(start):
     for batch in BATCHES:
         one, _ = update(config, one, batch, KEY)
         two, _ = update(CONFIG, two, batch, KEY)
-    by_hand.close(one, two, rtol=1e-6, atol=1e-7)
+    reference.close(one, two, rtol=1e-6, atol=1e-7)

@@ -321,7 +321,7 @@ BALANCED = "--config.replay.name=balanced"
         ("--config.simulator.iterations=-1", "config.simulator.iterations is -1"),
         ("--config.simulator.mass=0.2", "several variants need one of them above 0"),
         ("--config.simulator.variants=3", "config.simulator.variants is 3, but mass"),
-        ("--config.simulator.friction=-1", "it must be a number at least 0 and at"),
+        ("--config.simulator.friction=-1", "it must be a number of at least 0 and"),
         ("--config.simulator.mass=50", "config.simulator.mass is 50; it must be a num"),
         ("--config.replay.name=fancy", "unknown replay 'fancy'"),
         ("--config.population.widths=1,2", "of the numbers that iql traces"),
@@ -416,7 +416,7 @@ def test_a_missing_config_file_is_named(capsys):
             "config.agent.penalty is -1; it must be a fin",
         ),
         ("--config.population.penalty=1,-1", "config.population.penalty is -1; it"),
-        ("--config.agent.iterations=0.5", "it must be a whole number at least 1"),
+        ("--config.agent.iterations=0.5", "it must be a whole number of at least 1"),
         (
             "--config.agent.termination_weight=-1",
             "config.agent.termination_weight is -1; it must be a finite number",

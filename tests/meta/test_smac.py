@@ -1,7 +1,7 @@
 import dataclasses
 
-import by_hand
-import by_hand_smac
+import reference
+import reference_smac
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,53 +121,53 @@ def noises(key, num, last=("z", "z", "a", "a")):
         (True, {"labels": "true", "q_weight": 0.4}),
     ],
 )
-def test_updates_by_hand(start, online, changes):
+def test_updates_are_those_of_the_reference(start, online, changes):
     """The noise is what the update's key stands for; all else is worked anew."""
     config = dataclasses.replace(CONFIG, **changes)
     state = start
     if config.sees_next:
         state = sharpened(begin(config, KEY))
-    expected = by_hand.state_of(state)
+    expected = reference.state_of(state)
     update = online_update if online else offline_update
     for at in range(3):
         batch, key = batch_of(at), jax.random.key(at)
         state, info = update(config, state, batch, key)
-        expected, metrics = by_hand_smac.smac(
-            expected, by_hand.double(batch), config, noises(key, 4), online
+        expected, metrics = reference_smac.smac(
+            expected, reference.double(batch), config, noises(key, 4), online
         )
-        by_hand.close(info.metrics, metrics, rtol=1e-4, atol=1e-5)
+        reference.close(info.metrics, metrics, rtol=1e-4, atol=1e-5)
         agree_in_all(state, expected)
 
 
 def agree_in_all(state, expected):
-    """As `by_hand.agree`, but a step where a gradient is next to nothing may differ."""
+    """As `reference.agree`, but a step where a gradient is next to nothing may differ."""
     for name, part in state._asdict().items():
         adam = expected[name]
-        if not isinstance(adam, by_hand.Adam):
-            by_hand.close(part, adam, rtol=1e-4, atol=2e-5)
+        if not isinstance(adam, reference.Adam):
+            reference.close(part, adam, rtol=1e-4, atol=2e-5)
             continue
         moments = part.opt_state[0]
         assert int(moments.count) == adam.count
-        by_hand.close(moments.mu, adam.mu, rtol=2e-4, atol=1e-5)
-        by_hand.close(part.params, adam.params, rtol=1e-4, atol=2e-5)
+        reference.close(moments.mu, adam.mu, rtol=2e-4, atol=1e-5)
+        reference.close(part.params, adam.params, rtol=1e-4, atol=2e-5)
 
 
-def test_pearls_updates_by_hand():
+def test_pearls_updates_are_those_of_the_reference():
     state = sharpened(jax.jit(pearl.pearl(SPEC, PEARL).init)(KEY))
-    expected = by_hand.state_of(state)
+    expected = reference.state_of(state)
     for at in range(3):
         batch, key = batch_of(at), jax.random.key(at)
         state, info = pearl_update(PEARL, state, batch, key)
-        expected, metrics = by_hand_smac.pearl(
-            expected, by_hand.double(batch), PEARL, noises(key, 3, ("z", "a", "a"))
+        expected, metrics = reference_smac.pearl(
+            expected, reference.double(batch), PEARL, noises(key, 3, ("z", "a", "a"))
         )
-        by_hand.close(info.metrics, metrics, rtol=1e-4, atol=1e-5)
+        reference.close(info.metrics, metrics, rtol=1e-4, atol=1e-5)
         agree_in_all(state, expected)
 
 
 def test_the_target_starts_as_the_critic():
     state = begin(CONFIG, KEY)
-    by_hand.close(state.target_critic, state.critic.params, rtol=0)
+    reference.close(state.target_critic, state.critic.params, rtol=0)
 
 
 # What moves what
@@ -240,7 +240,7 @@ def test_the_order_of_a_context_does_not_count(start):
     mixed = jax.tree.map(lambda x: x[:, order], batch.context)
     one, _ = offline_update(CONFIG, start, batch, KEY)
     two, _ = offline_update(CONFIG, start, batch._replace(context=mixed), KEY)
-    by_hand.close(one.critic.params, two.critic.params, rtol=1e-4, atol=1e-6)
+    reference.close(one.critic.params, two.critic.params, rtol=1e-4, atol=1e-6)
 
 
 # Trials
@@ -332,9 +332,9 @@ def test_what_is_stored_has_the_decoders_reward_and_all_else_as_it_was():
     row = jax.tree.map(lambda x: x[0], made_up((1,), 5))._replace(last=np.True_)
     for episode in range(2):
         after, stored = agent.explore.observe(state, trial, row)
-        decoder = by_hand.double(state.tasks.params["decoder"]["params"]["MLP_0"])
+        decoder = reference.double(state.tasks.params["decoder"]["params"]["MLP_0"])
         x = np.concatenate([row.obs, row.action, trial.labels[episode]])[None]
-        expected, _ = by_hand.mlp(decoder, np.float64(x))
+        expected = reference.mlp(decoder, np.float64(x))
         np.testing.assert_allclose(stored.reward, expected[0, 0], rtol=1e-4, atol=1e-5)
         same(stored._replace(reward=0.0), row._replace(reward=0.0))
         assert after.episode == episode + 1
@@ -366,7 +366,7 @@ def test_who_is_judged_explores_with_the_prior_and_then_acts_by_what_was_seen():
     assert trial.episode == 3 and trial.belief.count == 4  # not of the third episode
     first = jax.tree.map(lambda x: x[:4], rows)
     told = agent.oracle.start(state, TrialContext(rows, first), KEY)
-    by_hand.close(trial.belief, told.belief, rtol=1e-5, atol=1e-6)
+    reference.close(trial.belief, told.belief, rtol=1e-5, atol=1e-6)
     assert told.episode == CONFIG.prior_exploit
 
 

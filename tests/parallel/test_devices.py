@@ -456,7 +456,7 @@ def test_devices_that_share_a_batch_never_differ(algorithm, overrides):
 @pytest.mark.parametrize(
     "overrides, words",
     [
-        (["--config.devices.per_batch=0"], "it must be a whole number, at least 1"),
+        (["--config.devices.per_batch=0"], "it must be a whole number of at least 1"),
         (["--config.devices.per_batch=3"], "batch is 32, which config.devices.per_b"),
         (["--config.devices.cut_dataset=True"], "per_batch is 1"),
         (

@@ -181,10 +181,10 @@ def test_a_part_without_its_names_is_refused(write):
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"bach": 3}, "unknown config field 'bach'; did you mean 'batch'? Known: ag"),
+        ({"bach": 3}, "unknown config field 'bach'; did you mean 'batch'"),
         (
             {"online__setps": 3},
-            "unknown field of config.online 'setps'; did you mean 'steps'? Known: en",
+            "unknown field of config.online 'setps'; did you mean 'steps'",
         ),
         (
             {"agent__expectil": 0.5},
@@ -290,7 +290,7 @@ def test_the_fields_of_a_population_have_one_order():
         ("max_weight", (1.0, math.inf), "is (1.0, inf); all values must be finite"),
         ("beta", (1.0, math.nan), "config.population.beta is nan; it must be a finite"),
         ("expectile", None, "config.population.expectile is None; it must be a numbe"),
-        ("expectil", (0.5,), "'expectil'; did you mean 'expectile'? Known: beta, expe"),
+        ("expectil", (0.5,), "'expectil'; did you mean 'expectile'"),
         ("widths", ((8,), (16,)), "field (of the numbers that iql traces) 'widths'"),
         ("dropout", (0.1, 0.2), "field (of the numbers that iql traces) 'dropout'"),
     ],

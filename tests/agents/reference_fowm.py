@@ -1,10 +1,11 @@
-"""FOWM once more: NumPy, float64. Losses of weights; gradients are left to differences.
+"""FOWM once more, in the way of `reference`.
 
 What the losses hold fixed (targets, and the latent states that a target is asked about)
 is worked out first, from the weights before the update, and handed in.
 """
 
-import numpy as np
+import jax.numpy as jnp
+from reference import in_float64
 
 
 def dense(layer, x):
@@ -13,20 +14,20 @@ def dense(layer, x):
 
 def layer_norm(layer, x):
     mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    return (x - mean) / np.sqrt(var + 1e-5) * layer["scale"] + layer["bias"]
+    return (x - mean) / jnp.sqrt(var + 1e-5) * layer["scale"] + layer["bias"]
 
 
 def elu(x):
-    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    return jnp.where(x > 0, x, jnp.expm1(jnp.minimum(x, 0)))
 
 
 def mish(x):
-    return x * np.tanh(np.log1p(np.exp(x)))
+    return x * jnp.tanh(jnp.log1p(jnp.exp(x)))
 
 
 def latent(layers, x):
     x = layer_norm(layers["LayerNorm_0"], dense(layers["Dense_0"], x))
-    return 1 / (1 + np.exp(-x))
+    return 1 / (1 + jnp.exp(-x))
 
 
 def trunk(layers, x):
@@ -35,6 +36,7 @@ def trunk(layers, x):
     return x
 
 
+@in_float64
 def encoder(params, obs):
     layers = params["params"]
     return latent(layers["Latent_0"], elu(dense(layers["Dense_0"], obs)))
@@ -42,28 +44,31 @@ def encoder(params, obs):
 
 def dynamics(params, z, action):
     layers = params["params"]
-    x = trunk(layers["NormedMLP_0"], np.concatenate([z, action], -1))
+    x = trunk(layers["NormedMLP_0"], jnp.concatenate([z, action], -1))
     return latent(layers["Latent_0"], x)
 
 
 def reward(params, z, action):
     layers = params["params"]
-    x = trunk(layers["NormedMLP_0"], np.concatenate([z, action], -1))
+    x = trunk(layers["NormedMLP_0"], jnp.concatenate([z, action], -1))
     return dense(layers["Dense_0"], x)[..., 0]
 
 
+@in_float64
 def actor(params, z):
     layers = params["params"]
-    return np.tanh(dense(layers["Dense_0"], trunk(layers["NormedMLP_0"], z)))
+    return jnp.tanh(dense(layers["Dense_0"], trunk(layers["NormedMLP_0"], z)))
 
 
+@in_float64
 def value(params, *inputs):
     layers = params["params"]
-    x = dense(layers["Dense_0"], np.concatenate(inputs, -1))
-    x = np.tanh(layer_norm(layers["LayerNorm_0"], x))
+    x = dense(layers["Dense_0"], jnp.concatenate(inputs, -1))
+    x = jnp.tanh(layer_norm(layers["LayerNorm_0"], x))
     return dense(layers["Dense_2"], elu(dense(layers["Dense_1"], x)))[..., 0]
 
 
+@in_float64
 def critics(params, z, action):
     size = params["params"]["Dense_0"]["kernel"].shape[0]
     members = [
@@ -73,9 +78,10 @@ def critics(params, z, action):
         }
         for e in range(size)
     ]
-    return np.stack([value({"params": member}, z, action) for member in members])
+    return jnp.stack([value({"params": member}, z, action) for member in members])
 
 
+@in_float64
 def imagine(params, data):
     """z_0 ... z_H, a list of [B, Z]."""
     states = [encoder(params["encoder"], data.obs[:, 0])]
@@ -84,15 +90,17 @@ def imagine(params, data):
     return states
 
 
+@in_float64
 def counts(data, rho):
     """rho^t while the window's first episode lasts, [H, B]."""
-    mask, found = np.ones(len(data.reward)), []
+    mask, found = jnp.ones(len(data.reward)), []
     for t in range(data.reward.shape[1]):
         found.append(rho**t * mask)
         mask = mask * (1 - data.last[:, t])
-    return np.stack(found)
+    return jnp.stack(found)
 
 
+@in_float64
 def fixed(params, target, data, config, pair):
     """What the losses move towards: latents, TD targets and target values, [H][B]."""
     states = imagine(params, data)
@@ -105,24 +113,25 @@ def fixed(params, target, data, config, pair):
             data.reward[:, t] + bootstrap * value(params["value"], following)
         )
         q = critics(target["critic"], states[t], data.action[:, t])
-        target_qs.append(np.minimum(q[pair[0]], q[pair[1]]))
+        target_qs.append(jnp.minimum(q[pair[0]], q[pair[1]]))
     return seen, targets, target_qs
 
 
+@in_float64
 def terms(params, data, config, held):
     """The four losses of the model, each [B], summed over the window."""
     states, weight = imagine(params, data), counts(data, config.rho)
     seen, targets, target_qs = held
-    found = np.zeros((4, len(data.reward)))
+    found = jnp.zeros((4, len(data.reward)))
     for t in range(data.reward.shape[1]):
         z, action = states[t], data.action[:, t]
         consistency = ((states[t + 1] - seen[t]) ** 2).mean(1)
         missed = (reward(params["reward"], z, action) - data.reward[:, t]) ** 2
         q = critics(params["critic"], z, action)
         u = target_qs[t] - value(params["value"], z)
-        expectile = np.where(u > 0, config.expectile, 1 - config.expectile) * u**2
+        expectile = jnp.where(u > 0, config.expectile, 1 - config.expectile) * u**2
         each = consistency, missed, ((q - targets[t]) ** 2).sum(0), expectile
-        found += weight[t] * np.stack(each)
+        found += weight[t] * jnp.stack(each)
     return found
 
 
@@ -133,15 +142,16 @@ def model_loss(params, data, weight, config, held):
         config.value_weight,
         config.value_weight,
     )
-    total = np.tensordot(by_term, terms(params, data, config, held), 1)
+    total = jnp.tensordot(by_term, terms(params, data, config, held), 1)
     return (weight * total).mean() / data.reward.shape[1]
 
 
+@in_float64
 def td_error(params, data, config, held):
     states, weight = imagine(params, data), counts(data, config.rho)
     return sum(
         weight[t]
-        * np.abs(
+        * jnp.abs(
             critics(params["critic"], states[t], data.action[:, t]) - held[1][t]
         ).sum(0)
         for t in range(data.reward.shape[1])
