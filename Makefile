@@ -60,7 +60,8 @@ lint: setup
 # Resolves setup.py anew, for Python 3.11 and later.
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile setup.py --extra dev --extra minari --extra warp --universal --python-version 3.11 \
+	$(BIN)/uv pip compile setup.py --extra dev --extra minari --extra warp \
+	  --extra robotics --extra ogbench --extra dm-control --universal --python-version 3.11 \
 	  --fork-strategy fewest --no-emit-index-url --no-annotate --no-header \
 	  -o requirements.lock
 

@@ -37,13 +37,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.run import use_compilation_cache
 from o2ojax import agents, data, envs, loop, policies
 from o2ojax.data.files import write_json
 from o2ojax.envs import manipulation
 from o2ojax.envs.scripted import SCRIPTED
 from o2ojax.errors import GO_ON, UserError, unknown
 from o2ojax.meta import families
+from o2ojax.parallel.compiled import use_cache
 from o2ojax.run import training
 from o2ojax.run.config import RunConfig
 from o2ojax.run.job import Job, Record, prepare
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input, GO_ON interrupted and saved."""
     command = sys.argv[1:] if arguments is None else list(arguments)
     options, overrides = parser().parse_known_args(command)
-    use_compilation_cache()
+    use_cache()
     try:
         given = load(options.config)
         override(given, overrides)

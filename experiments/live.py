@@ -19,8 +19,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from experiments.trials import Trial
 from o2ojax.report import statistics
+
+from .trials import Trial
 
 TAIL = 1 << 20  # bytes of metrics.jsonl that are searched for the latest score
 STYLES = {"running": "bold", "waiting": "dim", "failed": "red", "done": "green"}

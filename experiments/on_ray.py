@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments import live, worker
-from experiments.trials import Trial
 from o2ojax.errors import UserError
 from o2ojax.run.config import as_json
+
+from . import live, worker
+from .trials import Trial
 
 FAILED = 2  # a run's exit status, if it would only fail again
 

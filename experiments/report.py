@@ -97,10 +97,12 @@ def _draw(results: Sequence[report.Result], out: Path | None) -> list[Path]:
 
 def _film(result: report.Result, path: Path, member: int | None) -> str:
     """Films one episode; returns what it shows."""
-    from experiments.run import use_compilation_cache, warnings_in_one_line
+    from o2ojax.parallel.compiled import use_cache
     from o2ojax.report import films  # takes seconds to import
 
-    use_compilation_cache()
+    from .run import warnings_in_one_line
+
+    use_cache()
     with warnings_in_one_line():
         return films.film(result, path, member)
 

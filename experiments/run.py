@@ -4,7 +4,6 @@ The same command on a directory that holds an unfinished run goes on with it.
 """
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,18 +14,18 @@ import jax
 from rich.console import Console
 
 from o2ojax import report
-from o2ojax.data.minari import PREFIX as MINARI
 from o2ojax.errors import GO_ON, UserError
 from o2ojax.parallel import processes
-from o2ojax.registry import is_door, short
+from o2ojax.parallel.compiled import use_cache
 from o2ojax.run.config import RunConfig
 from o2ojax.run.progress import Progress
 from o2ojax.run.resolve import load, override, resolve
 from o2ojax.run.training import Interrupted, train
 from o2ojax.run.workdir import (
     changed_doors,
+    default_workdir,
     newest_checkpoint,
-    refuse_another_config,
+    summary_of,
 )
 
 
@@ -46,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         metavar="DIR",
         help="the run directory (default: runs/ALGORITHM/TASK)",
+    )
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="make the run in the directory longer, by larger --config.online.steps or"
+        " --config.offline.updates",
     )
     parser.add_argument(
         "--cpu-devices",
@@ -149,22 +154,24 @@ def obey(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return interrupted_early()
     options.workdir = options.workdir or default_workdir(config)
-    return execute(config, options.workdir)
+    return execute(config, options.workdir, options.extend)
 
 
-def execute(config: RunConfig, workdir: Path) -> int:
+def execute(config: RunConfig, workdir: Path, extend: bool = False) -> int:
     """Runs a config to its end, or goes on with it; says how that went.
 
+    Args:
+        extend: whether a finished run may become longer.
     Returns:
         the exit status, as that of `main`.
     """
-    use_compilation_cache()
+    use_cache()
     progress = Progress() if processes.leads() else Progress(Console(quiet=True))
     try:
-        if finished(config, workdir, progress):
+        if not extend and finished(config, workdir, progress):
             return 0
         with warnings_in_one_line():
-            train(config, workdir, progress)
+            train(config, workdir, progress, extend)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -195,43 +202,15 @@ def warnings_in_one_line() -> Iterator[None]:
         yield
 
 
-def use_compilation_cache() -> None:
-    """Programs compile once per machine, unless another cache is set already."""
-    if not jax.config.jax_compilation_cache_dir:
-        cache = Path.home() / ".cache" / "o2ojax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-
-
-def default_workdir(config: RunConfig) -> Path:
-    """Where a run goes that is not told."""
-    if config.dataset.startswith(MINARI):
-        data = config.dataset.removeprefix(MINARI)
-    elif is_door(config.dataset):
-        data = config.dataset
-    else:
-        data = Path(config.dataset).stem
-    return Path("runs") / _folder(config.algorithm) / _folder(data or config.env)
-
-
-def _folder(name: str) -> str:
-    """A name as that of a folder."""
-    return short(name).replace("/", "-").replace(":", "-")
-
-
 def finished(config: RunConfig, workdir: Path, progress: Progress) -> bool:
     """Whether the directory holds a finished run of this config; shows it if so."""
-    path = workdir / "summary.json"
     processes.agree(
-        str(path.exists()),
+        str((workdir / "summary.json").exists()),
         f"the run is finished in one and not in the other; {workdir} must be on a file"
         " system that all processes share",
     )
-    if not path.exists():
-        return False
-    refuse_another_config(config.described(), workdir)
-    try:
-        summary = json.loads(path.read_text())
-    except json.JSONDecodeError:  # damaged: it is made again from the checkpoint
+    summary = summary_of(config, workdir)
+    if summary is None:
         return False
     for change in changed_doors(config.described(), workdir):
         progress.warn(change)

@@ -12,11 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from experiments import run as command
-from experiments.configs import fowm_study, off2on_study, smac_study
 from o2ojax import report
 from o2ojax.data.files import write_whole
 from o2ojax.errors import UserError, unknown
+
+from . import run as command
+from .configs import fowm_study, off2on_study, smac_study
 
 STUDIES = {"fowm": fowm_study, "off2on": off2on_study, "smac": smac_study}
 

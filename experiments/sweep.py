@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments import live, on_ray, trials
-from experiments import run as command
-from experiments.trials import Trial
 from o2ojax import report
 from o2ojax.data.files import write_whole
 from o2ojax.errors import UserError
 from o2ojax.run.workdir import newest_checkpoint, sole_owner
+
+from . import live, on_ray, trials
+from . import run as command
+from .trials import Trial
 
 LOOK_EVERY = 1.0  # seconds between two looks at the trials
 

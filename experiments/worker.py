@@ -41,8 +41,9 @@ def work(
         with redirect_stdout(log), redirect_stderr(log):
             try:
                 introduce(folder, attempt)
-                from experiments.run import execute
                 from o2ojax.run.resolve import from_json
+
+                from .run import execute
 
                 return execute(from_json(config), folder)
             except Exception:
@@ -81,9 +82,10 @@ def claim_cores(count: int) -> list[IO]:
 
 def introduce(folder: Path, attempt: str) -> None:
     """Writes `worker.json`: who runs a trial, and how often it was taken up again."""
-    from experiments import live
     from o2ojax.data.files import write_json
     from o2ojax.run.workdir import newest_checkpoint
+
+    from . import live
 
     resumed, checkpoint = live.note(folder).get("resumed", 0), newest_checkpoint(folder)
     if checkpoint is not None:

@@ -15,7 +15,7 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-FEW = 12  # names that a message lists whole
+FEW = 20  # names that a message lists whole
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

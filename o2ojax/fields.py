@@ -249,6 +249,47 @@ def text(default: str, words: str = "text", name: str = "") -> Any:
     return _declare(default, Field(words, accept, is_text=True, name=name))
 
 
+def names(*default: str) -> Any:
+    """A field that holds several names, or none."""
+
+    def accept(value):
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if not isinstance(value, (tuple, list)):
+            raise ValueError
+        if not all(isinstance(part, str) and part for part in value):
+            raise ValueError
+        return tuple(value)
+
+    return _declare(default, Field("names, as position,goal", accept, is_text=True))
+
+
+def mapping() -> Any:
+    """A field that holds plain values by name, as {"size": 3}."""
+
+    def plain(value):
+        if isinstance(value, Mapping):
+            if not all(isinstance(name, str) for name in value):
+                raise ValueError
+            return {name: plain(child) for name, child in value.items()}
+        if isinstance(value, (tuple, list)):
+            return [plain(child) for child in value]
+        if value is None or isinstance(value, (str, bool, int, float)):
+            return value
+        raise _Because(f"with a {type(value).__name__} in it")
+
+    def accept(value):
+        if isinstance(value, str):
+            value = literal(value)
+        if not isinstance(value, Mapping):
+            raise ValueError
+        return plain(value)
+
+    words = "values by name, as {'size': 3}: numbers, texts, lists, or more of these"
+    field = Field(words, accept, is_text=True)
+    return dataclasses.field(default_factory=dict, metadata={"field": field})
+
+
 def special(default: Any, words: str, accept: Callable[[Any], Any]) -> Any:
     """A field with a rule of its own; see `Field`."""
     return _declare(default, Field(words, accept))

@@ -234,11 +234,11 @@ def play(
         now = stopped[:, None] == jnp.arange(trial)[None]  # [W, trial], no True if over
         returns = returns + jnp.where(now, transition.reward[:, None], 0.0)
         if env.success:
-            done = env.success(transition.next_obs)
+            done = env.success(workers.env, transition).astype(jnp.float32)
             success = jnp.where(stopped < trial, done, success)
         return workers, returns, success, stopped + transition.last, age + 1
 
-    success = jnp.zeros(num, bool) if env.success else ()
+    success = jnp.zeros(num) if env.success else ()
     start = (workers, jnp.zeros((num, trial)), success, jnp.zeros(num, jnp.int32), 0)
     workers, returns, success, _, _ = jax.lax.while_loop(unfinished, step, start)
     metrics = {f"episode_{at + 1}": returns[:, at] for at in range(trial - 1)}

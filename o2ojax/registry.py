@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,11 +28,13 @@ class Registry(Generic[Entry]):
     entries: the doors of the built-in ones.
     adopt:   (object, name) -> Entry: what is behind a door, as an entry. Raises
              UserError where it cannot be one.
+    prefixes: the door of the entry of all names that begin so.
     """
 
     kind: str
     entries: Mapping[str, str]
     adopt: Callable[[Any, str], Entry]
+    prefixes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     _adopted: dict[str, Entry] = dataclasses.field(default_factory=dict)
 
     def find(self, name: str) -> Entry:
@@ -42,9 +45,10 @@ class Registry(Generic[Entry]):
         """
         if name.endswith(".py"):
             raise UserError(f"{self.kind} {name!r} is a file; give {name}:NAME")
-        if name not in self.entries and not is_door(name):
+        prefix = next(filter(name.startswith, self.prefixes), None)
+        if name not in self.entries and not is_door(name) and prefix is None:
             raise unknown(self.kind, name, self.entries)
-        door = self.entries.get(name, name)
+        door = self.prefixes[prefix] if prefix else self.entries.get(name, name)
         found = behind(door)
         if (name, id(found)) not in self._adopted:
             self._adopted[name, id(found)] = self.adopt(found, name)
@@ -69,16 +73,23 @@ def instance_of(kind: type) -> Callable[[Any, str], Any]:
     return adopt
 
 
+PREFIXES = ("gymnasium:", "minari:")  # that make a name something else than a door
+
+
 def is_door(name: str) -> bool:
     """Whether a name is `module:NAME` or `file.py:NAME`."""
+    if name.startswith(PREFIXES):
+        return False
     place, colon, attribute = name.rpartition(":")
     return bool(colon) and attribute.isidentifier() and bool(place)
 
 
 def short(name: str) -> str:
     """A name for tables and figures: of a door without the folders it lies in, and
-    without a name in capitals, as ALGORITHM, which tells nothing.
+    without a name in capitals, as ALGORITHM, which tells nothing; and no prefix.
     """
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
     if not is_door(name):
         return name
     place, _, attribute = name.rpartition(":")
@@ -108,6 +119,9 @@ def load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     path = path.resolve()
+    module = _of_package(path)
+    if module is not None:
+        return module
     name = f"o2ojax_file_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
@@ -118,6 +132,22 @@ def load_file(path: Path) -> ModuleType:
             del sys.modules[name]
             raise
     return sys.modules[name]
+
+
+def _of_package(path: Path) -> ModuleType | None:
+    """A file of a package that can be imported, by its name there: so it may import its
+    neighbours. None where it is of no such package.
+    """
+    root = path.parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    if root == path.parent or str(root) not in map(os.path.realpath, sys.path):
+        return None
+    name = ".".join(path.relative_to(root).with_suffix("").parts)
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None or not path.samefile(found.origin):
+        return None
+    return _executed(str(path), lambda: importlib.import_module(name))
 
 
 def _module(name: str) -> ModuleType:

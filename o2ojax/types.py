@@ -173,6 +173,10 @@ class EnvSpec(NamedTuple):
         trials begin anew, at random.
     decision_time: seconds between two decisions; 0 where time means nothing.
     num_test: the last so many are for judging alone; 0: judged on those trained on.
+    action_bounds: lowest and highest action, [A] each, in a user's units, over which
+        those in [-1, 1] are stretched; None where these are the units.
+    pure: whether the same seed and actions always lead to the same states.
+    obs_keys: entries of a user's Dict observations that are joined, in order.
     """
 
     name: str
@@ -182,6 +186,9 @@ class EnvSpec(NamedTuple):
     num_tasks: int = 1
     num_test: int = 0
     decision_time: float = 0.0
+    action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    pure: bool = True
+    obs_keys: tuple[str, ...] = ()
 
     @property
     def obs_dim(self) -> int:
@@ -214,10 +221,12 @@ class Env(NamedTuple):
 
     reset: (key, task) -> EnvState.
     step:  (EnvState, action [A], key) -> (EnvState, Transition).
-    success: (obs [..., O]) -> [...], whether the task is done in what is seen; asked of
-        a transition's `next_obs`. None where a task is never done.
+    success: (EnvState after a step, its Transition, leaves [...]) -> [...], whether the
+        task is done by then, or how much of it. None where a task is never done.
     render: (EnvState, leaves [T, ...]) -> uint8 [T, height, width, 3], on the host.
         None where there is nothing to see.
+    check: () -> None, called on the host after each compiled call. Raises UserError for
+        what has gone wrong in it, which a compiled program cannot.
     """
 
     spec: EnvSpec
@@ -225,6 +234,7 @@ class Env(NamedTuple):
     step: Callable
     success: Callable | None = None
     render: Callable | None = None
+    check: Callable[[], None] = lambda: None
 
 
 class Workers(NamedTuple):

@@ -91,7 +91,12 @@ def test_what_is_no_finite_number_is_refused(value):
     "field, inside, outside, words",
     [
         (fields.positive(1.0), (1e-30, 3e38), (0, -1), "a finite number above 0"),
-        (fields.non_negative(1.0), (0, 3e38), (-1e-30,), "a finite number of at least 0"),
+        (
+            fields.non_negative(1.0),
+            (0, 3e38),
+            (-1e-30,),
+            "a finite number of at least 0",
+        ),
         (
             fields.fraction(1.0),
             (0, 0.5, 1),

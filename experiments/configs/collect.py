@@ -6,8 +6,9 @@ Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning" (2020),
 arxiv.org/abs/2004.07219, section 5 and appendix.
 """
 
-from experiments.configs import sac
 from o2ojax.run.config import ConfigDict
+
+from . import sac
 
 
 def get_config(task: str = "halfcheetah") -> ConfigDict:

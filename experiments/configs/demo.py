@@ -1,7 +1,8 @@
 """A small offline-to-online run of IQL: four seeds, minutes on a laptop's CPU."""
 
-from experiments.configs import iql
 from o2ojax.run.config import ConfigDict
+
+from . import iql
 
 
 def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:

@@ -18,10 +18,11 @@ two iterations on every task (hopper's published number is 1), 50 updates after 
 decisions (hopper's: 1000), 5k offline updates, 2.5k decisions online, four seeds.
 """
 
-from experiments.configs import fowm, iql
 from o2ojax.envs import manipulation
 from o2ojax.errors import unknown
 from o2ojax.run.config import ConfigDict
+
+from . import fowm, iql
 
 DATASETS = ("push-medium-replay", "lift-medium-replay", "hopper-medium-replay")
 STARTS_FROM = {

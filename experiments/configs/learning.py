@@ -6,9 +6,10 @@ cosine. The published losses and rates; networks of 128-128, batches of 128, 50k
 updates, then 50k environment steps.
 """
 
-from experiments.configs import bc, iql
 from o2ojax.errors import unknown
 from o2ojax.run.config import ConfigDict
+
+from . import bc, iql
 
 NAMES = {"bc": bc, "iql": iql, "iql-offline": iql}
 

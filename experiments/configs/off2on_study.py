@@ -17,9 +17,10 @@ four seeds. All methods go online in the rhythm of Off2OnRL, so that none has mo
 updates than another.
 """
 
-from experiments.configs import awac, bc, bcq, iql, off2on, sac, td3_bc
 from o2ojax.errors import unknown
 from o2ojax.run.config import ConfigDict
+
+from . import awac, bc, bcq, iql, off2on, sac, td3_bc
 
 DATASETS = tuple(
     f"{env}-{kind}"

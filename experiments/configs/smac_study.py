@@ -18,9 +18,10 @@ ten rounds of five tasks, 600 steps of each, the first 400 with latents from the
 and 1000 updates after them. Four seeds; each judged in four trials of every test task.
 """
 
-from experiments.configs import pearl, smac
 from o2ojax.errors import unknown
 from o2ojax.run.config import ConfigDict
+
+from . import pearl, smac
 
 DATASETS = ("point-robot-pearl", "cheetah-vel-pearl")
 STARTS_FROM = dict.fromkeys(("smac", "smac-shared", "oracle"), "offline")

@@ -52,7 +52,9 @@ UNREADABLE = (
 )
 
 
-def read(source: str | os.PathLike, clip_actions: bool = False) -> Dataset:
+def read(
+    source: str | os.PathLike, clip_actions: bool = False, bounds: Any = None
+) -> Dataset:
     """Reads a shipped dataset, a file, a dataset of Minari, or the result of a door.
 
     Emits a DataWarning for a log that has neither timeouts nor next_observations.
@@ -63,13 +65,50 @@ def read(source: str | os.PathLike, clip_actions: bool = False) -> Dataset:
             `minari.load`; or a door, `module:NAME` or `file.py:NAME`, of a function
             that returns Transitions.
         clip_actions: accepts and clips actions outside [-1, 1].
+        bounds: the lowest and the highest action, numbers or [A], that become -1 and 1;
+            DATA for those that occur; None where actions are in [-1, 1] already. A
+            dataset of Minari has bounds of its own.
     Raises:
         DataError: the name is unknown, or the data are invalid.
     """
     name = os.fspath(source)
-    if registry.is_door(name) and not name.startswith(minari.PREFIX):
-        return _behind(name, clip_actions)
-    return _dataset(load(source), clip_actions)
+    if registry.is_door(name):
+        return _behind(name, clip_actions, bounds)
+    log = load(source)
+    if bounds is not None and not name.startswith(minari.PREFIX):
+        actions = matrix(f"{log.source}: actions", log.columns["actions"])
+        low, high = bounds_of(log.source, actions, bounds)
+        log.columns["actions"] = 2 * (actions - low) / (high - low) - 1
+    return _dataset(log, clip_actions)
+
+
+DATA = "data"  # bounds that are those of the actions that occur
+
+
+def bounds_of(
+    where: str, actions: np.ndarray, bounds: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest action, float64 [A] each, of `bounds` as for `read`.
+
+    Raises:
+        DataError: there are not as many as numbers of an action, or two are equal.
+    """
+    if isinstance(bounds, str):
+        bounds = actions.min(axis=0), actions.max(axis=0)
+    try:
+        low, high = (np.broadcast_to(np.float64(x), actions.shape[1:]) for x in bounds)
+    except ValueError:
+        raise DataError(
+            f"{where}: actions have {actions.shape[1]} numbers, and their bounds are"
+            f" given for {np.size(bounds[0])}"
+        ) from None
+    if (low >= high).any():
+        at = int((low >= high).argmax())
+        raise DataError(
+            f"{where}: number {at} of the actions is always {low[at]:g}, so what occurs"
+            " tells no bounds: give config.action_bounds, as -1,1"
+        )
+    return low, high
 
 
 def read_hdf5(path: str | os.PathLike, clip_actions: bool = False) -> Dataset:
@@ -117,7 +156,7 @@ def load(source: str | os.PathLike) -> Log:
         return _load(path, _open_npz)
 
 
-def _behind(name: str, clip_actions: bool) -> Dataset:
+def _behind(name: str, clip_actions: bool, bounds: Any) -> Dataset:
     function = registry.behind(name)
     try:
         made = function() if callable(function) else function
@@ -132,6 +171,9 @@ def _behind(name: str, clip_actions: bool) -> Dataset:
             f"{name} gives a {type(made).__name__}; it must be a function that returns"
             " an o2ojax.types.Transition, leaves [N, ...]"
         )
+    if bounds is not None:
+        low, high = bounds_of(name, np.asarray(made.action), bounds)
+        made = made._replace(action=2 * (made.action - low) / (high - low) - 1)
     return Dataset(name, from_transitions(made, name, clip_actions))
 
 

@@ -1,10 +1,11 @@
 """Registry of environments. A task is defined once and runs on any physics."""
 
 import difflib
+from typing import Any
 
 import jax
 
-from o2ojax.envs.entry import EnvEntry, Options, adopt
+from o2ojax.envs.entry import EnvEntry, Host, Options, adopt
 from o2ojax.envs.physics import Simulator, c_physics
 from o2ojax.errors import UserError, unknown
 from o2ojax.registry import Registry, is_door
@@ -38,6 +39,7 @@ ENVS = Registry(
         **dict.fromkeys(FAMILIES, "o2ojax.meta.families:ENTRY"),
     },
     adopt,
+    {"gymnasium:": "o2ojax.envs.from_gymnasium:ENTRY"},
 )
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "FAMILIES",
     "OWN",
     "EnvEntry",
+    "Host",
     "Options",
     "Simulator",
     "make",
@@ -109,7 +112,7 @@ def split(task: str) -> tuple[str, str]:
     Names of families contain hyphens, too. A misspelt family name is not split there,
     so that the error message can suggest the right name.
     """
-    if is_door(task):
+    if is_door(task) or task.startswith(tuple(ENVS.prefixes)):
         return task, ""
     known = [name for name in ENVS if task == name or task.startswith(f"{name}-")]
     name = max(known, key=len, default=task.partition("-")[0])
@@ -135,11 +138,13 @@ def make(
     simulator: Simulator = Simulator(),  # noqa: B008
     num_train: int = 0,
     num_test: int = 0,
+    **others: Any,
 ) -> Env:
     """Builds an environment.
 
     Args:
         num_train, num_test: numbers of tasks of a family; 0 for all.
+        others: args, keys, horizon and host, as in `Options`.
     Raises:
         UserError: the environment or physics is unknown, cannot be built, or does not
             fit the other arguments.
@@ -157,5 +162,16 @@ def make(
             f" {', '.join(FAMILIES)}"
         )
     chosen = choose_physics(physics)
-    options = Options(chosen, PHYSICS[chosen], simulator, num_train, num_test)
+    numbers = num_train, num_test
+    options = Options(chosen, PHYSICS[chosen], simulator, *numbers, **others)
+    for option, field in (
+        ("args", "env_args"),
+        ("keys", "env_keys"),
+        ("horizon", "horizon"),
+    ):
+        if getattr(options, option) and option not in entry.takes:
+            raise UserError(
+                f"config.{field} is {getattr(options, option)}, and {name} takes none:"
+                " it is for environments of Gymnasium"
+            )
     return entry.build(name, options)

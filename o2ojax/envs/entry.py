@@ -1,16 +1,31 @@
 """Entries of the registry of environments, and conversion of doors to entries."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from o2ojax import fields
 from o2ojax.envs.physics import Simulator
 from o2ojax.errors import UserError, first_line
+from o2ojax.fields import number, whole
 from o2ojax.types import Env
+
+
+@fields.section
+class Host:
+    """How environments of Gymnasium are stepped.
+
+    workers: processes that step them; 0 for the run's own.
+    timeout: seconds after which a process that does not answer is replaced.
+    """
+
+    workers: int = whole(0)
+    timeout: float = number(60.0, above=0, traced=False)
 
 
 class Options(NamedTuple):
@@ -20,6 +35,10 @@ class Options(NamedTuple):
     make_physics: its builder, (models, frame_skip, bodies) -> `physics.Advance`.
     simulator:    changes to the model.
     num_train, num_test: numbers of tasks of a family; 0 for all.
+    args:    keyword arguments of what builds it.
+    keys:    entries of Dict observations to join, in order; () for all.
+    horizon: steps after which an episode is cut; 0 for the environment's own limit.
+    host:    how it is stepped, if it is one of Gymnasium.
     """
 
     physics: str
@@ -27,6 +46,10 @@ class Options(NamedTuple):
     simulator: Simulator
     num_train: int = 0
     num_test: int = 0
+    args: Mapping[str, Any] = MappingProxyType({})
+    keys: tuple[str, ...] = ()
+    horizon: int = 0
+    host: Host = Host()
 
 
 class EnvEntry(NamedTuple):
@@ -36,18 +59,22 @@ class EnvEntry(NamedTuple):
     parameters: (name, num_train, num_test) -> [T, P], the parameters of each task of a
                 family; None for a single task.
     any_physics: whether it runs on any physics; if False, it has its own simulator.
+    takes: the names of the `Options` that it obeys, of args, keys and horizon.
     """
 
     build: Callable[[str, Options], Env]
     parameters: Callable[[str, int, int], np.ndarray] | None = None
     any_physics: bool = True
+    takes: tuple[str, ...] = ()
 
 
 def adopt(found: Any, name: str) -> EnvEntry:
     """Converts the object behind a door to an entry.
 
-    The object is an entry, an Env, or a function that returns an Env. Of `physics`,
-    `make_physics` and `simulator`, the function gets those that are its arguments.
+    The object is an entry, an Env, or a function that returns an Env, or a
+    `gymnasium.Env`, of which it must return a new one each time. Of `physics`,
+    `make_physics` and `simulator`, the function gets those that are its arguments,
+    and all of `Options.args`.
 
     Raises:
         UserError: the object is none of these.
@@ -66,21 +93,31 @@ def adopt(found: Any, name: str) -> EnvEntry:
     def build(name: str, options: Options) -> Env:
         given = {argument: getattr(options, argument) for argument in taken}
         try:
-            env = found(**given)
+            env = found(**given, **options.args)
         except UserError:
             raise
         except Exception as error:
             raise UserError(
                 f"{name} fails with {type(error).__name__}: {first_line(error)}"
             ) from error
+        if _is_of_gymnasium(env):
+            from o2ojax.envs import from_gymnasium
+
+            env.close()
+            return from_gymnasium.build(name, options)
         if not isinstance(env, Env):
             raise UserError(
                 f"{name} returns a {type(env).__name__}; it must return an"
-                " o2ojax.types.Env"
+                " o2ojax.types.Env or a gymnasium.Env"
             )
         return checked(env, name)
 
-    return EnvEntry(build, any_physics=bool(taken & {"physics", "make_physics"}))
+    any_physics = bool(taken & {"physics", "make_physics"})
+    return EnvEntry(build, None, any_physics, ("args", "keys", "horizon"))
+
+
+def _is_of_gymnasium(made: Any) -> bool:
+    return any(kind.__module__ == "gymnasium.core" for kind in type(made).__mro__)
 
 
 def checked(env: Env, name: str) -> Env:
@@ -94,7 +131,9 @@ def checked(env: Env, name: str) -> Env:
     try:
         state = jax.eval_shape(env.reset, key, jnp.int32(0))
         after, made = jax.eval_shape(env.step, state, action, key)
-        done = env.success and jax.eval_shape(env.success, made.next_obs)
+        done = env.success and jax.eval_shape(
+            lambda *given: jnp.asarray(env.success(*given), jnp.float32), after, made
+        )
     except UserError:
         raise
     except Exception as error:
@@ -110,7 +149,7 @@ def checked(env: Env, name: str) -> Env:
         "the reward": (made.reward, number),
         "the discount": (made.discount, number),
         "last, an episode's end,": (made.last, truth),
-        "success": (done if env.success else truth, truth),
+        "success": (done if env.success else number, number),
     }
     for what, (found, right) in wanted.items():
         if _shapes(found) != _shapes(right):

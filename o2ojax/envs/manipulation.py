@@ -284,7 +284,7 @@ def manipulation(
         starts,
         advance,
         observe,
-        lambda obs: task.success(see(obs)),
+        lambda after, transition: task.success(see(transition.next_obs)),
         renderer(models[0], pose_of, NEAR),
     )
 

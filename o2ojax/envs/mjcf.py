@@ -27,7 +27,7 @@ from o2ojax.envs.physics import (
 from o2ojax.envs.rendering import pose_of, renderer
 from o2ojax.envs.restart import restarting
 from o2ojax.errors import UserError
-from o2ojax.types import Array, Env, EnvSpec, vector
+from o2ojax.types import Array, Env, EnvSpec, EnvState, Transition, vector
 
 NUM_STARTS = 1024  # initial states of episodes, drawn once
 
@@ -75,7 +75,7 @@ def environment(
         frame_skip: simulation steps per decision.
         start: (model, generator) -> (qpos [nq], qvel [nv]) of an episode's first state.
         bodies: names of the bodies whose positions [3] `state.bodies` holds.
-        success: as in `Env`.
+        success: (obs [..., O]) -> [...], whether the task is done in what is seen.
         make_physics, simulator: as in `entry.Options`.
     Raises:
         UserError: the model cannot be read, has no actuator, or has one without a
@@ -101,8 +101,9 @@ def environment(
     def seen(state: PhysicsState) -> Array:
         return jnp.asarray(observe(state), jnp.float32)
 
-    def done(obs: Array) -> Array:
-        return jnp.asarray(success(obs), bool)
+    def done(after: EnvState, transition: Transition) -> Array:
+        del after
+        return jnp.asarray(success(transition.next_obs), bool)
 
     first = PhysicsState(*(leaf[0] for leaf in starts))
     obs = seen(first)

@@ -1,6 +1,7 @@
 """Compiles the function of one member for all members."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
@@ -61,6 +62,13 @@ def over_learners(
         return devices.over_places(mesh, of_member, axes)(states, at, *args)
 
     return tuning.MemberSequence(_jit(turn, axes, donate=True, sized=sized), mesh)
+
+
+def use_cache() -> None:
+    """Programs compile once per machine, unless another cache is set already."""
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path.home() / ".cache" / "o2ojax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def _apart(args: tuple, sized: bool) -> tuple[tuple, tuple]:

@@ -17,7 +17,7 @@ from o2ojax import envs, loop
 from o2ojax.data.files import write_whole
 from o2ojax.envs.rendering import find_backend
 from o2ojax.errors import UserError
-from o2ojax.report import Result, statistics
+from o2ojax.report import Result, choose
 from o2ojax.run import population, training
 from o2ojax.run.checkpoint import Checkpoints
 from o2ojax.run.job import Job, describe_member, make_env, prepare
@@ -88,26 +88,6 @@ def task_of(spec: EnvSpec) -> int:
 def trial_of(job: Job) -> int:
     """Number of episodes of a trial, of which the last one counts."""
     return job.config.entry.trial(job.config.agent) or 1
-
-
-def choose(result: Result, member: int | None) -> int:
-    """Returns the requested member, or the one with the best final score.
-
-    Raises:
-        UserError: there is no such member, or none has a score.
-    """
-    score = statistics.scores(result.curves, result.config["env"])[-1]
-    if member is None:
-        if np.isnan(score).all():
-            raise UserError(f"{result.name}: all members have died of NaN")
-        earned = statistics.mean_return(result.curves)[-1]
-        best = np.nanmax(score)  # ties are broken by the return
-        return int(np.nanargmax(np.where(score == best, earned, np.nan)))
-    if not 0 <= member < len(score):
-        raise UserError(
-            f"{result.name} has no member {member}: they are 0 to {len(score) - 1}"
-        )
-    return member
 
 
 def restore(job: Job, directory: Path) -> tuple[Run, str]:

@@ -100,6 +100,26 @@ def _read_curves(path: Path) -> statistics.Curves:
     return curves
 
 
+def choose(result: Result, member: int | None) -> int:
+    """Returns the requested member, or the one with the best final score.
+
+    Raises:
+        UserError: there is no such member, or none has a score.
+    """
+    score = statistics.scores(result.curves, result.config["env"])[-1]
+    if member is None:
+        if np.isnan(score).all():
+            raise UserError(f"{result.name}: all members have died of NaN")
+        earned = statistics.mean_return(result.curves)[-1]
+        best = np.nanmax(score)  # ties are broken by the return
+        return int(np.nanargmax(np.where(score == best, earned, np.nan)))
+    if not 0 <= member < len(score):
+        raise UserError(
+            f"{result.name} has no member {member}: they are 0 to {len(score) - 1}"
+        )
+    return member
+
+
 def names(results: Sequence[Result]) -> list[str]:
     """Names of the runs whose algorithm and data are not unique, "" for the others."""
     plain = [title(result) for result in results]

@@ -20,7 +20,7 @@ from o2ojax.fields import count, flag, number, section, special, text, whole
 from o2ojax.replay import STORES, TASKS, Needs, NoOptions, Store
 
 RETURN_RANGE = "return_range"
-FORMAT = 2  # version of the format of checkpoints and config.json
+FORMAT = 3  # version of the format of checkpoints and config.json
 MAX_SEEDS = 100_000
 
 
@@ -51,6 +51,25 @@ def _seeds(value: Any) -> tuple[int, ...]:
     if not 0 < len(found) <= MAX_SEEDS or len(set(found)) < len(found):
         raise ValueError
     return found
+
+
+ACTION_BOUNDS = (
+    "auto or env, for the bounds of the environment's actions; unit, for -1 and 1;"
+    " data, for the dataset's least and greatest; or two numbers, as -2,2"
+)
+
+
+def _action_bounds(value: Any) -> str | tuple[float, float]:
+    """Parses the bounds that a dataset's actions are given in."""
+    if isinstance(value, str) and value in ("auto", "env", "unit", "data"):
+        return value
+    if isinstance(value, str):
+        value = fields.literal(value)
+    plain = fields.field_of(number(0.0))
+    low, high = map(plain.accept, value)
+    if not low < high:
+        raise ValueError
+    return low, high
 
 
 @section
@@ -138,9 +157,10 @@ class Devices:
 
 @section
 class Checkpoint:
-    """Steps between checkpoints."""
+    """Steps between checkpoints; `best` also keeps the one of the best mean score."""
 
     every: int = count(50_000)
+    best: bool = flag(False)
 
 
 @section
@@ -154,7 +174,12 @@ class Log:
 class RunConfig:
     """A validated config, with the default values of all configs.
 
-    env, algorithm: names in their registries, or doors.
+    env, algorithm: names in their registries, or doors; an environment of Gymnasium is
+        named gymnasium:ID.
+    env_args:   keyword arguments of the environment.
+    env_keys:   entries of Dict observations to join, in order; () for all.
+    horizon:    steps after which an episode is cut; 0 for the environment's own limit.
+    action_bounds: the units of a dataset's actions, see `ACTION_BOUNDS`.
     dataset:    a shipped name, a file, or a door; "" for none.
     clip_actions: clips actions outside [-1, 1] in a dataset, which else are an error.
     physics:    "auto", or a name in `envs.PHYSICS`.
@@ -168,7 +193,12 @@ class RunConfig:
 
     algorithm: str = text("", "the name of an algorithm")
     env: str = text("", "the name of an environment")
+    env_args: dict[str, Any] = fields.mapping()
+    env_keys: tuple[str, ...] = fields.names()
+    horizon: int = whole(0)
+    host: envs.Host = envs.Host()
     dataset: str = text("", "the name of a dataset")
+    action_bounds: Any = special("auto", ACTION_BOUNDS, _action_bounds)
     clip_actions: bool = flag(False)
     physics: str = text("auto", "the name of a physics")
     simulator: Simulator = Simulator()

@@ -3,18 +3,20 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from o2ojax import data, envs, replay
+from o2ojax import agents, data, envs, replay
 from o2ojax.errors import UserError
 from o2ojax.parallel import devices, processes
 from o2ojax.report import statistics
 from o2ojax.run import population, validation
+from o2ojax.run import workdir as workdirs
 from o2ojax.run.config import RETURN_RANGE, RunConfig
 from o2ojax.run.population import Member, Programs, Sizes
 from o2ojax.types import Env, EnvSpec, Run, Transition
@@ -32,6 +34,8 @@ class Job(NamedTuple):
     programs: Programs
     dataset: Transition | None  # on every device
     fingerprint: str  # of the dataset
+    observations: dict[str, Any]  # mean and std of the dataset's
+    check: Callable[[], None]  # `Env.check`
 
     @property
     def num_members(self) -> int:
@@ -49,7 +53,52 @@ class Job(NamedTuple):
         return self.config.described() | {
             "members": members,
             "data_fingerprint": self.fingerprint,
+            "spec": described_spec(self.spec),
+            "observations": self.observations,
+            "store_steps": self.sizes.store_steps,
         }
+
+
+def _spread(dataset: Transition | None) -> dict[str, Any]:
+    """Mean and standard deviation of each number that a dataset observes."""
+    if dataset is None or isinstance(dataset.obs, dict):
+        return {}
+    mean, std = jax.jit(lambda obs: (obs.mean(axis=0), obs.std(axis=0)))(dataset.obs)
+    return {"mean": np.float64(mean).tolist(), "std": np.float64(std).tolist()}
+
+
+def described_spec(spec: EnvSpec) -> dict[str, Any]:
+    """An EnvSpec as plain values."""
+    obs = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): [
+            list(part.shape),
+            str(part.dtype),
+        ]
+        for path, part in jax.tree_util.tree_leaves_with_path(spec.obs)
+    }
+    return spec._asdict() | {"obs": obs}
+
+
+def spec_from(described: Mapping[str, Any]) -> EnvSpec:
+    """The EnvSpec that `described_spec` has described."""
+    given = dict(described["spec"])
+    parts = {
+        name: jax.ShapeDtypeStruct(tuple(shape), dtype)
+        for name, (shape, dtype) in given["obs"].items()
+    }
+    given["obs"] = parts.get("", parts)
+    return EnvSpec(**given)
+
+
+def plan_from(described: Mapping[str, Any]) -> agents.Plan:
+    """What a recipe knew of the run that is described."""
+    known = described["observations"] or {"mean": 0.0, "std": 1.0}
+    return agents.Plan(
+        described["offline"]["updates"],
+        described["online"]["steps"],
+        jnp.float32(known["mean"]),
+        jnp.float32(known["std"]),
+    )
 
 
 @dataclasses.dataclass
@@ -94,7 +143,9 @@ def prepare(
     env = make_env(config)
     validation.check_task(config, env.spec)
     dataset = _read(config, env.spec)
-    sizes = _sizes(config, _reward_scale(config, dataset))
+    before = workdirs.read_description(workdir) or {}
+    store_steps = before.get("store_steps") or config.online.steps
+    sizes = sizes_of(config, _reward_scale(config, dataset), store_steps)
     members = population.members(config.agent, config.seeds, config.population)
     layout = devices.assign_devices(
         len(members.key), on, **dataclasses.asdict(config.devices)
@@ -102,6 +153,8 @@ def prepare(
     job = Job(
         config=config,
         spec=env.spec,
+        observations=_spread(dataset),
+        check=env.check,
         workdir=workdir,
         sizes=sizes,
         layout=layout,
@@ -121,8 +174,24 @@ def make_env(config: RunConfig) -> Env:
     """Builds the environment of a config."""
     tasks = config.tasks
     return envs.make(
-        config.env, config.physics, config.simulator, tasks.train, tasks.test
+        config.env,
+        config.physics,
+        config.simulator,
+        tasks.train,
+        tasks.test,
+        args=config.env_args,
+        keys=config.env_keys,
+        horizon=config.horizon,
+        host=config.host,
     )
+
+
+def _bounds(config: RunConfig, spec: EnvSpec) -> Any:
+    """The bounds of the dataset's actions, as for `data.read`."""
+    chosen = config.action_bounds
+    if chosen in ("auto", "env"):
+        return spec.action_bounds
+    return None if chosen == "unit" else chosen
 
 
 def _read(config: RunConfig, spec: EnvSpec) -> Transition | None:
@@ -130,7 +199,8 @@ def _read(config: RunConfig, spec: EnvSpec) -> Transition | None:
     if not config.dataset:
         return None
     needs = config.needs
-    logged = data.read(config.dataset, config.clip_actions)
+    bounds = _bounds(config, spec)
+    logged = data.read(config.dataset, config.clip_actions, bounds)
     data.fit(logged, spec)
     logged = data.with_extras(logged, needs.extras)
     if needs.kind == replay.WINDOWS:
@@ -155,7 +225,8 @@ def _reward_scale(config: RunConfig, dataset: Transition | None) -> float:
     return 1000 / data.return_range(dataset)
 
 
-def _sizes(config: RunConfig, reward_scale: float) -> Sizes:
+def sizes_of(config: RunConfig, reward_scale: float, store_steps: int) -> Sizes:
+    """What of a config is compiled into its programs."""
     return Sizes(
         offline_updates=config.offline.updates,
         online_steps=config.online.steps,
@@ -169,6 +240,7 @@ def _sizes(config: RunConfig, reward_scale: float) -> Sizes:
         eval_episodes=config.eval.episodes,
         reward_scale=reward_scale,
         reward_shift=config.reward.shift,
+        store_steps=store_steps,
         store=config.store,
         options=config.replay.options,
     )

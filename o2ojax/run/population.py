@@ -31,6 +31,7 @@ from o2ojax.types import (
 
 # `fold_in` data that separate the random streams of a member's key
 INIT, OFFLINE, HAND_OVER, ONLINE, EVALUATE_OFFLINE, EVALUATE_ONLINE, FILM = range(7)
+RESTART = 7
 
 
 class Sizes(NamedTuple):
@@ -47,6 +48,8 @@ class Sizes(NamedTuple):
     capacity:          online rows that the store keeps; 0 for all.
     eval_episodes:     episodes per member and evaluation.
     reward_scale, reward_shift: reward = scale * raw + shift, in every batch.
+    store_steps:       transitions per member for which its store has room: those of the
+                       run before it was extended.
     store:             registry entry of the store.
     options:           options of the store.
     """
@@ -63,6 +66,7 @@ class Sizes(NamedTuple):
     eval_episodes: int
     reward_scale: float
     reward_shift: float
+    store_steps: int
     store: replay.Store
     options: Any
 
@@ -106,12 +110,14 @@ class Programs(NamedTuple):
     offline, online: the phases.
     hand_over: (run, members, dataset) -> Run, with environments started and warm-up
                transitions collected.
+    restart:   (run, members, dataset, step) -> Run, with environments started anew.
     healthy:   (run) -> bool [M], whether a member's agent state is finite.
     """
 
     init: Callable
     offline: Phase
     hand_over: Callable
+    restart: Callable
     online: Phase
     healthy: Callable
 
@@ -168,7 +174,7 @@ def stages(
             dataset=dataset,
             like=base.blank_transition(spec),
             batch=sizes.batch,
-            steps=sizes.online_steps,
+            steps=sizes.store_steps,
             capacity=sizes.capacity,
             num_envs=sizes.num_envs,
             num_tasks=spec.num_train,
@@ -197,6 +203,33 @@ def stages(
         return replay.rewarded(shared, sizes.reward_scale, sizes.reward_shift)
 
     return stages_of
+
+
+def agent_shape(
+    algorithm: agents.Algorithm, spec: EnvSpec, sizes: Sizes, phase: str, who: Member
+) -> Any:
+    """The shapes of the agent states of all members in a phase, leaves [M, ...].
+
+    Neither the environment nor the data are needed.
+    """
+    stages_of, has_data = stages(algorithm, spec, sizes), sizes.offline_updates > 0
+
+    def one(member):
+        rows = jax.tree.map(
+            lambda leaf: jnp.zeros((NUM_ROWS, *leaf.shape), leaf.dtype),
+            base.blank_transition(spec),
+        )
+        course = stages_of(member, rows if has_data else None)
+        state = course.offline.agent.init(member.key)
+        if phase == "offline":
+            return state
+        stores = (stage.buffer.init() for stage in (course.offline, course.online))
+        return course.hand_over(state, *stores, member.key)[0]
+
+    return jax.eval_shape(jax.vmap(one), who)
+
+
+NUM_ROWS = 4096  # of a dataset of which only its shape is known
 
 
 class One(NamedTuple):
@@ -234,6 +267,21 @@ class One(NamedTuple):
             workers, fresh = loop.collect(self.env, agent.explore, state, workers, keys)
             store = buffer.add(store, loop.flat(fresh))
         return Run(state, store, workers)
+
+    def restart(self, run, member, dataset, step):
+        """Starts the environments anew, where theirs cannot be played again."""
+        agent, buffer = self.stages_of(member, dataset).online
+        key = jax.random.fold_in(jax.random.fold_in(member.key, RESTART), step)
+        workers = loop.start_workers(
+            self.env,
+            agent.explore,
+            buffer,
+            run.agent,
+            run.replay,
+            key,
+            self.sizes.num_envs,
+        )
+        return run._replace(workers=workers)
 
     def online(self, run, member, dataset, first, size):
         """Does rounds from `first` on; `size` is (num_rounds, updates_per_round)."""
@@ -302,6 +350,7 @@ def programs(
             evaluate=mapped(one.evaluate_offline, (0, 0, None, None)),
         ),
         hand_over=mapped(one.hand_over, (0, 0, None), donate=True),
+        restart=mapped(one.restart, (0, 0, None, None)),
         online=Phase(
             learn=learnt(one.online, (0, 0, None, None), sized=True),
             evaluate=mapped(one.evaluate_online, (0, 0, None, None)),

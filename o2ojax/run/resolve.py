@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,9 @@ def load(path_and_task: str) -> ConfigDict:
     return config if isinstance(config, ConfigDict) else ConfigDict(config)
 
 
+FIRST = ("algorithm", "replay.name")  # fields that reset others
+
+
 def override(config: ConfigDict, arguments: Iterable[str]) -> None:
     """Applies `--config.FIELD=VALUE` arguments, in place.
 
@@ -63,19 +66,32 @@ def override(config: ConfigDict, arguments: Iterable[str]) -> None:
                 f"cannot read {argument!r}; overrides look like --config.FIELD=VALUE"
             )
         given.append((name.removeprefix("--config."), value))
-    first = ("algorithm", "replay.name")
-    for name, value in sorted(given, key=lambda item: item[0] not in first):
+    for name, value in sorted(given, key=lambda item: item[0] not in FIRST):
         _set(config, name, value)
 
 
-def _set(config: ConfigDict, name: str, value: str) -> None:
+def put(config: ConfigDict, given: Mapping[str, Any]) -> None:
+    """Sets fields by their dotted names, in place, in the order of `override`.
+
+    Raises:
+        UserError: as `override`.
+    """
+    for name in sorted(given, key=lambda name: name not in FIRST):
+        _set(config, name, given[name], fields.parse)
+
+
+def _set(
+    config: ConfigDict, name: str, value: Any, parse: Callable = fields.from_text
+) -> None:
     if name.startswith("population."):
-        parsed: Any = _listed(fields.literal(value))
+        parsed: Any = _listed(value)
+    elif name.startswith("env_args."):
+        parsed = fields.literal(value) if isinstance(value, str) else value
     else:
         known = _declared(config)
         if name not in known:
             raise unknown("config field", name, known)
-        parsed = fields.from_text(known[name], f"config.{name}", value)
+        parsed = parse(known[name], f"config.{name}", value)
     *path, last = name.split(".")
     node = config
     for part in path:

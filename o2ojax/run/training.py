@@ -39,9 +39,13 @@ class Interrupted(Exception):
     """The run was stopped by a signal, after its state was saved."""
 
 
-def train(config: RunConfig, directory: Path, progress: Progress) -> dict[str, Any]:
+def train(
+    config: RunConfig, directory: Path, progress: Progress, extend: bool = False
+) -> dict[str, Any]:
     """Runs a config in a directory, from the start or from its newest checkpoint.
 
+    Args:
+        extend: whether the run that is there may become longer by this config.
     Returns:
         the summary, as in `summary.json`.
     Raises:
@@ -50,11 +54,13 @@ def train(config: RunConfig, directory: Path, progress: Progress) -> dict[str, A
         Interrupted: SIGTERM or SIGINT was received; the run is saved.
     """
     job = prepare(config, directory)
-    _, record = run_phases(job, progress)
+    _, record = run_phases(job, progress, extend)
     return finish(job, record, progress)
 
 
-def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
+def run_phases(
+    job: Job, progress: Progress, extend: bool = False
+) -> tuple[Run, Record]:
     """Runs both phases, from the newest checkpoint if any. Returns the final state."""
     leads = processes.leads()
     with ExitStack() as opened:
@@ -64,9 +70,11 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
         checkpoints = open_checkpoints(job)
         opened.callback(checkpoints.close)
         if checkpoints.numbers():  # without one, another config loses nothing
-            workdir.refuse_another_config(job.description(), job.workdir)
+            workdir.refuse_another_config(job.description(), job.workdir, extend)
+            if extend and leads:
+                (job.workdir / "summary.json").unlink(missing_ok=True)
         progress.headline(headline(job))
-        for caveat in job.config.caveats():
+        for caveat in (*job.config.caveats(), *impurity(job)):
             progress.warn(caveat)
         for change in workdir.changed_doors(job.description(), job.workdir):
             progress.warn(change)
@@ -83,7 +91,11 @@ def run_phases(job: Job, progress: Progress) -> tuple[Run, Record]:
                 job.workdir, record.log_size, number(job, record), job.config.wandb
             )
         opened.callback(logs.close)
-        session = Session(job, checkpoints, logs, progress, record)
+        best = None
+        if job.config.checkpoint.best and leads:
+            best = Checkpoints(job.workdir / "best")
+            opened.callback(best.close)
+        session = Session(job, checkpoints, logs, progress, record, best)
         session.asked_to_stop = asked_to_stop
         run = session.phase(run)
         session.save(run)
@@ -140,7 +152,9 @@ def begin(job: Job, progress: Progress) -> tuple[Run, Record]:
 def hand_over(job: Job, run: Run, record: Record) -> Run:
     """Turns the final Run of the offline phase into the first of the online phase."""
     record.phase, record.step = "online", job.sizes.warmup
-    return job.programs.hand_over(run, job.members, job.dataset)
+    run = jax.block_until_ready(job.programs.hand_over(run, job.members, job.dataset))
+    job.check()
+    return run
 
 
 class Session:
@@ -153,8 +167,9 @@ class Session:
         logs: Logs | NoLogs,
         progress: Progress,
         record: Record,
+        best: Checkpoints | None = None,
     ):
-        self.job, self.record = job, record
+        self.job, self.record, self.best = job, record, best
         self.checkpoints, self.logs, self.progress = checkpoints, logs, progress
         self.asked_to_stop: Callable[[], bool] = lambda: False
         self._compiled: dict[tuple, Callable] = {}
@@ -203,6 +218,7 @@ class Session:
         compiled = self.compile(name, learn, arguments, amount)
         started = time.perf_counter()
         run, metrics = jax.block_until_ready(compiled(*arguments))
+        job.check()
         seconds = time.perf_counter() - started
         record.seconds[record.phase] += seconds
         record.step += size
@@ -226,6 +242,7 @@ class Session:
         arguments = (run, job.members, job.dataset, np.int32(record.step))
         compiled = self.compile(f"{record.phase} evaluation", evaluate, arguments)
         played = devices.gather(job.layout, compiled(*arguments))
+        job.check()
         figures = {"returns": np.array(played.returns, np.float32)}  # [M, episodes]
         if "success" in played.metrics:
             figures["success"] = np.array(played.metrics["success"], np.float32)
@@ -252,6 +269,14 @@ class Session:
             (score >= job.config.online.until).any()
         )
         self.progress.point(record.phase, record.step, statistics.interval(score))
+        means = np.nan_to_num(self._means(), nan=-np.inf)
+        if job.config.checkpoint.best and means[-1] > means[:-1].max(initial=-np.inf):
+            self.save_best(run)
+
+    def _means(self) -> np.ndarray:
+        """The mean score over members at each point so far."""
+        score = statistics.scores(curves(self.record), self.job.config.env)
+        return np.where(np.isnan(score).all(axis=1), np.nan, np.nanmean(score, axis=1))
 
     def look_for_nan(self, run: Run) -> None:
         """Warns of and records the members whose weights are no longer finite.
@@ -294,6 +319,13 @@ class Session:
                 self._compiled[name, size] = program.lower(*arguments, *size).compile()
         return self._compiled[name, size]
 
+    def save_best(self, run: Run) -> None:
+        """Keeps this state as the best so far by its members' mean score."""
+        run = devices.gather(self.job.layout, run, keep=self.best is not None)
+        if self.best is not None:
+            told = dataclasses.asdict(self.record)
+            self.best.save(number(self.job, self.record), run, told)
+
     def save(self, run: Run) -> None:
         """Starts writing a checkpoint. It can be resumed on any number of devices."""
         leads = processes.leads()
@@ -324,7 +356,21 @@ def restore(job: Job, checkpoints: Checkpoints) -> tuple[Run, Record] | None:
         shape(job, record.phase),
         put=lambda leaf: devices.shard(job.layout, leaf),
     )
+    if not job.spec.pure and record.phase == "online":
+        run = job.programs.restart(run, job.members, job.dataset, record.step)
+        job.check()
     return run, record
+
+
+def impurity(job: Job) -> list[str]:
+    """What to know of an environment that is not decided by seed and actions."""
+    if job.spec.pure:
+        return []
+    return [
+        f"{job.config.env} does not lead to the same states by the same seed and"
+        " actions: if this run is resumed, its episodes begin anew, and its numbers"
+        " will not be those of a run without a stop"
+    ]
 
 
 def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:

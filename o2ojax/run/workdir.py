@@ -14,12 +14,13 @@ import numpy as np
 
 from o2ojax.data.files import write_json, write_whole
 from o2ojax.errors import UserError
+from o2ojax.registry import PREFIXES, is_door, short
 from o2ojax.report import statistics
-from o2ojax.run.config import FORMAT, differences
+from o2ojax.run.config import FORMAT, RunConfig, differences
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "distrax", "mujoco", "gymnasium")
 # Fields that may change when a run is resumed. A changed door's file causes a warning.
-FREE_TO_CHANGE = ("wandb", "checkpoint", "doors")
+FREE_TO_CHANGE = ("wandb", "checkpoint", "doors", "host")
 
 
 @contextmanager
@@ -47,6 +48,35 @@ def sole_owner(workdir: Path) -> Iterator[None]:
         yield
 
 
+def default_workdir(config: RunConfig) -> Path:
+    """The directory of a run that is not given one: runs/ALGORITHM/DATASET."""
+    data = config.dataset
+    if data and not is_door(data) and not data.startswith(PREFIXES):
+        data = Path(data).stem
+    return Path("runs") / _folder(config.algorithm) / _folder(data or config.env)
+
+
+def _folder(name: str) -> str:
+    """A name as that of a folder."""
+    return short(name).replace("/", "-").replace(":", "-")
+
+
+def summary_of(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
+    """The summary of a finished run of this config; None if there is none.
+
+    Raises:
+        UserError: the directory holds a finished run of another config.
+    """
+    path = workdir / "summary.json"
+    if not path.exists():
+        return None
+    refuse_another_config(config.described(), workdir)
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError:  # damaged: it is made again from the checkpoint
+        return None
+
+
 def describe(workdir: Path, described: dict[str, Any]) -> None:
     """Writes `config.json`, unless it already has the same content."""
     before = read_description(workdir) or {}
@@ -54,9 +84,13 @@ def describe(workdir: Path, described: dict[str, Any]) -> None:
         write_json(workdir / "config.json", described | surroundings())
 
 
-def refuse_another_config(described: dict[str, Any], workdir: Path) -> None:
+def refuse_another_config(
+    described: dict[str, Any], workdir: Path, extend: bool = False
+) -> None:
     """Checks that a config is the one that the directory's run was started with.
 
+    Args:
+        extend: whether the run may become longer.
     Raises:
         UserError: the configs differ; the message lists the fields.
     """
@@ -65,18 +99,45 @@ def refuse_another_config(described: dict[str, Any], workdir: Path) -> None:
         return
     refuse_another_format(before, workdir)
     compared = [name for name in described if name not in FREE_TO_CHANGE]
-    changed = differences(
-        {name: before.get(name) for name in compared},
-        {name: described[name] for name in compared},
+    old, new = (
+        {name: config.get(name) for name in compared} for config in (before, described)
     )
+    changed = differences(old, new)
+    longer = [
+        f"{phase}.{length}"
+        for phase, length in LENGTHS.items()
+        if new[phase][length] > old[phase][length]
+    ]
+    if extend:
+        _refuse_to_extend(old, longer, workdir)
+        changed = [line for line in changed if line.partition(":")[0] not in longer]
     if changed:
         hint = ""
         physics = before.get("physics")
         if physics and physics != described["physics"]:  # `auto` on another device
             hint = f", here with --config.physics={physics}"
+        if longer and len(changed) == len(longer):
+            hint = ", or --extend to make it longer"
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changed)}); give"
             f" another --workdir, or the same config to go on{hint}"
+        )
+
+
+LENGTHS = {"offline": "updates", "online": "steps"}  # of a run's phases
+
+
+def _refuse_to_extend(old: dict[str, Any], longer: list[str], workdir: Path) -> None:
+    if not longer:
+        raise UserError(
+            f"--extend makes a run longer, and {workdir} has"
+            f" {old['offline']['updates']} updates and {old['online']['steps']} steps"
+            " already: give more as --config.online.steps, or --config.offline.updates"
+        )
+    if "offline.updates" in longer and old["online"]["steps"]:
+        raise UserError(
+            f"{workdir} has an online phase, so its offline phase cannot become longer:"
+            " extend --config.online.steps alone"
         )
 
 
@@ -96,7 +157,7 @@ def refuse_another_format(described: dict[str, Any], workdir: Path) -> None:
 
 
 def changed_doors(described: dict[str, Any], workdir: Path) -> list[str]:
-    """Says of each door whose file has changed since the run was started that it has."""
+    """A sentence for each door whose file has changed since the run was started."""
     before = (read_description(workdir) or {}).get("doors", {})
     return [
         f"the file behind config.{name} has changed since this run began"

@@ -26,7 +26,7 @@ def in_float64(function):
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
             return jax.tree.map(numpy, function(*args, **kwargs))
 
     return wrapped
@@ -132,6 +132,7 @@ def batches(num, rows=8, obs_dim=3, action_dim=2):
 # Networks
 
 
+@in_float64
 def mlp(layers: dict, x):
     """Outputs [..., out] of layers with ReLUs between them."""
     for at in range(len(layers)):
@@ -145,8 +146,9 @@ def value(params, obs):
     return mlp(params["params"]["MLP_0"], obs)[..., 0]
 
 
+@in_float64
 def critic(params, obs, action):
-    """Q of every critic, [E, ...]; an observation may have several actions before it."""
+    """Q of every critic, [E, ...]; an observation may have several actions."""
     obs = jnp.broadcast_to(obs, (*action.shape[:-1], obs.shape[-1]))
     rows = jnp.concatenate([obs, action], -1)
     return jax.vmap(value, (0, None))(params, rows)

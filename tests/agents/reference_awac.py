@@ -16,6 +16,7 @@ from reference import (
 from o2ojax.types import Batch
 
 
+@in_float64
 def policy(params, obs):
     """Mean [..., A] and standard deviation [A]."""
     share = 1 / (1 + jnp.exp(-params["params"]["log_std_logit"]))

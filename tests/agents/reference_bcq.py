@@ -6,12 +6,16 @@ from reference import critic, critic_step, descend, in_float64, mlp, polyak_upda
 from o2ojax.types import Batch
 
 
+@in_float64
 def decode(params, obs, latent):
     """Actions [..., A] of latents [..., L]."""
     obs = jnp.broadcast_to(obs, (*latent.shape[:-1], obs.shape[-1]))
-    return jnp.tanh(mlp(params["params"]["decoder"], jnp.concatenate([obs, latent], -1)))
+    return jnp.tanh(
+        mlp(params["params"]["decoder"], jnp.concatenate([obs, latent], -1))
+    )
 
 
+@in_float64
 def perturb(params, obs, action, bound):
     """Actions [..., A] that the actor has moved by `bound` at most."""
     obs = jnp.broadcast_to(obs, (*action.shape[:-1], obs.shape[-1]))
@@ -43,9 +47,7 @@ def bcq(state, batch: Batch, config, noise, next_latent, latent):
     vae, metrics = vae_step(state["vae"], data, noise, config.kl_weight, config.lr)
 
     proposed = decode(vae.params, data.next_obs, jnp.clip(next_latent, -bound, bound))
-    moved = perturb(
-        state["target_actor"], data.next_obs, proposed, config.perturbation
-    )
+    moved = perturb(state["target_actor"], data.next_obs, proposed, config.perturbation)
     next_q = critic(state["target_critic"], data.next_obs, moved)  # [E, K, B]
     low, high = next_q.min(0), next_q.max(0)
     next_v = (config.pessimism * low + (1 - config.pessimism) * high).max(0)

@@ -142,7 +142,7 @@ def model_loss(params, data, weight, config, held):
         config.value_weight,
         config.value_weight,
     )
-    total = jnp.tensordot(by_term, terms(params, data, config, held), 1)
+    total = jnp.tensordot(jnp.asarray(by_term), terms(params, data, config, held), 1)
     return (weight * total).mean() / data.reward.shape[1]
 
 

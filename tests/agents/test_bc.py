@@ -1,8 +1,8 @@
-import reference
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 
 from o2ojax.agents import bc
 from o2ojax.types import EnvSpec, vector

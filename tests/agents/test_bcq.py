@@ -1,11 +1,11 @@
 import dataclasses
 
-import reference
-import reference_bcq
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
+import reference_bcq
 
 from o2ojax.agents import bcq
 from o2ojax.types import EnvSpec, vector

@@ -1,11 +1,11 @@
 import dataclasses
 
-import reference
-import reference_cql
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
+import reference_cql
 
 from o2ojax import losses
 from o2ojax.agents import AGENTS, base, cql, sac

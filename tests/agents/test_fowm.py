@@ -2,12 +2,12 @@
 
 import dataclasses
 
-import reference
-import reference_fowm
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
+import reference_fowm
 
 from o2ojax.agents import fowm, fowm_networks
 from o2ojax.types import Batch, EnvSpec, Transition, vector
@@ -310,7 +310,8 @@ def test_tdmpc_bootstraps_from_what_its_policy_would_do(start):
     held = seen, targets, slow
     _, info = update(TDMPC, start, batch(ENDS), KEY)
     expected = (
-        CONFIG.value_weight * reference_fowm.terms(params, data, CONFIG, held).mean(1)[2]
+        CONFIG.value_weight
+        * reference_fowm.terms(params, data, CONFIG, held).mean(1)[2]
     )
     np.testing.assert_allclose(info.metrics["critic_loss"], expected, rtol=1e-4)
     assert "value_loss" not in info.metrics

@@ -1,11 +1,11 @@
 import dataclasses
 
-import reference
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import reference
 
 from o2ojax import loop
 from o2ojax.agents import base, bc, iql

@@ -1,10 +1,10 @@
 import dataclasses
 
-import reference
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 
 from o2ojax.agents import sac
 from o2ojax.types import EnvSpec, vector

@@ -1,11 +1,11 @@
 import dataclasses
 
-import reference
-import reference_td3_bc
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
+import reference_td3_bc
 
 from o2ojax.agents import base, o2ac, td3_bc
 from o2ojax.types import EnvSpec, vector
@@ -57,7 +57,7 @@ def start():
 
 
 def check_updates(config, state, update, **weights):
-    """Four updates and those of the reference; `weights` are functions of their number."""
+    """Four updates, beside the reference's; `weights` are functions of their number."""
     expected = reference.state_of(state)
     for at, batch in enumerate(BATCHES):
         key = jax.random.key(at)

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import reference
 from reference import critic, descend
 
@@ -89,7 +88,9 @@ def smac(state, batch: Batch, config, noises, online):
         if not online:
             return imitation
         action, _ = reference.squashed(params, here, for_own)
-        return imitation - config.q_weight * critic(q_params, here, action).min(0).mean()
+        return (
+            imitation - config.q_weight * critic(q_params, here, action).min(0).mean()
+        )
 
     actor, loss = descend(state["actor"], config.lr, actor_loss)
     metrics |= {"actor_loss": loss, "advantage": advantage.mean()}
@@ -131,9 +132,7 @@ def pearl(state, batch: Batch, config, noises):
     metrics = {"critic_loss": td_loss(old), "kl": divergence, "q": q.mean()}
 
     inputs = old["critic"], here, for_own, config.temperature
-    actor, loss = descend(
-        state["actor"], config.lr, reference.sac_actor_loss, *inputs
-    )
+    actor, loss = descend(state["actor"], config.lr, reference.sac_actor_loss, *inputs)
     entropy = -reference.squashed(policy, here, for_own)[1].mean()
     metrics |= {"actor_loss": loss, "entropy": entropy}
 

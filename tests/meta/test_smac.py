@@ -1,11 +1,11 @@
 import dataclasses
 
-import reference
-import reference_smac
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
+import reference_smac
 
 from o2ojax import loop, networks
 from o2ojax.agents import base
@@ -140,7 +140,7 @@ def test_updates_are_those_of_the_reference(start, online, changes):
 
 
 def agree_in_all(state, expected):
-    """As `reference.agree`, but a step where a gradient is next to nothing may differ."""
+    """As `reference.agree`, but steps where a gradient is next to 0 may differ."""
     for name, part in state._asdict().items():
         adam = expected[name]
         if not isinstance(adam, reference.Adam):

@@ -1,0 +1,188 @@
+"""Acts with an exported policy: one file, NumPy and JAX, no training code.
+
+    policy = o2ojax.exported.load("pusher.o2o")
+    state = policy.start(seed=0)
+    action, state = policy.act(obs, state)
+
+The file is a zip: `about.json`, the weights that acting needs, and three programs in
+StableHLO, which JAX compiles for a CPU or a GPU. Nothing in it is unpickled. `Player`
+is how every policy acts; one of a run in memory has other programs (`o2ojax.api`).
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.export
+import numpy as np
+
+from o2ojax.errors import UserError, first_line
+
+FORMAT = 1
+PROGRAMS = ("start", "act", "observe")
+
+
+class State(NamedTuple):
+    """Where a policy is in an episode, or in several at once.
+
+    memory: what it remembers: leaves [...], or [B, ...].
+    key:    uint32 [2], of what it draws next; or [B, 2].
+    """
+
+    memory: list[Any]
+    key: np.ndarray
+
+
+class Player:
+    """A policy in the units of its environment.
+
+    programs: by the names in PROGRAMS, functions of lists of arrays.
+    about:    `obs`, the entries of Dict observations that are joined, or none;
+              `num_obs`; `low` and `high`, the bounds of actions; `tasks`, whether it
+              infers its task; provenance.
+    """
+
+    def __init__(self, programs: Mapping[str, Callable], about: Mapping[str, Any]):
+        self._programs, self.about = programs, about
+        self._low, self._high = (np.float32(about[name]) for name in ("low", "high"))
+
+    def start(self, seed: int = 0, num: int | None = None) -> State:
+        """Begins an episode; of an agent that infers its task, a trial of episodes.
+
+        Args:
+            seed: of all that the policy draws.
+            num: how many to play at once; None for one, without a batch axis.
+        """
+        if num is None:
+            return State(*self._programs["start"](np.uint32([0, seed])))
+        return stacked([self.start(hash((seed, at)) % 2**32) for at in range(num)])
+
+    def act(self, obs: Any, state: State) -> tuple[np.ndarray, State]:
+        """Chooses an action.
+
+        Args:
+            obs: as the environment gives it, [O] or a dict; with a leading axis where
+                the state has one.
+        Returns:
+            the action [A], in the environment's units, and the state to go on with.
+        Raises:
+            UserError: the observation has another size, or lacks an entry.
+        """
+        if state.key.ndim == 2:
+            rows = [self.act(_row(obs, at), one) for at, one in enumerate(_rows(state))]
+            return np.stack([action for action, _ in rows]), stacked(
+                [s for _, s in rows]
+            )
+        action, memory, key = self._programs["act"](
+            state.memory, self.vector(obs), state.key
+        )
+        return self.in_units(np.asarray(action)), State(memory, key)
+
+    def observe(
+        self,
+        state: State,
+        obs: Any,
+        action: Any,
+        reward: float,
+        next_obs: Any,
+        last: bool,
+    ) -> State:
+        """Takes in what a step has led to: `last` tells whether the episode stopped.
+
+        Agents that infer their task learn it so, and planners drop their plans; for all
+        others nothing happens.
+        """
+        given = self.vector(obs), self.in_box(action), np.float32(reward)
+        given = *given, self.vector(next_obs), np.bool_(last)
+        return state._replace(memory=self._programs["observe"](state.memory, *given))
+
+    def vector(self, obs: Any) -> np.ndarray:
+        """An observation as the vector [O] that the agent was trained on."""
+        keys, wanted = self.about["obs"], self.about["num_obs"]
+        form = f"a dict with {', '.join(keys)}" if keys else "an array"
+        try:
+            parts = [_entry(obs, key) for key in keys] if keys else [obs]
+            joined = np.concatenate([np.asarray(x, np.float32).ravel() for x in parts])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise UserError(
+                f"an observation must be {form}, {wanted} numbers:"
+                f" {type(error).__name__}: {first_line(error)}"
+            ) from error
+        if joined.size != wanted:
+            raise UserError(
+                f"an observation has {joined.size} numbers; it must have {wanted}"
+            )
+        return joined
+
+    def in_box(self, action: Any) -> np.ndarray:
+        """An action in the environment's units, in [-1, 1]."""
+        span = self._high - self._low
+        return np.float32(2 * (np.float32(action) - self._low) / span - 1)
+
+    def in_units(self, action: np.ndarray) -> np.ndarray:
+        """An action in [-1, 1] in the environment's units."""
+        scaled = self._low + (action + 1) / 2 * (self._high - self._low)
+        return np.clip(scaled, self._low, self._high)
+
+
+def _row(tree: Any, at: int) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x)[at], tree)
+
+
+def _rows(state: State) -> list[State]:
+    return [_row(state, at) for at in range(len(state.key))]
+
+
+def stacked(states: list[State]) -> State:
+    """States [...] as one of episodes side by side, [B, ...]."""
+    return jax.tree.map(lambda *x: np.stack(x), *states)
+
+
+def _entry(obs: Any, key: str) -> Any:
+    for name in key.split("/"):
+        obs = obs[name]
+    return obs
+
+
+def load(path: str | Path) -> Player:
+    """Reads the file of an exported policy.
+
+    Raises:
+        UserError: it is none, is damaged, or of another version.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            about = json.loads(file.read("about.json"))
+            if about["format"] != FORMAT:
+                raise UserError(
+                    f"{path} is a policy of format {about['format']}, and this version"
+                    f" of o2ojax reads format {FORMAT}"
+                )
+            arrays = np.load(io.BytesIO(file.read("weights.npz")), allow_pickle=False)
+            programs = {
+                name: _program(
+                    file.read(f"{name}.stablehlo"),
+                    [jax.device_put(arrays[str(at)]) for at in about["weights"][name]],
+                )
+                for name in PROGRAMS
+            }
+        return Player(programs, about)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except UserError:
+        raise
+    except Exception as error:  # zip files have sums, and JAX reads what is in this one
+        raise UserError(
+            f"{path} is no exported policy, or is damaged: {type(error).__name__}:"
+            f" {first_line(error)}"
+        ) from error
+
+
+def _program(serialized: bytes, weights: list[Any]) -> Callable:
+    """The function of (weights, *inputs), with its weights."""
+    function = jax.jit(jax.export.deserialize(bytearray(serialized)).call)
+    return lambda *given: function(weights, *given)

@@ -1,0 +1,309 @@
+"""Environments of Gymnasium: pure by seed and actions, whatever happens to them."""
+
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o2ojax import envs
+from o2ojax.envs.host import live, sources, workers
+from o2ojax.envs.host.pool import Pool, Request
+from o2ojax.errors import UserError
+
+KEY = jax.random.key(0)
+HERE = f"{__file__.rpartition('/')[0]}/hosted.py"
+T, W = 50, 3
+
+
+def build(name="Walk", horizon=30, **options):
+    options["host"] = options.get("host", envs.Host())
+    return envs.make(f"{HERE}:{name}", horizon=horizon, **options)
+
+
+def played(env, state, first, num):
+    """Steps W environments by fixed actions: states [num, W], transitions, the last."""
+    actions = jax.random.uniform(jax.random.key(1), (T, W, 2), minval=-1.2, maxval=1.2)
+    keys = jax.random.split(jax.random.key(2), (T, W))
+
+    def one(states, given):
+        after, made = jax.vmap(env.step)(states, *given)
+        return after, (after, made)
+
+    given = actions[first : first + num], keys[first : first + num]
+    last, (states, made) = jax.jit(lambda s: jax.lax.scan(one, s, given))(state)
+    return jax.tree.map(np.asarray, (states, made)), last
+
+
+def begun(env):
+    reset = jax.vmap(env.reset, (0, None))
+    return jax.jit(reset)(jax.random.split(KEY, W), 0)
+
+
+def same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def by_gymnasium(env, seed, actions):
+    """Observations and rewards of an episode, by Gymnasium alone."""
+    np.random.seed(seed)
+    random.seed(seed)
+    seen, earned = [env.reset(seed=int(seed))[0]], []
+    for action in actions:
+        obs, reward, ended, cut, _ = env.step(np.float32(action))
+        seen.append(obs)
+        earned.append(reward)
+        if ended or cut:
+            break
+    return np.float32(seen), np.float32(earned)
+
+
+@pytest.mark.parametrize("global_noise", [False, True])
+def test_episodes_are_gymnasiums_own(global_noise):
+    env = build(args={"global_noise": global_noise})
+    start = begun(env)
+    (states, made), _ = played(env, start, 0, T)
+    module = sources.load_module(HERE)
+    for row in range(W):
+        stops = np.flatnonzero(made.last[:, row])
+        first = 0
+        seed = int(start.physics.seed[row])
+        for stop in stops:
+            actions = 2 * np.clip(made.action[first : stop + 1, row], -1, 1)
+            plain = module.Walk(global_noise=global_noise)
+            seen, earned = by_gymnasium(plain, seed, actions)
+            np.testing.assert_allclose(made.obs[first : stop + 1, row], seen[:-1])
+            np.testing.assert_allclose(made.next_obs[stop, row], seen[-1])
+            np.testing.assert_allclose(made.reward[first : stop + 1, row], earned)
+            seed, first = int(states.physics.seed[stop, row]), stop + 1
+        assert len(stops) >= 1
+
+
+def test_time_limits_go_on_and_ends_do_not():
+    env = build()
+    (states, made), _ = played(env, begun(env), 0, T)
+    ended = made.next_obs[..., 0] > 3
+    np.testing.assert_array_equal(made.discount, 1.0 - ended)
+    age = np.concatenate([np.zeros((1, W), int), states.age[:-1]])
+    np.testing.assert_array_equal(made.last, ended | (age == 29))
+    np.testing.assert_array_equal(states.age[made.last], 0)
+    # what is gone on from is a new episode's, and the true next one was told
+    assert (states.obs[made.last] != made.next_obs[made.last]).all()
+    same(states.obs[~made.last], made.next_obs[~made.last])
+    assert env.success(states, made).dtype == np.float32
+
+
+def test_success_is_the_best_of_the_episode_so_far():
+    env = build()
+    (states, made), _ = played(env, begun(env), 0, T)
+    best = np.zeros(W)
+    for t in range(T):
+        best = np.maximum(best, made.next_obs[t, :, 1] > 1)
+        np.testing.assert_array_equal(env.success(states, made)[t], best)
+        best = np.where(made.last[t], 0, best)
+    assert 0 < env.success(states, made).mean() < 1
+
+
+@pytest.mark.parametrize("global_noise", [False, True])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_goes_on_to_the_same_bits_elsewhere(num_workers, global_noise):
+    """Nothing lives on but arrays: others play the episodes again."""
+    options = dict(args={"global_noise": global_noise}, host=envs.Host(num_workers))
+    env = build(**options)
+    whole, _ = played(env, begun(env), 0, T)
+    before, state = played(env, begun(env), 0, 17)
+    other = build(**options)
+    after, _ = played(
+        other, jax.tree.map(jnp.asarray, jax.device_get(state)), 17, T - 17
+    )
+    same(whole, jax.tree.map(lambda *x: np.concatenate(x), before, after))
+
+
+def test_equal_requests_get_equal_answers_and_cost_one_step():
+    env = build()
+    state = begun(env)
+    (first, made), _ = played(env, state, 0, 5)
+    (again, remade), _ = played(env, state, 0, 5)
+    same((first, made), (again, remade))
+
+
+def open_pool(name="Walk", horizon=30, **args):
+    source = sources.Source(f"{HERE}:{name}", args)
+    known = live.probe(source, horizon)
+    return Pool(source, known.spaces, horizon, known.owns_generators)
+
+
+def request(pool, ticket, seed, actions, action, new_seed=99):
+    log = np.zeros((1, pool.horizon, 2), np.float32)
+    log[0, : len(actions)] = actions
+    return Request(
+        ticket,
+        np.uint32([seed]),
+        log,
+        np.int32([len(actions)]),
+        np.float32([action]),
+        np.uint32([new_seed]),
+    )
+
+
+def test_an_episode_that_is_not_live_is_played_again():
+    pool, other = open_pool(), open_pool()
+    _, ticket = pool.reset(np.uint32([5]))
+    actions = np.float32([[0.1, 0.2], [0.3, -1.0], [1.0, 1.0]])
+    for at, action in enumerate(actions):
+        row, ticket = pool.step(request(pool, ticket, 5, actions[:at], action))
+    again, its_ticket = other.step(
+        request(other, live_ticket(5, actions[:2]), 5, actions[:2], actions[2])
+    )
+    same((row, ticket), (again, its_ticket))
+    assert (pool.replayed, other.replayed) == (0, 2)
+    # a turn back, and two that go on from one state
+    one, _ = pool.step(request(pool, ticket, 5, actions, [0.0, 0.0]))
+    two, _ = pool.step(request(pool, ticket, 5, actions, [1.0, 0.0]))
+    assert pool.replayed == 3 and not np.array_equal(one, two)
+
+
+def live_ticket(seed, actions):
+    ticket = live.ticket_of(seed)
+    for action in actions:
+        ticket = live.next_ticket(ticket, action)
+    return np.frombuffer(ticket, np.uint32)[None]
+
+
+def test_a_pool_makes_no_more_environments_than_it_needs():
+    pool = open_pool(horizon=4)
+    _, tickets = pool.reset(np.arange(3, dtype=np.uint32))
+    logs = np.zeros((3, 4, 2), np.float32)
+    seeds, ages = np.arange(3, dtype=np.uint32), np.zeros(3, np.int32)
+    for step in range(40):
+        new = np.arange(3, dtype=np.uint32) + 3 * (step + 1)
+        action = np.full((3, 2), 0.01 * step, np.float32)
+        rows, tickets = pool.step(Request(tickets, seeds, logs, ages, action, new))
+        logs[:, ages[0]] = action
+        stops = rows[:, 2 * 2 + 2] > 0
+        seeds, ages = np.where(stops, new, seeds), np.where(stops, 0, ages + 1)
+        ages = ages.astype(np.int32)
+    assert pool.replayed == 0
+    assert len(pool.live) + len(pool.idle) <= 6
+
+
+def test_nested_dicts_are_joined_in_the_order_that_is_asked_for():
+    everything = build("Nested")
+    assert everything.spec.obs_keys == ("at", "goal/far", "goal/near")
+    some = build("Nested", keys=("goal/near", "at"))
+    assert some.spec.obs.shape == (2,)
+    whole, part = begun(everything).obs, begun(some).obs
+    np.testing.assert_array_equal(part, whole[:, [2, 0]])
+    assert build("Nested", keys=("goal",)).spec.obs_keys == ("goal/far", "goal/near")
+
+
+def test_what_is_registered_and_what_brings_its_limit():
+    spec = envs.make("gymnasium:Pendulum-v1").spec
+    assert (spec.horizon, spec.obs.shape, spec.action_dim) == (200, (3,), 1)
+    assert spec.action_bounds == ((-2.0,), (2.0,))
+    assert envs.make("gymnasium:Pendulum-v1", horizon=7).spec.horizon == 7
+    assert build("limited", horizon=0).spec.horizon == 9
+
+
+@pytest.mark.parametrize(
+    "name, options, said",
+    [
+        ("Walk", {"horizon": 0}, "has no step limit of its own: give config.horizon"),
+        ("discrete", {}, "has actions of the kind Discrete; only continuous ones"),
+        (
+            "unbounded",
+            {},
+            "has actions from -inf to inf; every one needs finite bounds",
+        ),
+        ("image", {}, "an observation is an image, [8, 8, 3]; agents take vectors"),
+        ("text", {}, "an observation is a Text, not numbers"),
+        ("nothing", {}, "returns a NoneType; it must return an o2ojax.types.Env or a"),
+        ("Walk", {"args": {"speed": 1}}, "unexpected keyword argument 'speed'"),
+        ("Walk", {"keys": ("goal",)}, "observations of"),
+        ("Nested", {"keys": ("gaol",)}, "config.env_keys names 'gaol', and observatio"),
+        ("Fails", {"args": {"how": "reset"}}, "RuntimeError: no power"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_a_sentence(name, options, said):
+    with pytest.raises(UserError) as refused:
+        build(name, **options)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("gymnasium:Pushed-v5", "Gymnasium has no environment 'Pushed-v5'"),
+        ("gymnasium:no_module:Pusher-v5", "ModuleNotFoundError"),
+        ("gymnasium:CartPole-v1", "actions of the kind Discrete"),
+        ("gymnasium:", "cannot be made"),
+    ],
+)
+def test_a_name_that_gymnasium_does_not_know(name, said):
+    with pytest.raises(UserError, match=said):
+        envs.make(name)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    "how, said",
+    [
+        ("raises", "RuntimeError: the gripper"),
+        ("nan", "number 1 of an observation is nan"),
+        ("reward", "the reward is inf"),
+        ("size", "an observation has 3 numbers, and the observation space says 2"),
+    ],
+)
+def test_what_goes_wrong_in_a_run_is_told_after_it(how, said, num_workers):
+    """With the seed and the step; compiled programs end, on NaN."""
+    env = build("Fails", args={"how": how}, host=envs.Host(num_workers))
+    state = begun(env)
+    played(env, state, 0, 10)
+    env.check()  # nothing so far
+    played(env, state, 0, T)
+    with pytest.raises(UserError) as failed:
+        env.check()
+    seeds = [str(seed) for seed in state.physics.seed]
+    assert said in str(failed.value) and "at step 25 of" in str(failed.value)
+    assert any(f"seed {seed}:" in str(failed.value) for seed in seeds)
+    env.check()  # once
+
+
+def test_a_worker_that_dies_is_replaced_and_its_episodes_played_again(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ONCE", str(tmp_path / "once"))
+    env = build("Fails", args={"how": "dies once"}, host=envs.Host(workers=2))
+    with pytest.warns(workers.HostWarning, match="died with status 7; another one"):
+        found, _ = played(env, begun(env), 0, T)
+    env.check()
+    plain = build("Walk")
+    same(found, played(plain, begun(plain), 0, T)[0])
+
+
+@pytest.mark.parametrize(
+    "how, said", [("dies", "died with status 7"), ("hangs", "did not answer for 2 s")]
+)
+def test_a_worker_that_dies_again_stops_the_run(how, said):
+    env = build("Fails", args={"how": how}, host=envs.Host(1, 2.0))
+    with pytest.warns(workers.HostWarning):
+        played(env, begun(env), 0, T)
+    with pytest.raises(UserError, match=f"{said}, and so did another one"):
+        env.check()
+
+
+def test_an_environment_with_hidden_state_is_found_out():
+    assert build().spec.pure
+    assert not build(args={"hidden": True}).spec.pure
+
+
+def test_global_generators_are_left_as_they_were():
+    np.random.seed(3)
+    random.seed(3)
+    expected = np.random.uniform(), random.random()
+    np.random.seed(3)
+    random.seed(3)
+    env = build(args={"global_noise": True})
+    played(env, begun(env), 0, T)
+    assert (np.random.uniform(), random.random()) == expected
