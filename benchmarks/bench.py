@@ -6,7 +6,7 @@ against each other.
 
 import sys
 
-from benchmarks import command, compiling, memory, steps, stores, updates, whole
+from benchmarks import command, compiling, hosts, memory, steps, stores, updates, whole
 
 SECTIONS = {
     "updates": updates.UPDATES,
@@ -14,6 +14,9 @@ SECTIONS = {
     "steps": steps.STEPS,
     "acting": steps.ACTING,
     "online": updates.ONLINE,
+    "host": hosts.STEPPING,
+    "resume": hosts.RESUME,
+    "latency": hosts.LATENCY,
     "replay": stores.SECTION,
     "compile": compiling.SECTION,
     "memory": memory.SECTION,

@@ -231,7 +231,7 @@ class RunPolicy(Player):
         memory = self._told.start(
             self._state, TrialContext(rows, rows), jax.random.key(seed)
         )
-        one = State(jax.tree.leaves(memory), np.uint32([0, seed]))
+        one = State(tuple(jax.tree.leaves(memory)), np.uint32([0, seed]))
         return one if num is None else exported.stacked([one] * num)
 
     def export(self, path: str | Path) -> Path:
@@ -285,20 +285,20 @@ def _functions(policy: Policy, state: Any) -> dict[str, Callable]:
     def start(weights, key):
         key, own = jax.random.split(jax.random.wrap_key_data(key))
         memory = policy.start(whole.unflatten(weights), (), own)
-        return jax.tree.leaves(memory), jax.random.key_data(key)
+        return tuple(jax.tree.leaves(memory)), jax.random.key_data(key)
 
     def act(weights, memory, obs, key):
         key, own = jax.random.split(jax.random.wrap_key_data(key))
         memory = memory_of.unflatten(memory)
         action, memory = policy.act(whole.unflatten(weights), memory, obs, own)
-        return action, jax.tree.leaves(memory), jax.random.key_data(key)
+        return action, tuple(jax.tree.leaves(memory)), jax.random.key_data(key)
 
     def observe(weights, memory, obs, action, reward, next_obs, last):
         going_on, task = jnp.ones(()), jnp.int32(0)
         seen = Transition(obs, action, reward, going_on, next_obs, last, task)
         memory = memory_of.unflatten(memory)
         memory, _ = policy.observe(whole.unflatten(weights), memory, seen)
-        return jax.tree.leaves(memory)
+        return tuple(jax.tree.leaves(memory))
 
     return {"start": start, "act": act, "observe": observe}
 

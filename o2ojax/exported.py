@@ -4,9 +4,9 @@
     state = policy.start(seed=0)
     action, state = policy.act(obs, state)
 
-The file is a zip: `about.json`, the weights that acting needs, and three programs in
-StableHLO, which JAX compiles for a CPU or a GPU. Nothing in it is unpickled. `Player`
-is how every policy acts; one of a run in memory has other programs (`o2ojax.api`).
+The file is a zip of `about.json`, of the weights that acting needs, and of three
+programs in StableHLO, which JAX compiles for the machine's CPU or GPU. Nothing in it is
+unpickled. A policy of a run in memory is a `Player`, too: `o2ojax.api.RunPolicy`.
 """
 
 import io
@@ -27,23 +27,23 @@ PROGRAMS = ("start", "act", "observe")
 
 
 class State(NamedTuple):
-    """Where a policy is in an episode, or in several at once.
+    """Where a policy is in an episode, or in B of them: then leaves are [B, ...].
 
-    memory: what it remembers: leaves [...], or [B, ...].
-    key:    uint32 [2], of what it draws next; or [B, 2].
+    memory: arrays, what it remembers.
+    key:    uint32 [2], of what it draws next.
     """
 
-    memory: list[Any]
+    memory: tuple
     key: np.ndarray
 
 
 class Player:
     """A policy in the units of its environment.
 
-    programs: by the names in PROGRAMS, functions of lists of arrays.
-    about:    `obs`, the entries of Dict observations that are joined, or none;
-              `num_obs`; `low` and `high`, the bounds of actions; `tasks`, whether it
-              infers its task; provenance.
+    Args:
+        programs: by the names in PROGRAMS, functions of arrays.
+        about: `obs`, the entries of Dict observations that are joined, or none;
+            `num_obs`; `low` and `high`, the bounds of actions; provenance.
     """
 
     def __init__(self, programs: Mapping[str, Callable], about: Mapping[str, Any]):
@@ -55,47 +55,42 @@ class Player:
 
         Args:
             seed: of all that the policy draws.
-            num: how many to play at once; None for one, without a batch axis.
+            num: how many to play side by side; None for one, without a batch axis.
         """
-        if num is None:
-            return State(*self._programs["start"](np.uint32([0, seed])))
-        return stacked([self.start(hash((seed, at)) % 2**32) for at in range(num)])
+        keys = [np.uint32([at, seed]) for at in range(num or 1)]
+        states = [State(*self._programs["start"](key)) for key in keys]
+        return states[0] if num is None else stacked(states)
 
     def act(self, obs: Any, state: State) -> tuple[np.ndarray, State]:
-        """Chooses an action.
+        """Chooses an action [A], in the environment's units.
 
         Args:
-            obs: as the environment gives it, [O] or a dict; with a leading axis where
-                the state has one.
+            obs: as the environment gives it, [O] or a dict; [B, ...] where the state is
+                of several episodes.
         Returns:
-            the action [A], in the environment's units, and the state to go on with.
+            the action, and the state to go on with.
         Raises:
             UserError: the observation has another size, or lacks an entry.
         """
         if state.key.ndim == 2:
-            rows = [self.act(_row(obs, at), one) for at, one in enumerate(_rows(state))]
-            return np.stack([action for action, _ in rows]), stacked(
-                [s for _, s in rows]
-            )
-        action, memory, key = self._programs["act"](
-            state.memory, self.vector(obs), state.key
-        )
+            rows = range(len(state.key))
+            return stacked([self.act(_row(obs, at), _row(state, at)) for at in rows])
+        given = state.memory, self.vector(obs), state.key
+        action, memory, key = self._programs["act"](*given)
         return self.in_units(np.asarray(action)), State(memory, key)
 
     def observe(
-        self,
-        state: State,
-        obs: Any,
-        action: Any,
-        reward: float,
-        next_obs: Any,
-        last: bool,
+        self, state: State, obs: Any, action: Any, reward: Any, next_obs: Any, last: Any
     ) -> State:
-        """Takes in what a step has led to: `last` tells whether the episode stopped.
+        """Takes in what a step has led to, and whether it was the episode's `last`.
 
         Agents that infer their task learn it so, and planners drop their plans; for all
         others nothing happens.
         """
+        if state.key.ndim == 2:
+            given = state, obs, action, reward, next_obs, last
+            rows = range(len(state.key))
+            return stacked([self.observe(*_row(given, at)) for at in rows])
         given = self.vector(obs), self.in_box(action), np.float32(reward)
         given = *given, self.vector(next_obs), np.bool_(last)
         return state._replace(memory=self._programs["observe"](state.memory, *given))
@@ -103,19 +98,14 @@ class Player:
     def vector(self, obs: Any) -> np.ndarray:
         """An observation as the vector [O] that the agent was trained on."""
         keys, wanted = self.about["obs"], self.about["num_obs"]
-        form = f"a dict with {', '.join(keys)}" if keys else "an array"
         try:
             parts = [_entry(obs, key) for key in keys] if keys else [obs]
             joined = np.concatenate([np.asarray(x, np.float32).ravel() for x in parts])
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise UserError(
-                f"an observation must be {form}, {wanted} numbers:"
-                f" {type(error).__name__}: {first_line(error)}"
-            ) from error
+            form = f"a dict with {', '.join(keys)}" if keys else f"{wanted} numbers"
+            raise UserError(f"an observation must be {form}: {error!r}") from error
         if joined.size != wanted:
-            raise UserError(
-                f"an observation has {joined.size} numbers; it must have {wanted}"
-            )
+            raise UserError(f"an observation has {joined.size} numbers, not {wanted}")
         return joined
 
     def in_box(self, action: Any) -> np.ndarray:
@@ -124,22 +114,19 @@ class Player:
         return np.float32(2 * (np.float32(action) - self._low) / span - 1)
 
     def in_units(self, action: np.ndarray) -> np.ndarray:
-        """An action in [-1, 1] in the environment's units."""
+        """An action in [-1, 1], in the environment's units."""
         scaled = self._low + (action + 1) / 2 * (self._high - self._low)
         return np.clip(scaled, self._low, self._high)
 
 
+def stacked(rows: list[Any]) -> Any:
+    """Trees of arrays as one, [B, ...]."""
+    return jax.tree.map(lambda *x: np.stack(x), *rows)
+
+
 def _row(tree: Any, at: int) -> Any:
-    return jax.tree.map(lambda x: np.asarray(x)[at], tree)
-
-
-def _rows(state: State) -> list[State]:
-    return [_row(state, at) for at in range(len(state.key))]
-
-
-def stacked(states: list[State]) -> State:
-    """States [...] as one of episodes side by side, [B, ...]."""
-    return jax.tree.map(lambda *x: np.stack(x), *states)
+    is_leaf = lambda x: not isinstance(x, (dict, tuple))  # noqa: E731
+    return jax.tree.map(lambda x: np.asarray(x)[at], tree, is_leaf=is_leaf)
 
 
 def _entry(obs: Any, key: str) -> Any:
@@ -177,12 +164,10 @@ def load(path: str | Path) -> Player:
         raise
     except Exception as error:  # zip files have sums, and JAX reads what is in this one
         raise UserError(
-            f"{path} is no exported policy, or is damaged: {type(error).__name__}:"
-            f" {first_line(error)}"
+            f"{path} is no exported policy, or is damaged: {first_line(error)}"
         ) from error
 
 
 def _program(serialized: bytes, weights: list[Any]) -> Callable:
-    """The function of (weights, *inputs), with its weights."""
     function = jax.jit(jax.export.deserialize(bytearray(serialized)).call)
     return lambda *given: function(weights, *given)

@@ -297,7 +297,9 @@ def test_success_is_asked_of_the_last_step_of_an_episode():
     """Counts down to 0, and is done at 2: what was done and undone does not count."""
 
     def played(goal):
-        env = sloped()._replace(success=lambda obs: obs[..., 0] == goal)
+        env = sloped()._replace(
+            success=lambda state, transition: transition.next_obs[..., 0] == goal
+        )
         run = Run(diary().init(KEY), whole_ring(1).init(), ())
         evaluate = lambda key: loop.evaluate(  # noqa: E731
             env, diary().exploit, whole_ring(1), run, key, 40

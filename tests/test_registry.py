@@ -12,7 +12,8 @@ from o2ojax.envs import ENVS, EnvEntry
 from o2ojax.envs.entry import Options
 from o2ojax.envs.physics import Simulator
 from o2ojax.errors import UserError
-from o2ojax.replay import STORES, Store
+from o2ojax.replay import STORES
+from o2ojax.run.config import FORMAT, Store
 from o2ojax.types import Env
 
 KINDS = {"algorithm": (AGENTS, Algorithm), "replay": (STORES, Store)}
@@ -171,7 +172,7 @@ def test_something_of_another_type_is_refused(write, numbers):
 
 
 def test_a_module_has_what_it_defines(numbers):
-    assert numbers.find("o2ojax.run.config:FORMAT") == 2
+    assert numbers.find("o2ojax.run.config:FORMAT") == FORMAT
     assert AGENTS.find("o2ojax.agents.iql:ALGORITHM") is AGENTS.find("iql")
     assert STORES.find("o2ojax.replay.uniform:UNION") is STORES.find("uniform")
 

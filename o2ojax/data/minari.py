@@ -41,16 +41,17 @@ class _Part(NamedTuple):
     space: spaces.Space
 
 
-def load(source: str) -> Log:
+def load(source: str, keys: Sequence[str] = ()) -> Log:
     """Reads the episodes of a dataset into columns.
 
     Terminations become terminals. Truncations become timeouts, and so do final steps
     that are neither. Actions are rescaled linearly from the bounds of their space to
     [-1, 1]. Of Dict observations, the entries of the given keys are flattened and
-    concatenated in that order.
+    concatenated in that order; all, in the space's order, where none is given.
 
     Args:
         source: `minari:ID`, or `minari:ID:KEY,KEY`. Nothing is downloaded.
+        keys: the same, where the source has none.
     Returns:
         The columns observations, actions, rewards, terminals, timeouts and
         next_observations.
@@ -58,18 +59,10 @@ def load(source: str) -> Log:
         DataError: the dataset is missing, damaged or empty, observations are images or
             other non-vectors, or actions have no bounds.
     """
-    name, _, keys = source.removeprefix(PREFIX).partition(":")
-    package = _package(source)
-    try:
-        dataset = package.load_dataset(name)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{source}: there is no such dataset here; get it with: "
-            f"minari download {name}"
-        ) from error
-    except UNREADABLE as error:
-        raise _damage(source, error) from error
-    parts = _parts(source, dataset.observation_space, keys.split(",") if keys else [])
+    named = source.removeprefix(PREFIX).partition(":")[2]
+    dataset, name = _opened(source)
+    chosen = named.split(",") if named else keys
+    parts = _parts(source, dataset.observation_space, chosen)
     for part in parts:
         _check_vector(source, part, dataset)
     low, high = _bounds(source, dataset.action_space)
@@ -82,6 +75,44 @@ def load(source: str) -> Log:
     }
     columns["actions"] = _rescale(columns["actions"], low, high)
     return Log(name, source, columns)
+
+
+def _opened(source: str) -> tuple[Any, str]:
+    """A dataset, and its name in Minari."""
+    name = source.removeprefix(PREFIX).partition(":")[0]
+    package = _package(source)
+    try:
+        return package.load_dataset(name), name
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{source}: there is no such dataset here; get it with: "
+            f"minari download {name}"
+        ) from error
+    except UNREADABLE as error:
+        raise _damage(source, error) from error
+
+
+def environment(source: str) -> dict[str, Any]:
+    """What a config must say to make the environment of a dataset.
+
+    Returns:
+        `env`, and where the dataset tells them, `env_args` and `horizon`.
+    Raises:
+        DataError: the dataset is missing or damaged, or does not tell.
+    """
+    dataset, name = _opened(source)
+    spec = dataset.env_spec
+    if spec is None:
+        raise DataError(
+            f"{source}: does not tell its environment; give config.env, as"
+            " gymnasium:ID, or none to stay offline"
+        )
+    found: dict[str, Any] = {"env": f"gymnasium:{spec.id}"}
+    if spec.kwargs:
+        found["env_args"] = dict(spec.kwargs)
+    if spec.max_episode_steps:
+        found["horizon"] = spec.max_episode_steps
+    return found
 
 
 def write(target: str, columns: Mapping[str, np.ndarray]) -> None:
@@ -143,17 +174,30 @@ def _parts(source: str, space: spaces.Space, keys: Sequence[str]) -> list[_Part]
                 f"leave out ':{','.join(keys)}'"
             )
         return [_Part(None, space)]
-    known = ",".join(space.spaces)
-    if not keys:
-        raise DataError(
-            f"{source}: observations are a Dict; say which entries to join, in which "
-            f"order, as in {source.rstrip(':')}:{known}"
-        )
+    known = dict(_leaves(space))
+    parts = [] if keys else [_Part(key, known[key]) for key in known]
     for key in keys:
-        if key not in space.spaces:
-            error = unknown("entry of the observations", key, space.spaces)
+        found = [x for x in known if x == key or x.startswith(f"{key}/")]
+        if not found:
+            error = unknown("entry of the observations", key, known)
             raise DataError(f"{source}: {error}")
-    return [_Part(key, space[key]) for key in keys]
+        parts += [_Part(x, known[x]) for x in found]
+    return parts
+
+
+def _leaves(space: spaces.Dict, before: str = "") -> Iterator[tuple[str, spaces.Space]]:
+    """The parts of nested Dicts, named as "desired_goal/kettle"."""
+    for key, part in space.spaces.items():
+        if isinstance(part, spaces.Dict):
+            yield from _leaves(part, f"{before}{key}/")
+        else:
+            yield f"{before}{key}", part
+
+
+def _entry(observations: Any, key: str | None) -> Any:
+    for name in key.split("/") if key else ():
+        observations = observations[name]
+    return observations
 
 
 def _check_vector(source: str, part: _Part, dataset: Any) -> None:
@@ -213,10 +257,7 @@ def _columns(
     source: str, episode: Any, parts: Sequence[_Part]
 ) -> dict[str, np.ndarray]:
     num_steps = len(episode)
-    seen = [
-        episode.observations if part.key is None else episode.observations[part.key]
-        for part in parts
-    ]
+    seen = [_entry(episode.observations, part.key) for part in parts]
     done = (episode.actions, episode.terminations, episode.truncations)
     counts = ({len(x) for x in seen}, {len(x) for x in done})
     if counts != ({num_steps + 1}, {num_steps}):

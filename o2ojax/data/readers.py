@@ -9,7 +9,7 @@ import os
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import resources
@@ -53,7 +53,10 @@ UNREADABLE = (
 
 
 def read(
-    source: str | os.PathLike, clip_actions: bool = False, bounds: Any = None
+    source: str | os.PathLike,
+    clip_actions: bool = False,
+    bounds: Any = None,
+    keys: Sequence[str] = (),
 ) -> Dataset:
     """Reads a shipped dataset, a file, a dataset of Minari, or the result of a door.
 
@@ -68,13 +71,14 @@ def read(
         bounds: the lowest and the highest action, numbers or [A], that become -1 and 1;
             DATA for those that occur; None where actions are in [-1, 1] already. A
             dataset of Minari has bounds of its own.
+        keys: of Dict observations in Minari, the entries to join; () for all.
     Raises:
         DataError: the name is unknown, or the data are invalid.
     """
     name = os.fspath(source)
     if registry.is_door(name):
         return _behind(name, clip_actions, bounds)
-    log = load(source)
+    log = load(source, keys)
     if bounds is not None and not name.startswith(minari.PREFIX):
         actions = matrix(f"{log.source}: actions", log.columns["actions"])
         low, high = bounds_of(log.source, actions, bounds)
@@ -133,7 +137,7 @@ def read_npz(path: str | os.PathLike, clip_actions: bool = False) -> Dataset:
     return _dataset(_load(path, _open_npz), clip_actions)
 
 
-def load(source: str | os.PathLike) -> Log:
+def load(source: str | os.PathLike, keys: Sequence[str] = ()) -> Log:
     """Reads the sources of `read`, except doors, into columns without validation.
 
     Raises:
@@ -142,7 +146,7 @@ def load(source: str | os.PathLike) -> Log:
     """
     name = os.fspath(source)
     if name.startswith(minari.PREFIX):
-        return minari.load(name)
+        return minari.load(name, keys)
     open_file = _OPENERS.get(Path(source).suffix.lower())
     if open_file is not None:
         return _load(source, open_file)

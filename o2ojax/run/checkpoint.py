@@ -21,23 +21,28 @@ Tree = Any
 
 
 class Checkpoints:
-    """The checkpoints of one run: the two newest, and optionally a permanent one.
+    """The checkpoints of one run: the newest ones, and optionally a permanent one.
 
     Args:
         directory: folder of the checkpoints; created if missing, unless read-only.
         keep: a checkpoint number that is never deleted (the end of the offline phase).
         read_only: opens the directory without changes; another run may be writing it.
+        newest: how many of the newest are kept.
     """
 
     def __init__(
-        self, directory: Path, keep: int | None = None, read_only: bool = False
+        self,
+        directory: Path,
+        keep: int | None = None,
+        read_only: bool = False,
+        newest: int = 2,
     ):
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._directory = directory
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
                 [
-                    ocp.checkpoint_managers.LatestN(2),
+                    ocp.checkpoint_managers.LatestN(newest),
                     ocp.checkpoint_managers.CustomSteps([keep] if keep else []),
                 ]
             ),

@@ -76,7 +76,7 @@ def described_spec(spec: EnvSpec) -> dict[str, Any]:
         ]
         for path, part in jax.tree_util.tree_leaves_with_path(spec.obs)
     }
-    return spec._asdict() | {"obs": obs}
+    return json.loads(json.dumps(spec._asdict() | {"obs": obs}))  # lists for tuples
 
 
 def spec_from(described: Mapping[str, Any]) -> EnvSpec:
@@ -200,7 +200,7 @@ def _read(config: RunConfig, spec: EnvSpec) -> Transition | None:
         return None
     needs = config.needs
     bounds = _bounds(config, spec)
-    logged = data.read(config.dataset, config.clip_actions, bounds)
+    logged = data.read(config.dataset, config.clip_actions, bounds, config.env_keys)
     data.fit(logged, spec)
     logged = data.with_extras(logged, needs.extras)
     if needs.kind == replay.WINDOWS:

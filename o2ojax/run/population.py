@@ -48,10 +48,10 @@ class Sizes(NamedTuple):
     capacity:          online rows that the store keeps; 0 for all.
     eval_episodes:     episodes per member and evaluation.
     reward_scale, reward_shift: reward = scale * raw + shift, in every batch.
-    store_steps:       transitions per member for which its store has room: those of the
-                       run before it was extended.
     store:             registry entry of the store.
     options:           options of the store.
+    store_steps:       transitions per member for which its store has room: those of the
+                       run before it was extended; 0 for `online_steps`.
     """
 
     offline_updates: int
@@ -66,9 +66,9 @@ class Sizes(NamedTuple):
     eval_episodes: int
     reward_scale: float
     reward_shift: float
-    store_steps: int
     store: replay.Store
     options: Any
+    store_steps: int = 0
 
     @property
     def transitions_per_round(self) -> int:
@@ -174,7 +174,7 @@ def stages(
             dataset=dataset,
             like=base.blank_transition(spec),
             batch=sizes.batch,
-            steps=sizes.store_steps,
+            steps=sizes.store_steps or sizes.online_steps,
             capacity=sizes.capacity,
             num_envs=sizes.num_envs,
             num_tasks=spec.num_train,

@@ -10,6 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from o2ojax import agents, envs, fields, registry, replay
+from o2ojax.data import minari
+from o2ojax.data.minari import PREFIX as MINARI
 from o2ojax.errors import UserError, first_line, unknown
 from o2ojax.run import validation
 from o2ojax.run.config import Replay, RunConfig
@@ -68,6 +70,13 @@ def override(config: ConfigDict, arguments: Iterable[str]) -> None:
         given.append((name.removeprefix("--config."), value))
     for name, value in sorted(given, key=lambda item: item[0] not in FIRST):
         _set(config, name, value)
+    _forget_env(config, dict(given))
+
+
+def _forget_env(config: ConfigDict, given: Mapping[str, Any]) -> None:
+    """Leaves the environment to a dataset of Minari, which names its own."""
+    if str(given.get("dataset", "")).startswith(MINARI) and "env" not in given:
+        config.env = ""
 
 
 def put(config: ConfigDict, given: Mapping[str, Any]) -> None:
@@ -78,6 +87,7 @@ def put(config: ConfigDict, given: Mapping[str, Any]) -> None:
     """
     for name in sorted(given, key=lambda name: name not in FIRST):
         _set(config, name, given[name], fields.parse)
+    _forget_env(config, given)
 
 
 def _set(
@@ -153,6 +163,12 @@ def resolve(config: Mapping | ConfigDict) -> RunConfig:
             valid value.
     """
     given = _plain(config)
+    if not given.get("env") and str(given.get("dataset", "")).startswith(MINARI):
+        given |= {
+            name: value
+            for name, value in minari.environment(given["dataset"]).items()
+            if not given.get(name)
+        }
     run = _parsed(given)
     validation.check(run)
     return run

@@ -66,6 +66,7 @@ def run_phases(
     with ExitStack() as opened:
         if leads:
             opened.enter_context(workdir.sole_owner(job.workdir))
+        opened.enter_context(kept_failure(job.workdir))
         asked_to_stop = opened.enter_context(stop_on_signal())  # until files close
         checkpoints = open_checkpoints(job)
         opened.callback(checkpoints.close)
@@ -93,7 +94,7 @@ def run_phases(
         opened.callback(logs.close)
         best = None
         if job.config.checkpoint.best and leads:
-            best = Checkpoints(job.workdir / "best")
+            best = Checkpoints(job.workdir / "best", newest=1)
             opened.callback(best.close)
         session = Session(job, checkpoints, logs, progress, record, best)
         session.asked_to_stop = asked_to_stop
@@ -105,6 +106,23 @@ def run_phases(
             run = session.phase(run)
             session.save(run)
     return run, record
+
+
+@contextmanager
+def kept_failure(directory: Path) -> Iterator[None]:
+    """Writes the seed and the actions by which an environment fails."""
+    try:
+        yield
+    except UserError as error:
+        cause = error.__cause__
+        if hasattr(cause, "seed") and processes.leads():
+            path = directory / "failed_episode.npz"
+            np.savez(path, seed=np.int64(cause.seed), actions=cause.actions)
+            raise UserError(
+                f"{error}; {path} has its seed and its actions, in [-1, 1]. What was"
+                " learned until the last checkpoint is kept"
+            ) from error
+        raise
 
 
 def open_checkpoints(job: Job) -> Checkpoints:
@@ -145,7 +163,7 @@ def begin(job: Job, progress: Progress) -> tuple[Run, Record]:
     """Makes the initial Run: new agents, or those of another run's offline phase."""
     source = job.config.offline.source
     if source:
-        return warm_start(job, Path(source), progress)
+        return warm_start(job, source, progress)
     return job.programs.init(job.members, job.dataset), Record()
 
 

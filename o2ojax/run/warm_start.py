@@ -12,38 +12,44 @@ import numpy as np
 from o2ojax import agents, fields
 from o2ojax.errors import UserError
 from o2ojax.parallel import compiled, devices
+from o2ojax.run import population
 from o2ojax.run.checkpoint import Checkpoints
 from o2ojax.run.config import differences
-from o2ojax.run.job import Job, Record, shape
+from o2ojax.run.job import Job, Record, shape, sizes_of
 from o2ojax.run.progress import Progress
+from o2ojax.run.resolve import from_json
 from o2ojax.run.workdir import read_description, refuse_another_format
 from o2ojax.types import Run
 
+AT_END = "@online"  # after a run's directory: its agents at the end, not offline ones
 
-def warm_start(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]:
-    """Loads the offline agents of another run, matched by member or by seed.
+
+def warm_start(job: Job, given: str, progress: Progress) -> tuple[Run, Record]:
+    """Loads the agents of another run, matched by member or by seed.
 
     The other run's algorithm must be this run's, or one of its `warm_starts`.
 
+    Args:
+        given: `RUN`, for the agents of its offline phase, or `RUN@online`, for those
+            with which its online phase ended.
     Raises:
         UserError: there is no such run, or its agents do not fit.
     """
+    phase = "online" if given.endswith(AT_END) else "offline"
+    source = Path(given.removesuffix(AT_END))
     described = read_description(source)
     if described is None:
         raise UserError(f"config.offline.from={source}: there is no run there")
     refuse_another_format(described, source)
     adopt = _adoption(job, described, source)
-    number = described["offline"]["updates"]
-    if number == 0:
+    if phase == "online" and described["algorithm"] != job.config.algorithm:
         raise UserError(
-            f"config.offline.from={source} had no offline phase of its own; name the"
-            " run that its agents came from"
+            f"config.offline.from={given} is a run of {described['algorithm']!r}, of"
+            f" which {job.config.algorithm!r} can take the offline agents alone: leave"
+            f" {AT_END} out"
         )
     checkpoints = Checkpoints(source / "checkpoints", read_only=True)
-    if number not in checkpoints.numbers():
-        raise UserError(
-            f"config.offline.from={source}: its offline phase has not come to an end"
-        )
+    number = _checkpoint_of(phase, described, checkpoints, source)
     _tell_differences(job, described, source, progress)
     num_taken = len(described["seeds"]) * int(
         np.prod([len(values) for values in described["population"].values()])
@@ -51,7 +57,7 @@ def warm_start(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]
     index = np.array(_sources(job, described, num_taken, source))
     taken = checkpoints.restore(
         number,
-        _shape(job, described, num_taken),
+        _shape(job, described, phase),
         part=True,
         put=lambda leaf: devices.shard(job.layout, leaf[index]),
     )
@@ -61,7 +67,36 @@ def warm_start(job: Job, source: Path, progress: Progress) -> tuple[Run, Record]
     _check_shape(job, state, source)
     state = jax.tree.map(jnp.copy, state)  # donation needs distinct arrays
     store = job.programs.init(job.members, job.dataset).replay  # always new
-    return Run(state, store, ()), Record(updates_taken=number)
+    return Run(state, store, ()), Record(updates_taken=described["offline"]["updates"])
+
+
+def _checkpoint_of(
+    phase: str, described: dict, checkpoints: Checkpoints, source: Path
+) -> int:
+    """The number of the checkpoint at the end of a run's phase."""
+    updates, steps = described["offline"]["updates"], described["online"]["steps"]
+    if phase == "online" and not (source / "summary.json").exists():
+        raise UserError(
+            f"config.offline.from={source}{AT_END}: its online phase has not come to an"
+            " end"
+        )
+    if phase == "online" and steps == 0:
+        raise UserError(
+            f"config.offline.from={source}{AT_END}: that run had no online phase; leave"
+            f" {AT_END} out"
+        )
+    if phase == "online":
+        return checkpoints.numbers()[-1]
+    if updates == 0:
+        raise UserError(
+            f"config.offline.from={source} had no offline phase of its own; name the"
+            f" run that its agents came from, or {source}{AT_END}"
+        )
+    if updates not in checkpoints.numbers():
+        raise UserError(
+            f"config.offline.from={source}: its offline phase has not come to an end"
+        )
+    return updates
 
 
 def _adoption(job: Job, described: dict, source: Path) -> Callable:
@@ -108,18 +143,14 @@ def _tell_differences(
         progress.warn(f"{source} is an offline-only run: {note}")
 
 
-def _shape(job: Job, described: dict, num_taken: int) -> Run:
-    """The shapes of the source's Run after its offline phase."""
-    algorithm = agents.AGENTS.find(described["algorithm"])
-    what = f"hyper-parameter of {described['algorithm']}"
-    config = fields.build(algorithm.config, "agent", described["agent"], what)
-    plan = agents.Plan(described["offline"]["updates"], described["online"]["steps"])
-    recipe = algorithm.recipe(job.spec, config, plan)
-    agent = jax.eval_shape(recipe.offline.init, jax.random.key(0))
-    agent = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((num_taken, *x.shape), x.dtype), agent
+def _shape(job: Job, described: dict, phase: str) -> Run:
+    """The shapes of the source's Run after a phase; of its agents alone."""
+    config = from_json(described)
+    everyone = population.members(config.agent, config.seeds, config.population)
+    sizes = sizes_of(config, 1.0, described["store_steps"])
+    return Run(
+        population.agent_shape(config.entry, job.spec, sizes, phase, everyone), (), ()
     )
-    return Run(agent, (), ())
 
 
 def _check_shape(job: Job, state: Any, source: Path) -> None:
@@ -132,7 +163,8 @@ def _check_shape(job: Job, state: Any, source: Path) -> None:
     )
     if not same:
         raise UserError(
-            f"config.offline.from={source}: its agents have other networks than this"
+            f"config.offline.from={source}: its agents are of another phase, or have"
+            " other networks than this"
             " config describes; give config.agent.widths, and all that sizes a network,"
             f" as in {source / 'config.json'}"
         )

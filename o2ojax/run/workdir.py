@@ -20,7 +20,7 @@ from o2ojax.run.config import FORMAT, RunConfig, differences
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "distrax", "mujoco", "gymnasium")
 # Fields that may change when a run is resumed. A changed door's file causes a warning.
-FREE_TO_CHANGE = ("wandb", "checkpoint", "doors", "host")
+FREE_TO_CHANGE = ("wandb", "checkpoint", "doors", "host", "store_steps")
 
 
 @contextmanager

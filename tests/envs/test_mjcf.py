@@ -101,7 +101,10 @@ def test_functions_that_cannot_be_used(changed, sentence):
             {"reward": lambda before, action, after: 1.0 if after.qpos[0] > 0 else 0.0},
             "cannot be traced by JAX: TracerBoolConversionError",
         ),
-        ({"success": lambda obs: obs}, r"success is bool\[2\]; it must be bool\[\]"),
+        (
+            {"success": lambda obs: obs},
+            r"success is float32\[2\]; it must be float32\[\]",
+        ),
     ],
 )
 def test_what_would_fail_in_a_run_fails_at_the_door(changed, sentence):

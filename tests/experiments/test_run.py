@@ -304,7 +304,7 @@ BALANCED = "--config.replay.name=balanced"
         ("--config.batch=many", "config.batch is 'many'; it must be a whole number"),
         (
             "--config.batch=0",
-            "config.batch is 0; it must be a whole number, at",
+            "config.batch is 0; it must be a whole number of at",
         ),
         ("--config.env=hoper", "did you mean 'hopper'"),
         ("--config.algorithm=iqll", "did you mean 'iql'"),

@@ -214,7 +214,7 @@ def test_an_unknown_field_is_answered_with_the_nearest(change, said):
         ("--config.population=1", "unknown config field 'population'"),
         ("--config.batch", "cannot read '--config.batch'; overrides look like --con"),
         ("--batch=3", "cannot read '--batch=3'; overrides look like --config.FIELD=V"),
-        ("--config.batch=many", "config.batch is 'many'; it must be a whole number, a"),
+        ("--config.batch=many", "config.batch is 'many'; it must be a whole number of"),
     ],
 )
 def test_an_override_that_cannot_be_read_is_refused(argument, said):

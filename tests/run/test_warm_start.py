@@ -11,6 +11,7 @@ import pytest
 from experiments import run as command
 from o2ojax.run import job, training
 from o2ojax.run.checkpoint import Checkpoints
+from o2ojax.run.config import FORMAT
 from o2ojax.run.resolve import load, override, resolve
 
 ROOT = Path(__file__).parents[2]
@@ -147,7 +148,7 @@ def test_a_run_of_another_format_is_refused_in_one_sentence(source, tmp_path, ca
     old = tmp_path / "old"
     shutil.copytree(source, old)
     described = json.loads((old / "config.json").read_text())
-    assert described.pop("format") == 2
+    assert described.pop("format") == FORMAT
     (old / "config.json").write_text(json.dumps(described))
     (old / "summary.json").unlink()
     assert go_on(old, tmp_path / "new", "off2on", "--config.agent.num_agents=2") == 2
@@ -155,5 +156,5 @@ def test_a_run_of_another_format_is_refused_in_one_sentence(source, tmp_path, ca
     assert command.main([*OFFLINE, *SMALL, f"--workdir={old}"]) == 2
     for error in (refused, capsys.readouterr().err):
         assert f"{old} holds a run of format 1" in error
-        assert "goes on with those of format 2 alone" in error
+        assert f"goes on with those of format {FORMAT} alone" in error
         assert error.count("\n") == 1 and "Traceback" not in error

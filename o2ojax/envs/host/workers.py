@@ -35,6 +35,13 @@ class HostWarning(UserWarning):
     """Something about an environment that a user should know of."""
 
 
+class EnvironmentFailed(UserError):
+    """An environment has raised an error, which `__cause__` is.
+
+    Of an EpisodeError, `seed` and `actions` [T, A], in [-1, 1], lead to it again.
+    """
+
+
 class Host:
     """The environments of a run, as NumPy functions of whole batches.
 
@@ -84,11 +91,11 @@ class Host:
         """Raises what an environment has raised since the last call.
 
         Raises:
-            UserError: the message has the seed and the number of the step.
+            EnvironmentFailed: the message has the seed and the number of the step.
         """
         failure, self.failure = self.failure, None
         if failure is not None:
-            raise UserError(f"the environment failed {failure}") from failure
+            raise EnvironmentFailed(f"the environment failed {failure}") from failure
 
     def close(self) -> None:
         """Ends the worker processes."""

@@ -1,0 +1,125 @@
+"""A finished run that becomes longer, and one that begins where another ended."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import run as command
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "--config=experiments/configs/iql.py:hopper-medium-replay",
+    "--config.agent.widths=8,8",
+    "--config.batch=8",
+    "--config.seeds=2",
+    "--config.online.envs=2",
+    "--config.eval.every=20",
+    "--config.eval.episodes=1",
+    "--config.checkpoint.every=20",
+    "--config.log.every=20",
+)
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def run(workdir, updates, steps, *others):
+    return command.main(
+        [
+            *SMALL,
+            f"--config.offline.updates={updates}",
+            f"--config.online.steps={steps}",
+            f"--workdir={workdir}",
+            *others,
+        ]
+    )
+
+
+def curves(workdir):
+    with np.load(workdir / "returns.npz") as file:
+        return file["returns"], list(file["phase"]), list(file["step"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        assert run(workdir, 20, 20, "--config.checkpoint.best=True") == 0
+    return workdir
+
+
+def test_a_run_becomes_longer(finished, tmp_path, capsys):
+    best = "--config.checkpoint.best=True"
+    assert run(tmp_path, 20, 20, best) == 0
+    before, _, _ = curves(tmp_path)
+    np.testing.assert_array_equal(before, curves(finished)[0])
+    assert run(tmp_path, 20, 60, best) == 2
+    assert "or --extend to make it longer" in capsys.readouterr().err
+    assert run(tmp_path, 20, 60, best, "--extend") == 0
+    after, phase, step = curves(tmp_path)
+    assert phase == ["offline"] + ["online"] * 3 and step == [20, 20, 40, 60]
+    np.testing.assert_array_equal(after[:2], before)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["online"]["steps"] == 60
+    # what is longer now is a run of its own: the same command says that it is finished
+    capsys.readouterr()
+    assert run(tmp_path, 20, 60, best) == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
+
+
+def test_an_offline_run_becomes_longer_and_goes_online(tmp_path):
+    assert run(tmp_path, 20, 0) == 0
+    assert run(tmp_path, 40, 0, "--extend") == 0
+    assert curves(tmp_path)[2] == [20, 40]
+    assert run(tmp_path, 40, 20, "--extend") == 0
+    assert curves(tmp_path)[1:] == (["offline"] * 2 + ["online"], [20, 40, 20])
+
+
+@pytest.mark.parametrize(
+    "updates, steps, others, said",
+    [
+        (20, 20, (), "--extend makes a run longer, and"),
+        (20, 0, (), "--extend makes a run longer, and"),
+        (40, 20, (), "has an online phase, so its offline phase cannot become longer"),
+        (
+            20,
+            40,
+            ("--config.batch=16",),
+            "holds a run of another config (batch: 8 -> 1",
+        ),
+    ],
+)
+def test_what_is_not_longer_is_refused_and_nothing_lost(
+    updates, steps, others, said, finished, capsys
+):
+    others = ("--config.checkpoint.best=True", "--extend", *others)
+    assert run(finished, updates, steps, *others) == 2
+    assert said in capsys.readouterr().err
+    assert (finished / "summary.json").exists()
+
+
+def test_the_best_checkpoint_is_kept_besides(finished):
+    score, _, step = curves(finished)
+    numbers = {0: 20, 1: 41}
+    best = int(score.mean(axis=(1, 2)).argmax())
+    assert [path.name for path in (finished / "best").iterdir()] == [str(numbers[best])]
+    del step
+
+
+def test_a_run_begins_where_another_ended(finished, tmp_path):
+    given = ("--config.offline.from=" + f"{finished}@online",)
+    assert run(tmp_path, 0, 20, *given) == 0
+    phase, step = curves(tmp_path)[1:]
+    assert (phase, step) == (["offline", "online"], [0, 20])
+
+
+def test_where_no_online_phase_ended_none_begins(finished, tmp_path, capsys):
+    assert run(tmp_path / "a", 20, 0) == 0
+    given = ("--config.offline.from=" + f"{tmp_path / 'a'}@online",)
+    assert run(tmp_path / "b", 0, 20, *given) == 2
+    assert "that run had no online phase" in capsys.readouterr().err
