@@ -37,7 +37,16 @@ from o2ojax.errors import UserError, first_line, unknown
 from o2ojax.types import Transition
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
-OPTIONAL = ("timeouts", "next_observations", "final_observations", "tasks", PARAMETERS)
+LENGTHS = "episode_lengths"  # steps of each episode, in place of timeouts
+UNREAD = ("infos", "metadata", "extras", "episode_starts")  # D4RL's, or told otherwise
+OPTIONAL = (
+    "timeouts",
+    "next_observations",
+    "final_observations",
+    "tasks",
+    PARAMETERS,
+    LENGTHS,
+)
 
 # Exceptions of h5py and numpy for files that are truncated, damaged or of another type.
 UNREADABLE = (
@@ -207,6 +216,7 @@ def _load(path: str | os.PathLike, open_file: Callable) -> Log:
     source, found, columns = str(path), *_columns(path, open_file)
     if open_file is _open_npz and ogbench.recognised(found):
         return Log(path.stem, source, ogbench.convert(source, columns))
+    _cut_into_episodes(source, columns)
     missing = [key for key in REQUIRED if key not in columns]
     if missing:
         names = ", ".join(found) or "nothing"
@@ -226,6 +236,25 @@ def _load(path: str | os.PathLike, open_file: Callable) -> Log:
     return Log(path.stem, source, columns, parameters, extras)
 
 
+def _cut_into_episodes(source: str, columns: dict[str, np.ndarray]) -> None:
+    """Turns lengths of episodes into timeouts, in place; without terminals, none ends."""
+    lengths = columns.pop(LENGTHS, None)
+    if lengths is None or "observations" not in columns:
+        return
+    num_rows = len(columns["observations"])
+    ends = np.cumsum(np.asarray(lengths, np.int64).ravel())
+    if not ends.size or np.diff(ends, prepend=0).min() < 1 or ends[-1] != num_rows:
+        raise DataError(
+            f"{source}: {LENGTHS} sum to {ends[-1] if ends.size else 0}, and there are"
+            f" {num_rows} rows; give the steps of each episode, in order"
+        )
+    columns.setdefault("terminals", np.zeros(num_rows, bool))
+    if "timeouts" not in columns:
+        timeouts = np.zeros(num_rows, bool)
+        timeouts[ends - 1] = True
+        columns["timeouts"] = timeouts & ~np.ravel(columns["terminals"]).astype(bool)
+
+
 def _columns(
     path: Path, open_file: Callable
 ) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -239,6 +268,17 @@ def _columns(
             if open_file is _open_npz and ogbench.recognised(found):
                 known = (*ogbench.REQUIRED, *ogbench.OPTIONAL)
             known = (*known, *_extras(file, found))
+            unread = [
+                key
+                for key in found
+                if key not in known and key.partition("/")[0] not in UNREAD
+            ]
+            if unread:
+                warnings.warn(
+                    f"{path}: {', '.join(unread)}: not read, as nothing here uses it",
+                    DataWarning,
+                    stacklevel=4,
+                )
             return found, {key: file[key][()] for key in known if key in file}
     except UNREADABLE as error:
         raise DataError(
