@@ -237,7 +237,7 @@ def _load(path: str | os.PathLike, open_file: Callable) -> Log:
 
 
 def _cut_into_episodes(source: str, columns: dict[str, np.ndarray]) -> None:
-    """Turns lengths of episodes into timeouts, in place; without terminals, none ends."""
+    """Turns lengths of episodes into timeouts, in place; no episode ends by them."""
     lengths = columns.pop(LENGTHS, None)
     if lengths is None or "observations" not in columns:
         return
