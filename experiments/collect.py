@@ -52,6 +52,8 @@ from o2ojax.run.resolve import load, override, resolve
 from o2ojax.run.workdir import surroundings
 from o2ojax.types import EMPTY, Env, EnvSpec, Policy, Run, Transition
 
+from . import CONFIGS
+
 # The SAC runs that a kind is made from.
 KINDS = {
     "random": (),
@@ -88,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, overrides = parser().parse_known_args(command)
     use_cache()
     try:
-        given = load(options.config)
+        given = load(options.config, CONFIGS)
         override(given, overrides)
         config = resolve(given)
         of_tasks = envs.ENVS.find(config.env).parameters is not None

@@ -26,7 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, draws the picture; the exit status is 2 on bad input."""
     options = _parse(arguments)
     try:
-        seen = data.inspect(data.load(options.dataset), options.clip_actions)
+        log = data.load(options.dataset)
+        if options.action_bounds:
+            log = data.rescale(log, options.action_bounds)
+        seen = data.inspect(log, options.clip_actions)
         _print(seen, options.markdown)
         path = options.out or Path(f"inspect-{seen.name.replace('/', '-')}.png")
         draw(seen, path)
@@ -62,12 +65,26 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="look at the actions that a run gets with --config.clip_actions=True",
     )
     parser.add_argument(
+        "--action-bounds",
+        type=_bounds,
+        metavar="LOW,HIGH",
+        help="the units of the actions, if they are not from -1 to 1; data, for the"
+        " least and the greatest that occur",
+    )
+    parser.add_argument(
         "--markdown", action="store_true", help="print the table in Markdown"
     )
     options = parser.parse_args(arguments)
     if options.out and options.out.suffix != ".png":
         parser.error(f"--out={options.out} should end in .png")
     return options
+
+
+def _bounds(text: str) -> str | tuple[float, float]:
+    if text == "data":
+        return text
+    low, high = map(float, text.split(","))
+    return low, high
 
 
 def facts(seen: data.Inspection) -> list[tuple[str, str]]:

@@ -100,7 +100,7 @@ def _film(result: report.Result, path: Path, member: int | None) -> str:
     from o2ojax.parallel.compiled import use_cache
     from o2ojax.report import films  # takes seconds to import
 
-    from .run import warnings_in_one_line
+    from .execution import warnings_in_one_line
 
     use_cache()
     with warnings_in_one_line():

@@ -43,7 +43,7 @@ def work(
                 introduce(folder, attempt)
                 from o2ojax.run.resolve import from_json
 
-                from .run import execute
+                from .execution import execute
 
                 return execute(from_json(config), folder)
             except Exception:

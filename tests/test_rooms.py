@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import execution
 from experiments import run as command
 from o2ojax.agents import AGENTS
 from o2ojax.run import resolve
@@ -85,7 +86,7 @@ def test_a_run_resolves_its_config_once(monkeypatch, tmp_path):
     for module in (resolve, command):
         monkeypatch.setattr(module, "resolve", counted)
     seen = []
-    monkeypatch.setattr(command, "train", lambda run, *given: seen.append(run))
+    monkeypatch.setattr(execution, "train", lambda run, *given: seen.append(run))
     given = ["--config=experiments/configs/iql.py:hopper-random"]
     assert command.main([*given, f"--workdir={tmp_path}"]) == 0
     assert len(calls) == 1

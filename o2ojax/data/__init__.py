@@ -17,7 +17,7 @@ from o2ojax.data.dataset import (
     with_extras,
 )
 from o2ojax.data.inspection import Inspection, inspect
-from o2ojax.data.readers import load, read, read_hdf5, read_npz
+from o2ojax.data.readers import load, read, read_hdf5, read_npz, rescale
 from o2ojax.data.reference import REFERENCE, has_reference, score
 from o2ojax.data.shipped import shipped_names
 from o2ojax.data.writers import write
@@ -42,6 +42,7 @@ __all__ = [
     "read",
     "read_hdf5",
     "read_npz",
+    "rescale",
     "return_range",
     "score",
     "shipped_names",

@@ -89,10 +89,20 @@ def read(
         return _behind(name, clip_actions, bounds)
     log = load(source, keys)
     if bounds is not None and not name.startswith(minari.PREFIX):
-        actions = matrix(f"{log.source}: actions", log.columns["actions"])
-        low, high = bounds_of(log.source, actions, bounds)
-        log.columns["actions"] = 2 * (actions - low) / (high - low) - 1
+        log = rescale(log, bounds)
     return _dataset(log, clip_actions)
+
+
+def rescale(log: Log, bounds: Any) -> Log:
+    """A log whose actions are stretched from their bounds, as for `read`, to [-1, 1].
+
+    Raises:
+        DataError: the bounds are not those of such actions.
+    """
+    actions = matrix(f"{log.source}: actions", log.columns["actions"])
+    low, high = bounds_of(log.source, actions, bounds)
+    scaled = 2 * (actions - low) / (high - low) - 1
+    return log._replace(columns=log.columns | {"actions": scaled})
 
 
 DATA = "data"  # bounds that are those of the actions that occur

@@ -17,16 +17,22 @@ from o2ojax.run import validation
 from o2ojax.run.config import Replay, RunConfig
 
 
-def load(path_and_task: str) -> ConfigDict:
+def load(path_and_task: str, folder: Path | None = None) -> ConfigDict:
     """Calls `get_config` of `FILE.py`, or with an argument of `FILE.py:TASK`.
 
+    Args:
+        folder: where files are that need no path and no ending, as `iql:hopper-random`.
     Raises:
         UserError: there is no such file, it has no `get_config`, it fails, or it
             returns no config.
     """
     path, _, task = path_and_task.partition(":")
+    if folder and (folder / f"{path}.py").is_file():
+        path = str(folder / f"{path}.py")
     if not path.endswith(".py") or not Path(path).is_file():
-        raise UserError(f"--config={path}: there is no such Python file")
+        named = sorted(x.stem for x in folder.glob("[!_]*.py")) if folder else ()
+        known = f", nor a config of the names {', '.join(named)}" if named else ""
+        raise UserError(f"--config={path}: there is no such Python file{known}")
     try:
         module = registry.load_file(Path(path))
         if not hasattr(module, "get_config"):

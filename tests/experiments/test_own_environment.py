@@ -1,0 +1,105 @@
+"""A new user's whole way: log, inspect, train, be killed, resume, play, export."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.inspect import main as inspect
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_environment.py"
+SHORT = {
+    "agent.widths": (16, 16),
+    "batch": 32,
+    "offline.updates": 200,
+    "online.steps": 200,
+    "log.every": 50,
+    "eval.every": 100,
+    "eval.episodes": 3,
+    "checkpoint.every": 50,
+}
+# What a user's script does, which is killed.
+SCRIPT = f"""
+import importlib.util, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("own_environment", {str(EXAMPLE)!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.train(Path(sys.argv[1]), **{SHORT!r})
+"""
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("own_environment", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(example, tmp_path_factory):
+    path = tmp_path_factory.mktemp("puck")
+    example.log(path / "puck.npz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(example, folder):
+    return example.train(folder, **SHORT)
+
+
+def test_the_log_is_inspected(folder, capsys):
+    assert inspect([str(folder / "puck.npz"), "--action-bounds=-2,2"]) == 0
+    assert "5,000" in capsys.readouterr().out
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(example, folder, trained, tmp_path):
+    example.log(tmp_path / "puck.npz")
+    root = str(EXAMPLE.parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": root},
+    )
+    while not (tmp_path / "run" / "checkpoints" / "251").is_dir():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = example.train(tmp_path, **SHORT)
+    np.testing.assert_array_equal(resumed.returns, trained.returns)
+    np.testing.assert_array_equal(resumed.success, trained.success)
+    metrics = [run.directory / "metrics.jsonl" for run in (resumed, trained)]
+    assert metrics[0].read_text() == metrics[1].read_text()
+
+
+def test_it_plays_and_so_does_its_file_elsewhere(example, trained, tmp_path):
+    policy = trained.policy()
+    rate = example.play(policy, num_episodes=5)
+    assert 0.0 <= rate <= 1.0
+    path = policy.export(tmp_path / "puck.o2o")
+    script = f"""
+import sys
+sys.modules.update({{"o2ojax.agents": None, "o2ojax.api": None}})
+import numpy as np
+from o2ojax import exported
+policy = exported.load({str(path)!r})
+state = policy.start(seed=1)
+obs = {{"position": np.zeros(2), "velocity": np.zeros(2), "goal": np.ones(2)}}
+action, state = policy.act(obs, state)
+print(*map(float, action))
+"""
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLE.parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    obs = {"position": np.zeros(2), "velocity": np.zeros(2), "goal": np.ones(2)}
+    expected, _ = policy.act(obs, policy.start(seed=1))
+    np.testing.assert_allclose([float(x) for x in done.stdout.split()], expected, 1e-5)
