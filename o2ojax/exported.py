@@ -4,15 +4,16 @@
     state = policy.start(seed=0)
     action, state = policy.act(obs, state)
 
-The file is a zip of `about.json`, of the weights that acting needs, and of three
-programs in StableHLO, which JAX compiles for the machine's CPU or GPU. Nothing in it is
-unpickled. A policy of a run in memory is a `Player`, too: `o2ojax.api.RunPolicy`.
+The file is a zip of `about.json`, of the weights that acting needs, and of programs in
+StableHLO, which JAX compiles for the machine's CPU or GPU. Nothing in it is unpickled.
+A run's policy in memory is a `Player`, too: `o2ojax.api.RunPolicy`.
 """
 
 import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,25 +24,20 @@ import numpy as np
 from o2ojax.errors import UserError, first_line
 
 FORMAT = 1
-PROGRAMS = ("start", "act", "observe")
 
 
 class State(NamedTuple):
-    """Where a policy is in an episode, or in B of them: then leaves are [B, ...].
+    """Where a policy is in an episode, or in B of them: then leaves are [B, ...]."""
 
-    memory: arrays, what it remembers.
-    key:    uint32 [2], of what it draws next.
-    """
-
-    memory: tuple
-    key: np.ndarray
+    memory: tuple  # arrays, what it remembers
+    key: np.ndarray  # uint32 [2], of what it draws next
 
 
 class Player:
     """A policy in the units of its environment.
 
     Args:
-        programs: by the names in PROGRAMS, functions of arrays.
+        programs: "start", "act" and "observe", functions of arrays.
         about: `obs`, the entries of Dict observations that are joined, or none;
             `num_obs`; `low` and `high`, the bounds of actions; provenance.
     """
@@ -51,24 +47,18 @@ class Player:
         self._low, self._high = (np.float32(about[name]) for name in ("low", "high"))
 
     def start(self, seed: int = 0, num: int | None = None) -> State:
-        """Begins an episode; of an agent that infers its task, a trial of episodes.
-
-        Args:
-            seed: of all that the policy draws.
-            num: how many to play side by side; None for one, without a batch axis.
+        """Begins an episode, or `num` side by side; of an agent that infers its task, a
+        trial of episodes. The seed is that of all that the policy draws.
         """
         keys = [np.uint32([at, seed]) for at in range(num or 1)]
         states = [State(*self._programs["start"](key)) for key in keys]
         return states[0] if num is None else stacked(states)
 
     def act(self, obs: Any, state: State) -> tuple[np.ndarray, State]:
-        """Chooses an action [A], in the environment's units.
+        """Chooses an action [A] in the environment's units. Returns it and the state.
 
         Args:
-            obs: as the environment gives it, [O] or a dict; [B, ...] where the state is
-                of several episodes.
-        Returns:
-            the action, and the state to go on with.
+            obs: as the environment gives it, [O] or a dict; [B, ...] for B episodes.
         Raises:
             UserError: the observation has another size, or lacks an entry.
         """
@@ -89,8 +79,8 @@ class Player:
         """
         if state.key.ndim == 2:
             given = state, obs, action, reward, next_obs, last
-            rows = range(len(state.key))
-            return stacked([self.observe(*_row(given, at)) for at in rows])
+            indices = range(len(state.key))
+            return stacked([self.observe(*_row(given, at)) for at in indices])
         given = self.vector(obs), self.in_box(action), np.float32(reward)
         given = *given, self.vector(next_obs), np.bool_(last)
         return state._replace(memory=self._programs["observe"](state.memory, *given))
@@ -136,38 +126,24 @@ def _entry(obs: Any, key: str) -> Any:
 
 
 def load(path: str | Path) -> Player:
-    """Reads the file of an exported policy.
-
-    Raises:
-        UserError: it is none, is damaged, or of another version.
-    """
+    """Reads an exported policy. Raises UserError for a file that is none."""
     try:
         with zipfile.ZipFile(path) as file:
             about = json.loads(file.read("about.json"))
-            if about["format"] != FORMAT:
-                raise UserError(
-                    f"{path} is a policy of format {about['format']}, and this version"
-                    f" of o2ojax reads format {FORMAT}"
-                )
+            if (found := about["format"]) != FORMAT:
+                raise UserError(f"{path} has format {found}; this reads {FORMAT}")
             arrays = np.load(io.BytesIO(file.read("weights.npz")), allow_pickle=False)
-            programs = {
-                name: _program(
-                    file.read(f"{name}.stablehlo"),
-                    [jax.device_put(arrays[str(at)]) for at in about["weights"][name]],
-                )
-                for name in PROGRAMS
-            }
+            programs = {}
+            for name, used in about["weights"].items():
+                weights = [jax.device_put(arrays[str(at)]) for at in used]
+                programs[name] = _program(file.read(f"{name}.stablehlo"), weights)
         return Player(programs, about)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except UserError:
-        raise
+    except (FileNotFoundError, UserError) as error:
+        raise UserError(first_line(error)) from None
     except Exception as error:  # zip files have sums, and JAX reads what is in this one
-        raise UserError(
-            f"{path} is no exported policy, or is damaged: {first_line(error)}"
-        ) from error
+        why = first_line(error)
+        raise UserError(f"{path} is no exported policy, or damaged: {why}") from error
 
 
-def _program(serialized: bytes, weights: list[Any]) -> Callable:
-    function = jax.jit(jax.export.deserialize(bytearray(serialized)).call)
-    return lambda *given: function(weights, *given)
+def _program(code: bytes, weights: list[Any]) -> Callable:
+    return partial(jax.jit(jax.export.deserialize(bytearray(code)).call), weights)

@@ -148,11 +148,11 @@ def damaged(path, how):
 @pytest.mark.parametrize(
     "how, said",
     [
-        ("cut", "is no exported policy, or is damaged"),
-        ("edited", "is no exported policy, or is damaged"),
-        ("text", "is no exported policy, or is damaged"),
-        ("newer", "is a policy of format 9, and this version of o2ojax reads format 1"),
-        ("gone", "there is no such file"),
+        ("cut", "is no exported policy, or damaged"),
+        ("edited", "is no exported policy, or damaged"),
+        ("text", "is no exported policy, or damaged"),
+        ("newer", "has format 9; this reads 1"),
+        ("gone", "No such file or directory"),
     ],
 )
 def test_a_file_that_is_no_policy_is_refused_in_a_sentence(how, said, tmp_path):

@@ -11,6 +11,8 @@ import pytest
 from gymnasium import spaces
 
 from o2ojax.data import DataError, from_arrays, read, shipped_names, write
+from o2ojax.run.config import defaults
+from o2ojax.run.resolve import override, resolve
 
 minari = pytest.importorskip("minari")
 SEEN = spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -107,13 +109,39 @@ def test_named_entries_are_flattened_and_joined_in_that_order():
     np.testing.assert_array_equal(rows.obs, [[0, 1, 2, 3, 1, 2], [4, 5, 6, 7, 3, 4]])
     np.testing.assert_array_equal(rows.next_obs[1], [8, 9, 10, 11, 5, 6])
     assert read("minari:robot/dict-v0:hand").transitions.obs.shape == (2, 2)
+    everything = read("minari:robot/dict-v0").transitions.obs
+    np.testing.assert_array_equal(
+        everything, [[0, 1, 2, 3, 1, 2, 0], [4, 5, 6, 7, 3, 4, 0]]
+    )
+    some = read("minari:robot/dict-v0", keys=("goal", "hand")).transitions.obs
+    np.testing.assert_array_equal(some, rows.obs)
+
+
+def test_a_dataset_names_its_environment():
+    seen = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    done = spaces.Box(-2.0, 2.0, (1,), np.float32)
+    obs = np.zeros((3, 3), np.float32)
+    rows = episode(0, [[0.0], [1.0]], observations=obs)
+    create("pendulum/log-v0", [rows], seen=seen, done=done, env="Pendulum-v1")
+    config = defaults("iql", "hopper-medium-replay")
+    override(config, ["--config.dataset=minari:pendulum/log-v0"])
+    run = resolve(config)
+    assert (run.env, run.horizon) == ("gymnasium:Pendulum-v1", 200)
+    override(config, ["--config.dataset=minari:pendulum/log-v0", "--config.env=hopper"])
+    assert resolve(config).env == "hopper"
+
+
+def test_a_dataset_that_names_none_says_so():
+    create("pendulum/other-v0", [episode(0, [0, 0])])
+    config = defaults("iql", "hopper-medium-replay")
+    override(config, ["--config.dataset=minari:pendulum/other-v0"])
+    with pytest.raises(DataError, match="does not tell its environment; give"):
+        resolve(config)
 
 
 @pytest.mark.parametrize(
     "source, message",
     [
-        ("dict-v0", "a Dict; say which .* as in minari:robot/dict-v0:goal,hand,id"),
-        ("dict-v0:", "a Dict; say which .* as in minari:robot/dict-v0:goal,hand,id"),
         ("dict-v0:hnad", "'hnad'; did you mean 'hand'. Known: goal, hand, id"),
         ("flat-v0:hand", "are Box.*, which has no entries; leave out ':hand'"),
     ],
