@@ -104,6 +104,8 @@ class Agent(NamedTuple):
     exploit: the Policy that is judged.
     oracle:  as `exploit`, by an agent that infers its task, which need not explore
              first: it is told the task by what the store offers. None for the others.
+    q:       (state, obs [..., O], action [..., A]) -> [E, ...], what its critics say;
+             None where it has none of that form.
     """
 
     init: Callable | None
@@ -111,6 +113,7 @@ class Agent(NamedTuple):
     explore: Policy
     exploit: Policy
     oracle: Policy | None = None
+    q: Callable | None = None
 
 
 def _unchanged(replay, *given):

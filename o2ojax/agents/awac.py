@@ -167,7 +167,11 @@ def awac(spec: EnvSpec, config: AWACConfig) -> Agent:
     explore, exploit = policies.gaussian(
         lambda state, obs: actor_net.apply(state.actor.params, obs)
     )
-    return Agent(init, update, explore, exploit)
+
+    def q(state, obs, action):
+        return critic_net.apply(state.critic.params, obs, action)
+
+    return Agent(init, update, explore, exploit, q=q)
 
 
 def recipe(spec: EnvSpec, config: AWACConfig, plan: base.Plan) -> Recipe:

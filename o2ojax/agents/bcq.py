@@ -227,9 +227,11 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
         del key
         return explore(state, obs, jax.random.key(0))
 
-    return Agent(
-        init, update, policies.memoryless(explore), policies.memoryless(exploit)
-    )
+    def q(state, obs, action):
+        return critic_net.apply(state.critic.params, obs, action)
+
+    both = policies.memoryless(explore), policies.memoryless(exploit)
+    return Agent(init, update, *both, q=q)
 
 
 def recipe(spec: EnvSpec, config: BCQConfig, plan: base.Plan) -> Recipe:

@@ -224,7 +224,11 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
     explore, exploit = policies.squashed(
         lambda state, obs: actor_net.apply(state.actor.params, obs)
     )
-    return Agent(init, update, explore, exploit)
+
+    def q(state, obs, action):
+        return critic_net.apply(state.critic.params, obs, action)
+
+    return Agent(init, update, explore, exploit, q=q)
 
 
 def recipe(spec: EnvSpec, config: CQLConfig, plan: base.Plan) -> Recipe:

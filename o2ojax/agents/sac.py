@@ -182,7 +182,11 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
     explore, exploit = policies.squashed(
         lambda state, obs: actor_net.apply(state.actor.params, obs)
     )
-    return Agent(init, update, explore, exploit)
+
+    def q(state, obs, action):
+        return critic_net.apply(state.critic.params, obs, action)
+
+    return Agent(init, update, explore, exploit, q=q)
 
 
 def recipe(spec: EnvSpec, config: SACConfig, plan: base.Plan) -> Recipe:

@@ -197,7 +197,10 @@ def td3_bc(
             action, jnp.full_like(action, config.exploration)
         )
 
-    return Agent(init, update, *policies.gaussian(around))
+    def q(state, obs, action):
+        return critic_net.apply(state.critic.params, normalised(obs), action)
+
+    return Agent(init, update, *policies.gaussian(around), q=q)
 
 
 def recipe(spec: EnvSpec, config: TD3BCConfig, plan: base.Plan) -> Recipe:

@@ -32,11 +32,14 @@ class Dataset(NamedTuple):
 
     transitions: leaves [N, ...], in order of time.
     parameters:  [T, P], parameters of each task of a family; None for a single task.
+    action_bounds: lowest and highest action, [A] each, in the data's own units; None
+                 where these are -1 and 1.
     """
 
     name: str
     transitions: Transition
     parameters: np.ndarray | None = None
+    action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 class Log(NamedTuple):

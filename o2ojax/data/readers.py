@@ -88,9 +88,13 @@ def read(
     if registry.is_door(name):
         return _behind(name, clip_actions, bounds)
     log = load(source, keys)
+    units = None
     if bounds is not None and not name.startswith(minari.PREFIX):
+        actions = matrix(f"{log.source}: actions", log.columns["actions"])
+        low, high = bounds_of(log.source, actions, bounds)
+        units = tuple(low.tolist()), tuple(high.tolist())
         log = rescale(log, bounds)
-    return _dataset(log, clip_actions)
+    return _dataset(log, clip_actions)._replace(action_bounds=units)
 
 
 def rescale(log: Log, bounds: Any) -> Log:

@@ -11,6 +11,7 @@ from o2ojax.errors import UserError, unknown
 from o2ojax.registry import Registry, is_door
 from o2ojax.types import Env
 
+NONE = "none"  # the name for no environment at all
 OWN = "own"  # the physics of an environment with its own simulator
 FAMILIES = (
     "point-robot",

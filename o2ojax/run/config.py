@@ -106,10 +106,18 @@ class Replay:
 
 @section
 class Offline:
-    """The offline phase. `from`: a run directory whose offline agents are loaded."""
+    """The offline phase.
+
+    from: a run directory whose offline agents are loaded; RUN@online for those with
+        which its online phase ended.
+    held_out: where there is no environment, the share of episodes that judge.
+    fitted_q: where there is none, updates of fitted Q evaluation.
+    """
 
     updates: int = whole(1_000_000)
     source: str = text("", "a run directory", name="from")
+    held_out: float = number(0.1, above=0, below=1, traced=False)
+    fitted_q: int = count(10_000)
 
 
 @section
@@ -276,7 +284,7 @@ class RunConfig:
     def described(self) -> dict[str, Any]:
         """The config as in `config.json`, with resolved physics and hashes of doors."""
         physics = envs.OWN
-        if envs.ENVS.find(self.env).any_physics:
+        if self.env != envs.NONE and envs.ENVS.find(self.env).any_physics:
             physics = envs.choose_physics(self.physics)
         return as_json(self) | {
             "physics": physics,
@@ -295,6 +303,12 @@ class RunConfig:
 
     def caveats(self) -> list[str]:
         """Warnings to show before a run starts."""
+        if self.env == envs.NONE:
+            return [
+                "there is no environment: a score is the policy's value, discounted, at"
+                " the start of held-out episodes, as fitted Q evaluation estimates it."
+                " It is no return"
+            ]
         entry = envs.ENVS.find(self.env)
         found = []
         if entry.any_physics:

@@ -15,9 +15,10 @@ from o2ojax import agents, data, envs, replay
 from o2ojax.errors import UserError
 from o2ojax.parallel import devices, processes
 from o2ojax.report import statistics
-from o2ojax.run import population, validation
+from o2ojax.run import estimation, population, validation
 from o2ojax.run import workdir as workdirs
 from o2ojax.run.config import RETURN_RANGE, RunConfig
+from o2ojax.run.estimation import HeldOut
 from o2ojax.run.population import Member, Programs, Sizes
 from o2ojax.types import Env, EnvSpec, Run, Transition
 
@@ -140,12 +141,18 @@ def prepare(
         UserError: the config or the dataset is invalid, they do not fit together, or
             the processes of a run have different ones.
     """
-    env = make_env(config)
-    validation.check_task(config, env.spec)
-    dataset = _read(config, env.spec)
+    held = HeldOut()
+    if config.env == envs.NONE:
+        dataset, held, env = _recorded(config)
+        validation.check_task(config, env.spec)
+    else:
+        env = make_env(config)
+        validation.check_task(config, env.spec)
+        dataset = _read(config, env.spec)
     before = workdirs.read_description(workdir) or {}
     store_steps = before.get("store_steps") or config.online.steps
     sizes = sizes_of(config, _reward_scale(config, dataset), store_steps)
+    sizes = sizes._replace(held_out=held)
     members = population.members(config.agent, config.seeds, config.population)
     layout = devices.assign_devices(
         len(members.key), on, **dataclasses.asdict(config.devices)
@@ -184,6 +191,19 @@ def make_env(config: RunConfig) -> Env:
         horizon=config.horizon,
         host=config.host,
     )
+
+
+def _recorded(config: RunConfig) -> tuple[Transition, HeldOut, Env]:
+    """Data without an environment: its rows, those that judge, and what it tells."""
+    bounds = None if config.action_bounds in ("auto", "unit") else config.action_bounds
+    if bounds == "env":
+        raise UserError("config.action_bounds is env, and config.env is none")
+    logged = data.read(config.dataset, config.clip_actions, bounds, config.env_keys)
+    logged = data.with_extras(logged, config.needs.extras)
+    rows, share = logged.transitions, config.offline.held_out
+    units = logged.action_bounds
+    rows, held = estimation.hold_out(rows, share, config.offline.fitted_q)
+    return rows, held, estimation.no_environment(rows, units)
 
 
 def _bounds(config: RunConfig, spec: EnvSpec) -> Any:

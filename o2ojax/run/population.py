@@ -17,6 +17,8 @@ from o2ojax import agents, learning, loop, replay
 from o2ojax.agents import base
 from o2ojax.meta import adaptation
 from o2ojax.parallel import compiled, devices
+from o2ojax.run import estimation
+from o2ojax.run.estimation import HeldOut
 from o2ojax.types import (
     EMPTY,
     Agent,
@@ -32,6 +34,7 @@ from o2ojax.types import (
 # `fold_in` data that separate the random streams of a member's key
 INIT, OFFLINE, HAND_OVER, ONLINE, EVALUATE_OFFLINE, EVALUATE_ONLINE, FILM = range(7)
 RESTART = 7
+DISCOUNT = 0.99  # of the value of an agent that has no discount of its own
 
 
 class Sizes(NamedTuple):
@@ -50,6 +53,8 @@ class Sizes(NamedTuple):
     reward_scale, reward_shift: reward = scale * raw + shift, in every batch.
     store:             registry entry of the store.
     options:           options of the store.
+    held_out:          rows at the end of the dataset that judge, where there is no
+                       environment.
     store_steps:       transitions per member for which its store has room: those of the
                        run before it was extended; 0 for `online_steps`.
     """
@@ -69,6 +74,7 @@ class Sizes(NamedTuple):
     store: replay.Store
     options: Any
     store_steps: int = 0
+    held_out: HeldOut = HeldOut()
 
     @property
     def transitions_per_round(self) -> int:
@@ -181,6 +187,9 @@ def stages(
             needs=algorithm.needs(member.config),
         )
         known, offline, online = plan, EMPTY, EMPTY
+        if sizes.held_out.num_rows:
+            dataset, _ = estimation.divided(dataset, sizes.held_out)
+            inputs = inputs._replace(dataset=dataset)
         if dataset is not None:
             rows = algorithm.batches(member.config) * sizes.batch
             rows = devices.shard_batch_size(rows)
@@ -311,6 +320,16 @@ class One(NamedTuple):
         """Evaluates the offline agent's `exploit` policy."""
         stage = self.stages_of(member, dataset).offline
         stream = jax.random.fold_in(member.key, EVALUATE_OFFLINE)
+        if self.sizes.held_out.num_rows:
+            return estimation.judge(
+                stage.agent,
+                run.agent,
+                dataset,
+                self.sizes.held_out,
+                getattr(member.config, "gamma", DISCOUNT),
+                (self.sizes.reward_scale, self.sizes.reward_shift),
+                jax.random.fold_in(stream, step),
+            )
         has_rows = dataset is not None
         return self.evaluate(stage, run, member, stream, step, has_rows)
 

@@ -297,8 +297,8 @@ def from_json(described: Mapping[str, Any]) -> RunConfig:
     """
     known = {fields.known_as(field) for field in dataclasses.fields(RunConfig)}
     given = {name: value for name, value in described.items() if name in known}
-    entry = envs.ENVS.find(_name(given, "env"))
-    if not entry.any_physics:
+    name = _name(given, "env")
+    if name == envs.NONE or not envs.ENVS.find(name).any_physics:
         given["physics"] = "auto"
     return resolve(_with_infinity(given))
 

@@ -268,6 +268,8 @@ class Session:
             values[[int(member) for member in record.dead]] = np.nan
         point = {name: values.tolist() for name, values in figures.items()}
         others = per_member(played)
+        if job.sizes.held_out.num_rows:
+            point["estimates"] = {name: x.tolist() for name, x in others.items()}
         adapted = {
             name: others[name].tolist() for name in adaptation.METRICS if name in others
         }
@@ -414,6 +416,8 @@ def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
     described = job.description()
     adapted = record.points[-1].get("adaptation", {})
     summary = statistics.summarise(described, curves(record), speeds, adapted)
+    if "estimates" in record.points[-1]:
+        summary["estimates"] = estimates(record)
     if not processes.leads():
         return summary
     workdir.save_returns(job.workdir, curves(record))
@@ -422,6 +426,20 @@ def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
     write_json(job.workdir / "summary.json", summary)  # last: marks a finished run
     progress.table(report.table([summary]))
     return summary
+
+
+def estimates(record: Record) -> dict[str, Any]:
+    """What the last evaluation has estimated of the policies, without an environment.
+
+    Each has an interval over members; but `value`, by fitted Q evaluation, over the
+    held-out episodes.
+    """
+    point = record.points[-1]
+    value = np.array(point["returns"]).mean(axis=0)
+    found = {"value": statistics.interval(value)}
+    for name, values in point["estimates"].items():
+        found[name] = statistics.interval(np.array(values))
+    return found
 
 
 def _rate(job: Job, phase: str, done: int, record: Record) -> float:

@@ -17,7 +17,10 @@ def check(run: RunConfig) -> None:
         UserError: the config cannot work; the message names the field, the problem and
             a valid value.
     """
-    envs.ENVS.find(run.env)
+    if run.env == envs.NONE:
+        _check_without_environment(run)
+    else:
+        envs.ENVS.find(run.env)
     if run.physics != "auto":  # resolving `auto` would initialise JAX
         envs.choose_physics(run.physics)
     _check_simulator(run)
@@ -37,6 +40,24 @@ def check_task(run: RunConfig, spec: EnvSpec) -> None:
             f" multiple of {spec.num_test}"
         )
     run.entry.check_task(run, spec)
+
+
+def _check_without_environment(run: RunConfig) -> None:
+    if not run.dataset:
+        raise UserError(
+            "config.env is none, so there is nothing but data to learn from, and"
+            " config.dataset names none"
+        )
+    if run.online.steps:
+        raise UserError(
+            "config.env is none, so there is nothing to play in: set"
+            " config.online.steps=0"
+        )
+    if run.needs.kind != replay.ROWS:
+        raise UserError(
+            f"config.env is none, and {run.algorithm} learns from {run.needs.kind}; its"
+            " policy can only be judged by playing it: name an environment"
+        )
 
 
 def _check_simulator(run: RunConfig) -> None:
@@ -114,7 +135,9 @@ def _check_rhythm(run: RunConfig) -> None:
 def _check_store(run: RunConfig) -> None:
     """Checks that the store provides what the agent learns from."""
     needs, store = run.needs, run.store
-    if needs.kind == replay.TASKS and envs.ENVS.find(run.env).parameters is None:
+    if needs.kind == replay.TASKS and (
+        run.env == envs.NONE or envs.ENVS.find(run.env).parameters is None
+    ):
         raise UserError(
             f"{run.algorithm} learns families of tasks, and {run.env} is one task;"
             f" choose one of {', '.join(envs.FAMILIES)}"
