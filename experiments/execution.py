@@ -108,7 +108,8 @@ def obey(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     try:
         given = load(options.config, CONFIGS)
         override(given, overrides)
-        config = resolve(given)
+        with warnings_in_one_line():
+            config = resolve(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,15 +15,23 @@ from o2ojax import report
 from o2ojax.errors import UserError
 from o2ojax.registry import short
 
+FIGURES = (".png", ".pdf", ".svg")
+FORMS = {
+    "markdown": "in Markdown",
+    "latex": "as a LaTeX tabular (needs the package booktabs)",
+    "csv": "as CSV: a column for each figure, and for the ends of its interval",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, draws the curves; the exit status is 2 on bad input."""
     options = _parse(arguments)
     try:
         results = [report.read(run) for run in options.runs]
-        _print_table(results, options.markdown)
-        for path in _draw(results, options.out):
-            print(f"wrote {path}", file=sys.stderr)
+        _print_table(results, options.form)
+        if options.out or not options.video:
+            for path in _draw(results, options.out):
+                print(f"wrote {path}", file=sys.stderr)
         if options.video:
             shown = _film(results[0], options.video, options.member)
             print(f"wrote {options.video}: {shown}", file=sys.stderr)
@@ -44,13 +52,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        metavar="FILE.png",
-        help="where the curves go; with runs of several environments, its folder takes "
+        metavar="FILE",
+        help="where the curves go, a .png, .pdf or .svg; with runs of several environments, its folder takes "
         "a curves-ENV.png for each (default: here)",
     )
-    parser.add_argument(
-        "--markdown", action="store_true", help="print the table in Markdown"
-    )
+    for form, what in FORMS.items():
+        parser.add_argument(
+            f"--{form}",
+            dest="form",
+            action="store_const",
+            const=form,
+            help=f"print the table {what}",
+        )
     parser.add_argument(
         "--video",
         type=Path,
@@ -61,8 +74,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--member", type=int, metavar="K", help="film this one instead, counted from 0"
     )
     options = parser.parse_args(arguments)
-    if options.out and options.out.suffix != ".png":
-        parser.error(f"--out={options.out} should end in .png")
+    if options.out and options.out.suffix not in FIGURES:
+        parser.error(f"--out={options.out} should end in {', '.join(FIGURES)}")
     if options.video and options.video.suffix != ".gif":
         parser.error(f"--video={options.video} should end in .gif")
     if options.video and len(options.runs) > 1:
@@ -72,10 +85,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _print_table(results: Sequence[report.Result], markdown: bool) -> None:
+def _print_table(results: Sequence[report.Result], form: str | None) -> None:
     summaries, names = [result.summary for result in results], report.names(results)
-    if markdown:
-        print(report.markdown(summaries, names))
+    if form:
+        print(getattr(report, form)(summaries, names))
     else:
         width = None if sys.stdout.isatty() else 160
         Console(width=width).print(report.table(summaries, names))
@@ -90,7 +103,9 @@ def _draw(results: Sequence[report.Result], out: Path | None) -> list[Path]:
     paths = []
     for env, runs in by_env.items():
         single = out if len(by_env) == 1 else None
-        paths.append(single or folder / f"curves-{short(env).replace(':', '-')}.png")
+        suffix = out.suffix if out else ".png"
+        name = f"curves-{short(env).replace(':', '-').replace('/', '-')}{suffix}"
+        paths.append(single or folder / name)
         report.draw(runs, paths[-1])
     return paths
 

@@ -20,6 +20,7 @@ AGENTS = {
 def get_config(algorithm: str = "iql") -> ConfigDict:
     """As much as a laptop's CPU does in half an hour."""
     config = defaults(algorithm, "gymnasium:AdroitHandDoor-v1")
+    config.dataset = "door_human.npz"
     config.clip_actions = True  # teleoperation went beyond the bounds
     for name, value in AGENTS[algorithm].items():
         config.agent[name] = value

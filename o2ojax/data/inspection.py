@@ -103,6 +103,8 @@ def inspect(log: Log, clip_actions: bool = False) -> Inspection:
 def environment(name: str) -> str:
     """The environment in a dataset's name, if it has reference scores, else ""."""
     words = re.split(r"[^a-z0-9]+", name.lower())
+    if "maze" in words:  # Ant_maze_u-maze is another task than ant
+        return ""
     return next(filter(has_reference, words), "")
 
 

@@ -2,13 +2,15 @@
 
 from o2ojax.report.figures import draw
 from o2ojax.report.results import Result, choose, names, read, title
-from o2ojax.report.tables import estimate, markdown, rows, table
+from o2ojax.report.tables import csv, estimate, latex, markdown, rows, table
 
 __all__ = [
     "Result",
     "choose",
+    "csv",
     "draw",
     "estimate",
+    "latex",
     "markdown",
     "names",
     "read",

@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from o2ojax.data import reference
 from o2ojax.data.files import write_whole
+from o2ojax.envs import NONE
 from o2ojax.errors import UserError
 from o2ojax.registry import short
 from o2ojax.report import statistics
@@ -40,7 +41,7 @@ class Series(NamedTuple):
 
 
 def draw(results: Sequence[Result], path: str | Path) -> None:
-    """Writes the learning curves of one environment's runs to a PNG file.
+    """Writes the learning curves of one environment's runs: a PNG, PDF or SVG file.
 
     Offline updates and environment steps have a panel each, of a width in proportion to
     their number, within limits. Thick lines are IQMs, bands are 95% intervals, and
@@ -86,13 +87,16 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
         ncols=columns,
         frameon=False,
     )
-    write_whole(Path(path), lambda unfinished: figure.savefig(unfinished, format="png"))
+    kind = Path(path).suffix.removeprefix(".") or "png"
+    write_whole(Path(path), lambda unfinished: figure.savefig(unfinished, format=kind))
 
 
 def _measure(result: Result) -> str:
     """Axis label of the scores of a run."""
     if result.curves.success is not None:
         return "episodes that end in success [%]"
+    if result.config["env"] == NONE:
+        return "discounted value at the start,\nby fitted Q evaluation: no return"
     return SCORE_LABEL if reference.has_reference(result.config["env"]) else "return"
 
 

@@ -1,7 +1,10 @@
 """Tables of runs, for the terminal and as Markdown."""
 
+import csv as csv_module
 import dataclasses
+import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -9,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from o2ojax.envs import OWN, Simulator
-from o2ojax.registry import short
+from o2ojax.registry import PREFIXES, is_door, short
 
 COLUMNS = (
     "agent",
@@ -62,13 +65,20 @@ def rows(summary: dict[str, Any], note: str = "") -> list[tuple[str, ...]]:
 
 def data_label(described: dict[str, Any]) -> str:
     """The dataset, and the physics unless it is Gymnasium's."""
-    parts = [short(described["dataset"]) or f"none ({short(described['env'])})"]
+    parts = [data_name(described["dataset"]) or f"none ({short(described['env'])})"]
     if described["physics"] not in ("mujoco", OWN):
         parts.append(f"on {described['physics']}")
     usual = dataclasses.asdict(Simulator())
     chosen = described["simulator"].items()
     parts += [f"{name}={value}" for name, value in chosen if value != usual[name]]
     return ", ".join(parts)
+
+
+def data_name(dataset: str) -> str:
+    """A dataset without the folders it lies in."""
+    if is_door(dataset) or dataset.startswith(PREFIXES):
+        return short(dataset)
+    return Path(dataset).stem if Path(dataset).suffix else dataset
 
 
 def label(agent: str, settings: dict[str, Any]) -> str:
@@ -127,3 +137,68 @@ def markdown(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> 
     lines = [columns, ["---" if name in WORDS else "---:" for name in columns]]
     lines += [row[: len(columns)] for row in _all_rows(summaries, notes)]
     return "\n".join([NOTE, "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def latex(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
+    """The same table as a LaTeX tabular, with the rules of booktabs."""
+    columns = _columns(summaries)
+    kinds = "".join("l" if name in WORDS else "r" for name in columns)
+    rows = [row[: len(columns)] for row in _all_rows(summaries, notes)]
+    lines = [
+        f"% {NOTE}",
+        rf"\begin{{tabular}}{{{kinds}}}",
+        r"\toprule",
+        _latex_row(columns),
+        r"\midrule",
+        *map(_latex_row, rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines)
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+    special |= {"^": r"\textasciicircum{}"} | {x: f"\\{x}" for x in "&%$#_{}"}
+    escaped = ("".join(special.get(x, x) for x in cell) for cell in cells)
+    return rf"{' & '.join(escaped)} \\"
+
+
+ESTIMATES = {  # columns of figures with intervals: the phase and the name of each
+    "offline score": ("offline", "score"),
+    "dip": ("online", "dip"),
+    "final score": ("online", "score"),
+    "regret": ("online", "regret"),
+    "offline return": ("offline", "return"),
+    "final return": ("online", "return"),
+}
+
+
+def csv(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
+    """The same figures as comma-separated values, unrounded."""
+    notes = notes or [""] * len(summaries)
+    out = io.StringIO()
+    writer = csv_module.writer(out, lineterminator="\n")
+    ends = [f"{name} {end}" for name in ESTIMATES for end in ("iqm", "low", "high")]
+    settings = sorted(
+        {
+            name
+            for summary in summaries
+            for part in summary.get("groups", ())
+            for name in part["settings"]
+        }
+    )
+    plain = ("agent", "dataset", "run", "members", "offline updates", "online steps")
+    writer.writerow([*plain, *settings, *ends])
+    for summary, note in zip(summaries, notes, strict=True):
+        parts = summary.get("groups") or [summary]
+        for part in parts:
+            row = [short(summary["agent"]), data_label(summary), note]
+            row += [summary["members"] // len(parts), summary["offline"]["updates"]]
+            row += [summary.get("online", {}).get("steps", 0)]
+            row += [part.get("settings", {}).get(name, "") for name in settings]
+            for phase, name in ESTIMATES.values():
+                found = part.get(phase, {}).get(name) or {"iqm": "", "ci95": ("", "")}
+                row += ["" if x is None else x for x in (found["iqm"], *found["ci95"])]
+            writer.writerow(row)
+    return out.getvalue().rstrip("\n")

@@ -13,7 +13,7 @@ from o2ojax import agents, envs, fields, registry, replay
 from o2ojax.data import minari
 from o2ojax.data.minari import PREFIX as MINARI
 from o2ojax.errors import UserError, first_line, unknown
-from o2ojax.run import validation
+from o2ojax.run import rhythm, validation
 from o2ojax.run.config import Replay, RunConfig
 
 
@@ -175,7 +175,7 @@ def resolve(config: Mapping | ConfigDict) -> RunConfig:
             for name, value in minari.environment(given["dataset"]).items()
             if not given.get(name)
         }
-    run = _parsed(given)
+    run = rhythm.fitted(_parsed(given))
     validation.check(run)
     return run
 

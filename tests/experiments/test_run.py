@@ -326,8 +326,6 @@ BALANCED = "--config.replay.name=balanced"
         ("--config.replay.name=fancy", "unknown replay 'fancy'"),
         ("--config.population.widths=1,2", "of the numbers that iql traces"),
         ("--config.population.expectil=0.1", "did you mean 'expectile'"),
-        ("--config.eval.every=15", "must be a multiple of config.log.every"),
-        ("--config.online.envs=3", "config.log.every is 10"),
         ("--config.seeds=1,1", "config.seeds is (1, 1); it must be a number of seeds"),
         ("--config.seeds=1,1", "or as many different whole numbers"),
         ("--config.seeds=1.5,2", "config.seeds is (1.5, 2)"),

@@ -1,5 +1,7 @@
 """Statistics by hand, and the tables and figures that a reader gets."""
 
+import csv
+import io
 import json
 import math
 
@@ -360,3 +362,35 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path, capsys):
     run = write_run(tmp_path / "run", config(), CURVES)
     assert main([str(run), f"--out={tmp_path / 'nowhere' / 'a.png'}"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def table_of(form, tmp_path, capsys):
+    run = write_run(tmp_path / "a_b", config(), CURVES)
+    assert main([str(run), f"--{form}", f"--out={tmp_path / 'x.svg'}"]) == 0
+    return capsys.readouterr().out
+
+
+def test_numbers_for_a_spreadsheet(tmp_path, capsys):
+    rows = list(csv.DictReader(io.StringIO(table_of("csv", tmp_path, capsys))))
+    summary = json.loads((tmp_path / "a_b" / "summary.json").read_text())
+    assert len(rows) == 1 and rows[0]["agent"] == summary["agent"]
+    score = summary["offline"]["score"]
+    found = [float(rows[0][f"offline score {end}"]) for end in ("iqm", "low", "high")]
+    np.testing.assert_allclose(found, [score["iqm"], *score["ci95"]])
+
+
+def test_a_table_for_a_paper(tmp_path, capsys):
+    text = table_of("latex", tmp_path, capsys)
+    lines = [line for line in text.splitlines() if not line.startswith("%")]
+    assert lines[0].startswith(r"\begin{tabular}{l") and lines[-1] == r"\end{tabular}"
+    body = [line for line in lines if line.endswith(r"\\")]
+    assert len({line.count(" & ") for line in body}) == 1
+    assert tables._latex_row(["a_b", "50%"]) == r"a\_b & 50\% \\"
+
+
+@pytest.mark.parametrize("suffix, start", [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_figures_for_a_paper(suffix, start, tmp_path):
+    run = write_run(tmp_path / "run", config(), CURVES)
+    path = tmp_path / f"curves.{suffix}"
+    assert main([str(run), f"--out={path}"]) == 0
+    assert path.read_bytes().startswith(start)

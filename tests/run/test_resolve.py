@@ -14,6 +14,7 @@ from o2ojax import fields
 from o2ojax.agents import AGENTS
 from o2ojax.errors import UserError
 from o2ojax.replay import STORES
+from o2ojax.run import rhythm
 from o2ojax.run.config import RunConfig, as_json, defaults, differences
 from o2ojax.run.resolve import from_json, load, override, resolve
 
@@ -196,7 +197,7 @@ def test_a_part_without_its_names_is_refused(write):
         ),
         (
             {"offline__source": "runs/a"},
-            "unknown field of config.offline 'source'. Known: from, updates",
+            "unknown field of config.offline 'source'. Known: fitted_q, from",
         ),
     ],
 )
@@ -468,6 +469,28 @@ def test_a_round_is_the_shortest_in_which_updates_come_out_whole(
     rhythm = {f"{name}__every": every for name in ("log", "eval", "checkpoint")}
     config = given(**online, **rhythm, online__round=round_, online__steps=every)
     assert resolve(config).steps_per_round == steps
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"eval__every": 150, "log__every": 100}, "eval.every from 150 to 200"),
+        ({"eval__every": 30, "log__every": 100}, "log.every from 100 to 30"),
+        (
+            {"online__envs": 3, "log__every": 10, "online__steps": 100},
+            "log.every from 10 to 12",
+        ),
+        ({"online__envs": 4, "online__warmup": 6}, "online.warmup from 6 to 8"),
+    ],
+)
+def test_what_does_not_fit_is_rounded_and_told(changes, told):
+    usual = dict(online__steps=1200, checkpoint__every=1200, online__round=0)
+    with pytest.warns(rhythm.RhythmWarning, match="rounded, to fit") as warned:
+        run = resolve(given(**{"eval__every": 120, **usual, **changes}))
+    assert told in str(warned[0].message)
+    assert run.eval.every % run.log.every == run.checkpoint.every % run.log.every == 0
+    for number in (run.log.every, run.online.steps, run.online.warmup):
+        assert number % run.transitions_per_round == 0
 
 
 def test_a_round_that_does_not_come_out_whole_is_refused():
