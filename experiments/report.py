@@ -53,8 +53,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--out",
         type=Path,
         metavar="FILE",
-        help="where the curves go, a .png, .pdf or .svg; with runs of several environments, its folder takes "
-        "a curves-ENV.png for each (default: here)",
+        help="where the curves go, a .png, .pdf or .svg; with runs of several"
+        " environments, its folder takes a curves-ENV for each (default: here)",
     )
     for form, what in FORMS.items():
         parser.add_argument(

@@ -351,11 +351,11 @@ def test_a_damaged_run_is_refused_in_one_line(damage, message, tmp_path, capsys)
     assert not (tmp_path / "a.png").exists()
 
 
-def test_a_figure_that_is_no_png_is_refused(capsys):
+def test_a_figure_of_another_kind_is_refused(capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["run", "--out=curves.pdf"])
+        main(["run", "--out=curves.jpg"])
     assert stopped.value.code == 2
-    assert "should end in .png" in capsys.readouterr().err
+    assert "should end in .png, .pdf, .svg" in capsys.readouterr().err
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path, capsys):
