@@ -165,7 +165,7 @@ def vae_loss(
 ) -> Array:
     """Loss of a variational autoencoder of actions: reconstruction error plus KL.
 
-    L = mean over A of (a' - a)^2 + w * mean over L of KL(N(mu, sigma^2) || N(0, 1))
+    mean over A of (a' - a)^2 + w * mean over L of KL(N(mu, sigma^2) || N(0, 1))
 
     Fujimoto, Meger and Precup, "Off-Policy Deep Reinforcement Learning without
     Exploration" (2019), arxiv.org/abs/1812.02900; the means over dimensions (in place
@@ -178,10 +178,10 @@ def vae_loss(
         std: sigma of the latent variable, [..., L].
         kl_weight: w, a scalar.
     Returns:
-        L, [...].
+        the loss, [...].
     """
     kl = kl_from_standard_normal(mean, std).mean(axis=-1)
-    return squared_distance(reconstruction, action) + kl_weight * kl
+    return mean_squared_error(reconstruction, action) + kl_weight * kl
 
 
 def soft_clipped_q(q: Array, pessimism: Array) -> Array:
@@ -236,7 +236,7 @@ def scaled_q(q: Array, alpha: Array) -> Array:
     return alpha / jax.lax.stop_gradient(jnp.abs(q).mean()) * q
 
 
-def squared_distance(action: Array, other: Array) -> Array:
+def mean_squared_error(action: Array, other: Array) -> Array:
     """Mean squared difference of two actions.
 
     mean over A of (a - b)^2

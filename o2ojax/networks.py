@@ -43,7 +43,8 @@ def fan_in_uniform() -> Init:
     """Uniform in +-1/sqrt(fan in).
 
     rlkit's function of that name divides by the fan out: its first layers, and so those
-    of the authors of AWAC, CQL and Off2OnRL, begin smaller.
+    of the authors of AWAC, CQL, Off2OnRL (its density ratio, too) and SMAC, begin
+    smaller.
     """
     return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -58,7 +59,7 @@ def small_uniform(bound: float) -> Init:
 
 
 class Dense(nn.Module):
-    """A linear layer: [..., I] -> [..., features]. Names are flax's.
+    """A linear layer: [..., I] -> [..., features]. Named as flax's.
 
     With `shared` [..., S], all K rows of x [..., K, I] begin with the same S inputs,
     whose part of the product is computed once: [..., K, features].
@@ -238,7 +239,7 @@ class Squashed:
         return jnp.tanh(before), self._log_prob_before(before)
 
     def log_prob(self, action: Array) -> Array:
-        """The log-density [...] of an action; the border counts as just inside."""
+        """The log-density [...] of an action, clipped to +-(1 - 1e-5); rlkit: 1e-6."""
         inside = jnp.clip(action, -1 + 1e-5, 1 - 1e-5)
         return self._log_prob_before(jnp.arctanh(inside))
 

@@ -108,7 +108,7 @@ class Model(NamedTuple):
     next:     (z, action) -> z.
     reward:   (z, action) -> [].
     values:   (z, action) -> [E], the estimates of E critics.
-    alive:    (z, action) -> [], the probability that the episode continues.
+    alive:    (z, action) -> [], the probability that the task goes on.
     """
 
     next: Callable

@@ -7,8 +7,9 @@ Axis letters, used in every shape comment of the package:
     W  environments of one member      T  time
     O  observation, A  action          H  transitions of a window
     K  actions or plans compared       L  dimensions of a latent variable
-    Z  dimensions of a latent state    P  plans that a policy proposes
-    G  tasks                           C  rows that a task is inferred from
+    Z  dimensions of a latent state,   P  plans that a policy proposes
+       or of a latent task             C  rows that a task is inferred from
+    G  tasks
 """
 
 import math
@@ -56,7 +57,8 @@ class Batch(NamedTuple):
     """What a store hands out.
 
     data:    Transition, [B], or [B, H] for windows, or [G, B] for tasks.
-    weight:  [B]  importance weights, of critics' errors or of a model's; 1 if unused.
+    weight:  [B]  importance weights, of critics' errors, of a model's, or of
+             behaviour cloning's; 1 if unused.
     index:   [B]  rows of the store, for `Buffer.update_priorities`; [G, B] for tasks.
     context: Transition [G, C] for agents that infer their task, () for the others.
     metrics: what the store tells of itself, told beside what the update tells.

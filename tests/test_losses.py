@@ -210,8 +210,10 @@ def test_no_gradient_goes_through_the_scale_of_values():
     np.testing.assert_allclose(slope, [1.25, 1.25], rtol=1e-6)  # 2.5 / 2
 
 
-def test_squared_distance_by_hand():
-    distance = losses.squared_distance(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]]))
+def test_mean_squared_error_by_hand():
+    distance = losses.mean_squared_error(
+        jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]])
+    )
     np.testing.assert_allclose(distance, [2.5])  # (1 + 4) / 2
 
 

@@ -12,7 +12,11 @@ from o2ojax.run.config import defaults
 # The authors' settings for Adroit, where they differ from those for locomotion.
 AGENTS = {
     "iql": {"beta": 0.5, "dropout": 0.1},
-    "awac": {},
+    "awac": {
+        "temperature": 0.5,
+        "value_at_mean": True,
+        "actor_widths": (256, 256),
+    },
     "bc": {},
 }
 

@@ -4,7 +4,8 @@ Half of the budget offline, half online: 500k and 500k decisions on locomotion, 
 25k on manipulation; 128 windows of a batch come from the dataset and 128 from what was
 gathered. The authors learn when an episode ends, as many updates as it had steps: here
 after every 50 decisions on manipulation, where all episodes are so long, and after
-every 1000 on locomotion. Of the locomotion tasks, they tuned hopper alone.
+every 1000 on locomotion. Of the locomotion tasks, they tuned hopper alone. Actions are
+not repeated, so that five decisions span half the time of theirs on an arm.
 """
 
 from o2ojax.envs import manipulation

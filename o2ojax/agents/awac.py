@@ -46,7 +46,7 @@ class AWACConfig:
     widths: tuple[int, ...] = sizes(256, 256)  # of the critics
     layer_norm: bool = flag(False)  # of the critics
     activation: str = choice(*networks.ACTIVATIONS)  # of the critics
-    actor_widths: tuple[int, ...] = sizes(*(256,) * 4)
+    actor_widths: tuple[int, ...] = sizes(*(256,) * 4)  # two for Adroit
 
 
 class AWACState(NamedTuple):

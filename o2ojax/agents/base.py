@@ -43,6 +43,7 @@ class Algorithm(NamedTuple):
     check_task: (run config, spec) -> None; likewise, once the environment is known.
     offline_only: what to know before going online with the agents of a run that was
         planned to stay offline; "" where it makes no difference.
+    longer: by phase, what to know before a run's phase becomes longer than planned.
     batches: (config) -> how many batches an offline update takes, in one.
     trial: (config) -> of how many episodes a trial is by which it is judged. Above 0,
         every round of the online phase begins new trials, of other tasks.
@@ -58,6 +59,7 @@ class Algorithm(NamedTuple):
     check: Callable[[Any], None] = nothing_to_check
     check_task: Callable[[Any, EnvSpec], None] = nothing_to_check
     offline_only: str = ""
+    longer: Mapping[str, str] = MappingProxyType({})
     batches: Callable[[Any], int] = lambda config: 1
     trial: Callable[[Any], int] = lambda config: 0
     whole_batch: str = ""

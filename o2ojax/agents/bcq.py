@@ -1,9 +1,10 @@
 """Batch-Constrained Q-learning: the best of a few actions that the data might hold.
 
 Fujimoto, Meger and Precup, "Off-Policy Deep Reinforcement Learning without
-Exploration", ICML 2019, arxiv.org/abs/1812.02900. As in the authors' code, one step
-sees the last: the critics' target comes from the auto-encoder after its step, and the
-actor climbs the critic after its own.
+Exploration", ICML 2019, arxiv.org/abs/1812.02900. As in the authors' code, the three
+steps are taken in turn: the critics' target comes from the auto-encoder after its step,
+and the actor climbs the critic after its own. Biases begin at 0; the authors', as
+PyTorch's, uniformly in +-1/sqrt(fan in).
 """
 
 from typing import NamedTuple
@@ -97,7 +98,7 @@ class ActionVAE(nn.Module):
     def __call__(
         self, obs: Array, action: Array, noise: Array
     ) -> tuple[Array, Array, Array]:
-        """The action again [..., A], by way of mean + std * noise [..., L] each."""
+        """The action reconstructed [..., A], from mean + std * noise, [..., L] each."""
         x = self.encoder(jnp.concatenate([obs, action], axis=-1))
         mean, log_std = jnp.split(x, 2, axis=-1)
         std = jnp.exp(jnp.clip(log_std, *self.log_std_bounds))
@@ -150,7 +151,7 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
             target_critic=critic,
         )
 
-    def imagine(vae: Params, obs: Array, key: Key) -> Array:
+    def sample_actions(vae: Params, obs: Array, key: Key) -> Array:
         """Actions [..., A] as the data might hold them at obs [..., O]."""
         latent = jax.random.normal(key, (*obs.shape[:-1], latent_dim))
         latent = jnp.clip(latent, -config.latent_bound, config.latent_bound)
@@ -167,8 +168,12 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
         noise = jax.random.normal(key_vae, (len(data.obs), latent_dim))
 
         def vae_loss(params):
-            again, mean, std = vae_net.apply(params, data.obs, data.action, noise)
-            loss = losses.vae_loss(again, data.action, mean, std, config.kl_weight)
+            reconstruction, mean, std = vae_net.apply(
+                params, data.obs, data.action, noise
+            )
+            loss = losses.vae_loss(
+                reconstruction, data.action, mean, std, config.kl_weight
+            )
             loss = loss.mean()
             return loss, {"vae_loss": loss}
 
@@ -177,7 +182,7 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
         # Critic: regress onto the best of a few actions that the data might hold next.
         shape = (config.num_candidates, *data.next_obs.shape)
         next_obs = jnp.broadcast_to(data.next_obs[None], shape)  # [K, B, O]
-        next_action = imagine(vae.params, next_obs, key_next)
+        next_action = sample_actions(vae.params, next_obs, key_next)
         next_action = perturb(state.target_actor, next_obs, next_action)
         next_q = critic_net.apply(state.target_critic, next_obs, next_action)
         next_q = losses.soft_clipped_q(next_q, config.pessimism)  # [E, K, B] to [K, B]
@@ -194,8 +199,8 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
             optimise.critic, state.critic, critic_loss
         )
 
-        # Actor: move an imagined action to where the first critic is higher.
-        action = imagine(vae.params, data.obs, key_actor)
+        # Actor: move a sampled action to where the first critic is higher.
+        action = sample_actions(vae.params, data.obs, key_actor)
 
         def actor_loss(params):
             moved = perturb(params, data.obs, action)
@@ -216,7 +221,7 @@ def bcq(spec: EnvSpec, config: BCQConfig) -> Agent:
 
     def explore(state: BCQState, obs, key):
         obs = jnp.broadcast_to(obs[None], (config.num_candidates_act, *obs.shape))
-        action = imagine(state.vae.params, obs, key)
+        action = sample_actions(state.vae.params, obs, key)
         action = perturb(state.actor.params, obs, action)  # [K, A]
         q = critic_net.apply(state.critic.params, obs, action)[0]  # [K]
         return action[q.argmax()]

@@ -3,8 +3,12 @@
 Kumar et al., "Conservative Q-Learning for Offline Reinforcement Learning", NeurIPS
 2020, arxiv.org/abs/2006.04779: CQL(H) with importance sampling, as in the authors' code
 for D4RL. Departures from that code: all losses are those of the weights before the
-update, where it takes the temperature's step first; and its policy's first 40,000
-updates of behaviour cloning, which its authors say hardly matter, are left out.
+update, where it takes the temperature's step first, and its policy's gradient went
+through critics after theirs; its policy's first 40,000 updates of behaviour cloning,
+which its authors say hardly matter, are left out; the policy's log standard deviation
+is clipped at -20, as in Off2OnRL, where theirs is at -5; the log-density has no guard
+of 1e-6; hidden biases begin at 0, not 0.1; and targets begin as copies of the critics,
+not as networks of their own.
 """
 
 from typing import NamedTuple

@@ -6,10 +6,12 @@ arxiv.org/abs/2203.04955); its values come from the data's actions alone, by exp
 regression, as in IQL; and it acts by planning for the imagined return less the
 disagreement of five critics, offline and online alike.
 
-Where the paper and its code differ, this is the code, but for three things: the two
-critics that value a plan's end are drawn once for a decision, not in every round of its
-search; a plan whose score is NaN is worth less than all others, not 0; and targets move
-at updates 2, 4, 6, not 1, 3, 5.
+Where the paper and its code differ, this is the code, but for these: the two critics
+that value a plan's end are drawn once for a decision, not in every round of its search;
+a plan whose score is NaN is worth less than all others, not 0; targets move at updates
+2, 4, 6, not 1, 3, 5; the policy's noisy actions may reach +-1, not +-(1 - 1e-6); and
+observations are vectors: the convolutional encoder and the augmentation of images are
+left out. `replay/windows.py` tells how its draws differ.
 """
 
 from typing import NamedTuple
@@ -61,17 +63,17 @@ class FOWMConfig:
     consistency_weight: float = non_negative(20.0)
     reward_weight: float = non_negative(0.5)
     value_weight: float = non_negative(0.1)  # of Q and of V
-    # a step later counts so much of the one before
+    # the loss of a step counts rho times that of the step before
     rho: float = number(0.5, above=0, at_most=1)
-    expectile: float = number(0.7, above=0, below=1)  # xArm: 0.9
+    expectile: float = number(0.7, above=0, below=1)  # xArm and AntMaze: 0.9
     # the policy's
-    beta: float = non_negative(3.0)
+    beta: float = non_negative(3.0)  # AntMaze: 10
     max_weight: float = positive(100.0, infinite=True)
     # planning
-    # lambda, the price of the critics' disagreement; xArm: 1
+    # lambda, the price of the critics' disagreement; xArm: 1, AntMaze: 3
     penalty: float = non_negative(20.0)
     iterations: float = number(1.0, at_least=1, whole=True)  # xArm: 6
-    # multiplies: the higher, the more the best plan counts
+    # multiplies scores in the softmax over elites: higher favours the best more
     temperature: float = positive(0.5)
     momentum: float = number(0.1, at_least=0, below=1)
     min_std: float = positive(0.05)  # of the samples
@@ -142,13 +144,13 @@ def make_networks(spec: EnvSpec, config: FOWMConfig) -> Nets:
 def flatten_time(windows: Transition) -> Transition:
     """The steps of windows, all first ones before all second ones: [B, H] to [H B].
 
-    Networks are asked about rows: the compiler sums over their features faster so.
+    Networks are applied to rows, as XLA's sums over features are faster so.
     """
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), windows)
 
 
 def decay(config: FOWMConfig) -> Array:
-    """What the steps of a window count for: rho^t, [H]."""
+    """Weights of a window's steps in the loss: rho^t, [H]."""
     return config.rho ** jnp.arange(config.horizon)
 
 
@@ -160,14 +162,15 @@ def model_loss(
     batch: Batch,
     key: Key,
 ) -> tuple[Array, tuple[Metrics, Array, Array, Array]]:
-    """All of the world model, through imagined latent states.
+    """The loss of the world model, Q and V, along a roll-out in latent space.
 
     sum_t rho^t [ 20 (z_{t+1} - h'(s_{t+1}))^2 + 0.5 (R - r_t)^2
                   + 0.1 sum_e (Q_e - r_t - gamma V(h(s_{t+1})))^2
                   + 0.1 L_expectile(min_2 Q' - V) ] / H,  z_{t+1} = d(z_t, a_t)
 
-    A prime marks a target network; V and h in Q's target are today's. The logged
-    terms carry their weights.
+    A prime marks a target network; V and h in Q's target are the online networks.
+    Steps after an episode's end are masked. The logged terms include their
+    coefficients.
 
     Returns:
         the loss, []; and its metrics, the windows' errors of Q [B], and what the
@@ -183,24 +186,25 @@ def model_loss(
     if config.in_sample:
         next_value = nets.value.apply(params["value"], next_z)
     else:
-        actor, slow = state.actor.params, state.target["critic"]
-        next_value = value_of_policy(nets, actor, slow, next_z, config.noise, key)
-    target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
-    target = jax.lax.stop_gradient(target)
+        actor, critic = state.actor.params, state.target["critic"]
+        next_value = value_of_policy(nets, actor, critic, next_z, config.noise, key)
+    td_target = losses.td_target(data.reward, data.discount, next_value, config.gamma)
+    td_target = jax.lax.stop_gradient(td_target)
     q = nets.critic.apply(params["critic"], z, data.action)  # [E, H B]
     # The targets' view of the data, for V here and for the actor afterwards.
-    fixed = jax.lax.stop_gradient(z)
-    slow_q = nets.critic.apply(state.target["critic"], fixed, data.action)
+    z_stopped = jax.lax.stop_gradient(z)
+    target_q = nets.critic.apply(state.target["critic"], z_stopped, data.action)
 
     consistency = jnp.square(imagined - seen).mean(axis=-1)
     terms = {
         "consistency_loss": config.consistency_weight * consistency,
         "reward_loss": config.reward_weight * jnp.square(reward - data.reward),
-        "critic_loss": config.value_weight * jnp.square(q - target[None]).sum(axis=0),
+        "critic_loss": config.value_weight
+        * jnp.square(q - td_target[None]).sum(axis=0),
     }
     if config.in_sample:
         # V: an upper expectile of Q over the actions in the data.
-        error = min_of_pair(slow_q, key) - nets.value.apply(params["value"], z)
+        error = min_of_pair(target_q, key) - nets.value.apply(params["value"], z)
         value_error = losses.expectile_loss(error, config.expectile)
         terms["value_loss"] = config.value_weight * value_error
     if config.termination_weight:
@@ -217,8 +221,8 @@ def model_loss(
     loss = (batch.weight * sum(summed.values())).mean() / config.horizon
     metrics = {name: term.mean() for name, term in summed.items()}
     metrics |= {"q": q.mean(), "disagreement": q.std(axis=0, ddof=1).mean()}
-    td_error = over_time(jnp.abs(q - target[None]).sum(axis=0))
-    return loss, (metrics, td_error, fixed, slow_q)
+    td_error = over_time(jnp.abs(q - td_target[None]).sum(axis=0))
+    return loss, (metrics, td_error, z_stopped, target_q)
 
 
 def imitation_loss(
@@ -227,19 +231,19 @@ def imitation_loss(
     config: FOWMConfig,
     value: Params,
     z: Array,
-    slow_q: Array,
+    target_q: Array,
     action: Array,
     key: Key,
 ) -> tuple[Array, Metrics]:
-    """Imitates the data, the better actions more, in imagined states, rows [H B, Z].
+    """Advantage-weighted regression at the roll-out's latent states, rows [H B, Z].
 
-    -min(exp(beta (min_2 Q' - V)), 100) log N(a; pi(z), 1), but for a constant.
+    -rho^t min(exp(beta (min_2 Q' - V)), 100) log N(a; pi(z), 1), but for a constant.
     """
-    advantage = min_of_pair(slow_q, key) - nets.value.apply(value, z)
+    advantage = min_of_pair(target_q, key) - nets.value.apply(value, z)
     weight = losses.advantage_weight(advantage, config.beta, config.max_weight)
     mean = nets.actor.apply(actor, z)
     distance = jnp.square(mean - action).sum(axis=-1) / 2
-    # As in the authors' code: a mean over time, of other episodes' steps, too, and
+    # As in the authors' code: a mean over time, without the mask of `until_last` and
     # without importance weights.
     counts = jnp.repeat(decay(config), len(z) // config.horizon)  # [H B]
     loss = (counts * weight * distance).mean()
@@ -285,7 +289,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         key_model, key_actor = jax.random.split(key)
 
         # Model: encoder, dynamics, reward, Q and V at once.
-        model, (metrics, td_error, z, slow_q) = gradient_step(
+        model, (metrics, td_error, z, target_q) = gradient_step(
             optimise.model,
             state.model,
             lambda params: model_loss(params, nets, config, state, batch, key_model),
@@ -298,7 +302,7 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
             if config.in_sample:
                 value = model.params["value"]
                 return imitation_loss(
-                    actor, nets, config, value, z, slow_q, action, key_actor
+                    actor, nets, config, value, z, target_q, action, key_actor
                 )
             critic = model.params["critic"]
             return climbing_loss(actor, nets, config, critic, z, key_actor)

@@ -73,7 +73,7 @@ class Dynamics(nn.Module):
 
 
 class LatentReward(nn.Module):
-    """R: latent [..., Z], action [..., A] -> [...]. It begins as 0."""
+    """R: latent [..., Z], action [..., A] -> [...]. Its last layer begins as 0."""
 
     width: int
 
@@ -96,7 +96,7 @@ class LatentActor(nn.Module):
 
 
 class LatentValue(nn.Module):
-    """V, of a latent [..., Z], and Q, of it and an action beside it -> [...]."""
+    """V(z), or Q(z, a) given an action, too: [..., Z] (, [..., A]) -> [...]."""
 
     width: int
     output_init: Init = orthogonal(1.0)
@@ -111,7 +111,7 @@ class LatentValue(nn.Module):
 
 
 class Nets(NamedTuple):
-    """All of them, or their weights' names."""
+    """The networks; their weights are kept under the same names."""
 
     encoder: Encoder
     dynamics: Dynamics
@@ -119,7 +119,7 @@ class Nets(NamedTuple):
     critic: Ensemble  # of LatentValue, Q
     value: LatentValue  # V
     actor: LatentActor
-    alive: LatentReward | None  # a logit of: the task goes on
+    alive: LatentReward | None  # logit of the chance that the task goes on
 
 
 def init_networks(nets: Nets, spec: EnvSpec, key: Key) -> dict[str, Params]:

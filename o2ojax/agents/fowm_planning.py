@@ -1,4 +1,7 @@
-"""How FOWM acts: by the plan whose imagined return, less a price for doubt, is best."""
+"""How FOWM acts: by a plan drawn from those with the best imagined return.
+
+A price for the disagreement of the critics is taken off the return.
+"""
 
 import functools
 from typing import TYPE_CHECKING
@@ -23,7 +26,7 @@ def search(
     obs: Array,
     key: Key,
 ) -> planning.Plans:
-    """Plans from what is left of the last plan, memory [H, A]."""
+    """Plans from the mean of the last search, shifted by a step: memory [H, A]."""
     params = state.model.params
     key_policy, key_pair, key_search = jax.random.split(key, 3)
     pair = sample_pair(key_pair, config.num_critics)
@@ -83,7 +86,8 @@ def planners(nets: Nets, config: "FOWMConfig") -> tuple[Policy, Policy]:
     """To explore and to exploit: the chosen plan's first action.
 
     The choice is a draw, also when judged; to explore, noise of the search's std is
-    added. What is left of the plan, [H, A], is remembered until the episode stops.
+    added. The mean of the last search, shifted by one step, [H, A], is remembered until
+    the episode stops.
     """
     num_plans = config.num_samples + config.num_proposals
     plan = tuning.sequential_if_large(

@@ -1,7 +1,8 @@
 """Implicit Q-Learning: never ask the critic about an action that is not in the data.
 
 Kostrikov, Nair and Levine, "Offline Reinforcement Learning with Implicit Q-Learning",
-ICLR 2022, arxiv.org/abs/2110.06169
+ICLR 2022, arxiv.org/abs/2110.06169. V takes its step first, and the policy and Q learn
+from the new V, as in the authors' code.
 """
 
 from typing import NamedTuple
@@ -34,7 +35,7 @@ class IQLConfig:
     gamma: float = fraction(0.99)
     # of the action-values that V estimates; 0.9 for mazes
     expectile: float = number(0.7, above=0, below=1)
-    # inverse temperature of the policy extraction; 10 for mazes
+    # inverse temperature of the policy extraction; 10 for mazes, 0.5 for Adroit
     beta: float = non_negative(3.0)
     max_weight: float = positive(100.0, infinite=True)  # of any one action
     target_rate: float = number(0.005, above=0, at_most=1)
@@ -165,8 +166,9 @@ def iql(
 def recipe(spec: EnvSpec, config: IQLConfig, plan: base.Plan) -> Recipe:
     """IQL goes on online as it was offline.
 
-    The two published settings: in a run that stays offline, the policy's learning rate
-    falls to 0 by a cosine; in a run that goes online, it is constant throughout.
+    The learning rate is the published one of either setting: in a run that stays
+    offline, the policy's falls to 0 by a cosine; in a run that goes online, it is
+    constant throughout (published for AntMaze).
     """
     schedule = None
     if plan.online_steps == 0:
@@ -178,5 +180,10 @@ ALGORITHM = base.Algorithm(
     IQLConfig,
     recipe,
     offline_only="its policy's learning rate fell to 0. The published setting for"
-    " fine-tuning keeps it constant, as a run with an online phase does",
+    " fine-tuning on AntMaze keeps it constant, as a run with an online phase does",
+    longer={
+        "offline": "its policy's learning rate fell to 0 by a cosine over the updates"
+        " that there were to be; it rises again, to where that of a run of the new"
+        " length is by now"
+    },
 )

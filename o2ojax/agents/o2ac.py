@@ -1,9 +1,9 @@
 """In the manner of O2AC: TD3+BC that trusts high values less, and lets go online.
 
 The Offline-Online Actor-Critic (IEEE Transactions on Artificial Intelligence, 2024)
-weighs values by a function of themselves that damps over-estimated samples, and anneals
-the closeness to the data online. The paper was not available to us: the form of either
-is our own, and no parity with its results is claimed.
+weighs values by a function of themselves that damps over-estimated samples. The paper
+was not available to us: the form of that function is our own, and so is the annealing
+of the distance to the data online; no parity with its results is claimed.
 """
 
 import jax.numpy as jnp
@@ -65,4 +65,9 @@ ALGORITHM = base.Algorithm(
     O2ACConfig,
     recipe,
     whole_batch="its actor's loss is divided by the mean size of all rows' values",
+    longer={
+        "online": "the weight of the distance to the data fell over the steps that"
+        " there were to be; it rises again, to where that of a run of the new length is"
+        " by now"
+    },
 )

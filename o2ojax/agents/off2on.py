@@ -7,7 +7,7 @@ for the `balanced` replay.
 
 Lee et al., "Offline-to-Online Reinforcement Learning via Balanced Replay and
 Pessimistic Q-Ensemble", CoRL 2021, arxiv.org/abs/2107.00591. Where the paper and its
-code differ, this is the code.
+code differ, this is the code; of the offline phase, it has only checkpoints.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
 
 @fields.config
 class Off2OnConfig:
-    """Offline as CQLConfig, online as SACConfig, with the defaults of the code."""
+    """Online, defaults are those of the authors' code; offline, those of CQLConfig."""
 
     lr: float = positive(3e-4)  # offline, of the critics
     actor_lr: float = positive(1e-4)  # offline, of policies and temperatures

@@ -2,7 +2,8 @@
 
 Fujimoto and Gu, "A Minimalist Approach to Offline Reinforcement Learning", NeurIPS
 2021, arxiv.org/abs/2106.06860. `weigh` and `bc_schedule` are for the variants of it;
-without them, this is the paper's algorithm.
+without them, this is the paper's algorithm. Biases begin at 0; the authors', as
+PyTorch's, uniformly in +-1/sqrt(fan in).
 """
 
 from collections.abc import Callable
@@ -167,7 +168,7 @@ def td3_bc(
             action = actor_net.apply(params, obs)
             q = critic_net.apply(critic.params, obs, action)[0]  # [B]
             weight = weigh(jax.lax.stop_gradient(q))
-            distance = losses.squared_distance(action, data.action)
+            distance = losses.mean_squared_error(action, data.action)
             loss = bc_weight * distance - weight * losses.scaled_q(q, config.alpha)
             loss = loss.mean()
             return loss, {"actor_loss": loss, "distance": distance.mean()}

@@ -58,9 +58,9 @@ def shift(own: Belief, logged: Belief, again: Belief) -> Array:
     sample of logged rows, and explored beliefs are rescaled to as many rows.
 
     Args:
-        own: beliefs from the explored rows of each task, leaves [T, ...].
-        logged: beliefs from logged rows of each task, leaves [T, ...].
-        again: beliefs from a second sample of logged rows, leaves [T, ...].
+        own: beliefs from the explored rows of each task, leaves [G, ...].
+        logged: beliefs from logged rows of each task, leaves [G, ...].
+        again: beliefs from a second sample of logged rows, leaves [G, ...].
     """
     own = belief.as_if(own, logged.count[0])
     least = belief.distance(again, logged).mean()

@@ -4,17 +4,17 @@ Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via Probabilis
 Context Variables", ICML 2019, arxiv.org/abs/1903.08254. Online, with rewards: what
 SMAC is measured against, and what gathers its offline data. The critics' loss teaches
 the encoder what to infer; contexts are what a task's last trials explored with latents
-from the prior, as is done at test time. Where episodes end early, some of what came
-after slips in.
+from the prior, as is done at test time. Where episodes end early, the first rows of a
+trial also hold later episodes, which are played by the posterior.
 
 The authors learn V beside Q, as SAC first did; here targets come from the target
 critics, as it does since. Their small costs of the policy's mean and spread are left
 out, and so is the reward decoder that SMAC's authors learn beside it. They draw a
 latent at every step, PEARL's for every episode, as here. Contexts are of a task's last
-five trials, theirs of the last one: with few tasks, the encoder learns the places of a
-single trial by heart, and critics then know a task by them. The last episode of a trial
-is played by what the trials before explored, where theirs is by what was just explored;
-in the first trial of all nothing is known yet, and it is played by a blank.
+five trials, theirs of the last one: with few tasks, the encoder memorises the states of
+a single trial, and the critics tell tasks apart by them. The last episode of a trial is
+played by what the trials before explored, where theirs is by what was just explored; in
+the first trial of all the ring is empty, and its posterior is that of rows of zeros.
 """
 
 from typing import NamedTuple
@@ -76,13 +76,12 @@ class PEARLConfig:
     context: int = count(64)
     online_batch: int = count(256)
     trial_context: int = count(256)
-    recent: int = whole(3_000)  # rows that contexts come from: of five trials,
-    trial_rows: int = whole(600)  # each of so many rows, of which the first
-    explored_rows: int = whole(400)  # so many were played with latents from the prior
-    # episodes of a trial that have z from the prior, and all of them when judged
-    prior_explore: int = count(2)
-    prior_exploit: int = count(2)
-    trial: int = count(3)
+    recent: int = whole(3_000)  # contexts come from so many last rows: five trials
+    trial_rows: int = whole(600)  # rows of a trial
+    explored_rows: int = whole(400)  # of these, the first, played with z from the prior
+    prior_explore: int = count(2)  # online: episodes of a trial with z from the prior
+    prior_exploit: int = count(2)  # when judged: likewise
+    trial: int = count(3)  # when judged: all episodes of a trial
     # sizes
     latent_dim: int = count(5)
     num_critics: int = count(2)
@@ -149,8 +148,8 @@ def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
         key_z, key_next, key_actor = jax.random.split(key, 3)
 
         # Critic and encoder: regress onto the soft value of the next state.
-        known = belief.draw(infer(state.critic.params, batch.context), key_z)  # [G, Z]
-        there = append_latent(data.next_obs, known)
+        z = belief.draw(infer(state.critic.params, batch.context), key_z)  # [G, Z]
+        there = append_latent(data.next_obs, z)
         next_policy = actor_net.apply(state.actor.params, there)
         next_action, next_log_prob = next_policy.sample_and_log_prob(key_next)
         next_q = critic_net.apply(state.target_critic, there, next_action).min(axis=0)
@@ -172,7 +171,7 @@ def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
         )
 
         # Actor: raise the critics' lower estimate, and stay unpredictable.
-        here = append_latent(data.obs, known)
+        here = append_latent(data.obs, z)
 
         def lower_q(action):
             q = critic_net.apply(state.critic.params["critic"], here, action)
@@ -195,6 +194,7 @@ def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
         return trials.begin_trial(known, True, key)
 
     def act(state: PEARLState, trial: Trial, obs, key):
+        # the latent is of the episode's own noise, so the key is for the action alone
         z = trials.latent(trial, config.prior_explore, key)
         policy = actor_net.apply(state.actor.params, jnp.concatenate([obs, z]))
         return policy.sample_and_log_prob(key)[0], trial

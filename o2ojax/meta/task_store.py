@@ -55,8 +55,8 @@ def offline(
     """Samples only the dataset; has no `add`.
 
     Args:
-        dataset: leaves [T * N, ...], ordered by task; never copied.
-        num_tasks: T.
+        dataset: leaves [G * N, ...], ordered by task; never copied.
+        num_tasks: G.
         batch: rows per task in a batch.
         sampling: sizes of batches and contexts.
     Raises:
@@ -181,7 +181,9 @@ def _tasks(
         )
 
     def trial_context(replay, task: Array, key: Key) -> TrialContext:
-        """Draws context of a task []. Test tasks get rows of the last training task."""
+        """Draws the context of a task []. A test task has no rows: it gets those of the
+        last training task, which the policies that play test tasks ignore.
+        """
         task = jnp.minimum(task, num_tasks - 1)
         key_known, key_logged = jax.random.split(key)
         known = context(replay, task, key_known, sampling.trial_context)

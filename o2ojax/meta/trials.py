@@ -16,10 +16,10 @@ class Trial(NamedTuple):
 
     belief:  posterior over the task; used after the exploration episodes, which use the
              prior.
-    noise:   [L, Z]  standard normal noise of each episode's latent; episode i uses row
-             i mod L. () to draw new noise at every step.
-    labels:  [L, Z]  latents with which rewards of each episode are predicted, indexed
-             likewise; () for none.
+    noise:   [NUM_NOISES, Z]  standard normal noise of each episode's latent; episode i
+             uses row i mod NUM_NOISES. () to draw new noise at every step.
+    labels:  [num_labels, Z]  latents with which rewards of each episode are predicted;
+             episode i uses row i mod num_labels; () for none.
     episode: []      int32, number of finished episodes.
     """
 
@@ -29,7 +29,7 @@ class Trial(NamedTuple):
     episode: Array
 
 
-NUM_NOISES = 16  # L: episodes of a trial with noise of their own
+NUM_NOISES = 16  # episodes of a trial with noise of their own
 
 
 def begin_trial(known: Belief, per_episode: bool, key: Key, labels: Any = ()) -> Trial:
@@ -40,7 +40,7 @@ def begin_trial(known: Belief, per_episode: bool, key: Key, labels: Any = ()) ->
 
 
 def latent(trial: Trial, num_prior: int, key: Key) -> Array:
-    """Samples the latent [Z] for acting, from the prior in the `num_prior` episodes."""
+    """Samples the latent [Z] to act by; in the first `num_prior` episodes, a priori."""
     nothing = belief.prior(trial.belief.precision.shape[-1])
     mean, std = belief.normal(
         jax.tree.map(

@@ -9,7 +9,8 @@ Pessimistic Q-Ensemble", CoRL 2021, arxiv.org/abs/2107.00591. Where the paper an
 code differ, this follows the code: a tempered ratio, clipped priorities, a high initial
 priority of new rows, and no importance weights. Departures from both: a dead network,
 which outputs 0 for every row, updates no priorities, and rows are then drawn uniformly;
-and the networks of all members have the same initial weights.
+and the networks of all members have the same initial weights, whose first layer is
+wider than the authors', see `networks.fan_in_uniform`.
 """
 
 from typing import NamedTuple

@@ -8,7 +8,8 @@ Schaul et al., "Prioritized Experience Replay" (2016), arxiv.org/abs/1511.05952,
 by Feng et al., "Finetuning Offline World Models in the Real World" (2023),
 arxiv.org/abs/2310.16029: probabilities P ~ p^alpha; weights ~ P^-beta, scaled to a
 maximum of 1 in each part of a batch; new windows get the highest p of their part.
-Departure: draws are stratified, with replacement; those of Feng et al. are independent.
+Departure: draws are stratified, with replacement; those of Feng et al. are independent,
+and without replacement once their buffer is full.
 """
 
 from collections.abc import Callable

@@ -72,6 +72,9 @@ def run_phases(
         opened.callback(checkpoints.close)
         if checkpoints.numbers():  # without one, another config loses nothing
             workdir.refuse_another_config(job.description(), job.workdir, extend)
+            if extend:
+                for note in notes_on_extension(job):
+                    progress.warn(note)
             if extend and leads:
                 (job.workdir / "summary.json").unlink(missing_ok=True)
         progress.headline(headline(job))
@@ -106,6 +109,23 @@ def run_phases(
             run = session.phase(run)
             session.save(run)
     return run, record
+
+
+def notes_on_extension(job: Job) -> list[str]:
+    """What to know of a run that becomes longer than it was planned to be."""
+    before = workdir.read_description(job.workdir) or {}
+    entry, described = job.config.entry, job.description()
+    notes = [
+        f"{job.config.algorithm}: {entry.longer[phase]}"
+        for phase, length in workdir.LENGTHS.items()
+        if phase in entry.longer
+        and before[phase][length]
+        and described[phase][length] > before[phase][length]
+        and described["online"]["steps"] * (phase == "offline") == 0
+    ]
+    if entry.offline_only and not before["online"]["steps"] and job.sizes.online_steps:
+        notes.append(f"{job.workdir} was an offline-only run: {entry.offline_only}")
+    return notes
 
 
 @contextmanager
