@@ -44,6 +44,7 @@ from o2ojax.envs.scripted import SCRIPTED
 from o2ojax.errors import GO_ON, UserError, unknown
 from o2ojax.meta import families
 from o2ojax.parallel.compiled import use_cache
+from o2ojax.registry import short
 from o2ojax.run import training
 from o2ojax.run.config import RunConfig
 from o2ojax.run.job import Job, Record, prepare
@@ -52,7 +53,7 @@ from o2ojax.run.resolve import load, override, resolve
 from o2ojax.run.workdir import surroundings
 from o2ojax.types import EMPTY, Env, EnvSpec, Policy, Run, Transition
 
-from . import CONFIGS
+from . import CONFIGS, playing
 
 # The SAC runs that a kind is made from.
 KINDS = {
@@ -93,6 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = load(options.config, CONFIGS)
         override(given, overrides)
         config = resolve(given)
+        if options.policy:
+            out = options.file or f"{short(config.env)}.npz"
+            rows = options.rows or ROWS
+            playing.play(config, options.policy, rows, out, Progress())
+            return 0
         of_tasks = envs.ENVS.find(config.env).parameters is not None
         kinds = options.kinds or (PEARL if of_tasks else "random,medium-replay,medium")
         kinds = kinds.split(",")
@@ -149,6 +155,17 @@ def parser() -> argparse.ArgumentParser:
         help=f"of random, medium and expert (default: {ROWS}); medium-expert has so"
         " many of each; scripted policies play on until all their episodes have"
         " stopped, and medium-replay has so many too",
+    )
+    result.add_argument(
+        "--policy",
+        metavar="POLICY",
+        help=f"play by it, in place of D4RL's protocol: {playing.RANDOM}, a run's"
+        " directory, or file.py:FUNCTION, (obs, key) -> action in [-1, 1]",
+    )
+    result.add_argument(
+        "--file",
+        metavar="FILE",
+        help="with --policy, what to write: a .npz, .hdf5 or minari:ID (ENV.npz)",
     )
     result.add_argument(
         "--last",

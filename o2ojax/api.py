@@ -170,7 +170,11 @@ def _restored(
 
 
 class RunPolicy(Player):
-    """A policy of a run: it acts as any `Player`, and can be exported."""
+    """A policy of a run: it acts as any `Player`, and can be exported.
+
+    acts, state: as a `types.Policy`, and the state of its agent.
+    spec: of its environment.
+    """
 
     def __init__(
         self,
@@ -185,7 +189,8 @@ class RunPolicy(Player):
                 told; None for an agent that infers no task.
             state: of the agent.
         """
-        self._told, self._state, self._spec = policies["told"], state, spec
+        self.acts, self.state, self.spec = policies[""], state, spec
+        self._told = policies["told"]
         self._functions = _functions(policies[""], state)
         weights = jax.tree.leaves(state)
         low, high = spec.action_bounds or (
@@ -229,7 +234,7 @@ class RunPolicy(Player):
             raise UserError("this agent infers no task, so it starts without a context")
         rows = context._replace(action=self.in_box(context.action))
         memory = self._told.start(
-            self._state, TrialContext(rows, rows), jax.random.key(seed)
+            self.state, TrialContext(rows, rows), jax.random.key(seed)
         )
         one = State(tuple(jax.tree.leaves(memory)), np.uint32([0, seed]))
         return one if num is None else exported.stacked([one] * num)
@@ -240,7 +245,7 @@ class RunPolicy(Player):
         Raises:
             OSError: the file cannot be written.
         """
-        weights, files = jax.tree.leaves(self._state), {}
+        weights, files = jax.tree.leaves(self.state), {}
         used: dict[str, list[int]] = {}
         for name, inputs in self._inputs().items():
             function = self._functions[name]
@@ -266,8 +271,8 @@ class RunPolicy(Player):
     def _inputs(self) -> dict[str, tuple]:
         """Arguments of each program, besides the weights."""
         memory, key = super().start()
-        obs = np.zeros(self._spec.obs_dim, np.float32)
-        action = np.zeros(self._spec.action_dim, np.float32)
+        obs = np.zeros(self.spec.obs_dim, np.float32)
+        action = np.zeros(self.spec.action_dim, np.float32)
         return {
             "start": (key,),
             "act": (memory, obs, key),

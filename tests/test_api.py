@@ -42,14 +42,14 @@ def test_a_policy_acts_as_its_agent_and_so_does_its_file(name, tmp_path):
     again = exported.load(path)
     (state, other), key = (policy.start(seed=7), again.start(seed=7)), jax.random.key(7)
     key, own = jax.random.split(key)
-    memory = agent.exploit.start(policy._state, (), own)
+    memory = agent.exploit.start(policy.state, (), own)
     act = jax.jit(agent.exploit.act)
     low, high = np.array(SPEC.action_bounds)
     for step in range(3):
         action, state = policy.act(OBS + step, state)
         same, other = again.act(OBS + step, other)
         key, own = jax.random.split(key)
-        unit, memory = act(policy._state, memory, jnp.float32(OBS + step), own)
+        unit, memory = act(policy.state, memory, jnp.float32(OBS + step), own)
         np.testing.assert_allclose(action, low + (unit + 1) / 2 * (high - low), 1e-5)
         np.testing.assert_allclose(same, action, rtol=1e-4, atol=1e-4)
         given = OBS + step, action, 1.5, OBS + step + 1, False
@@ -58,7 +58,7 @@ def test_a_policy_acts_as_its_agent_and_so_does_its_file(name, tmp_path):
             *(jnp.float32(OBS + step), unit, jnp.float32(1.5), jnp.float32(1)),
             *(jnp.float32(OBS + step + 1), jnp.bool_(False), jnp.int32(0)),
         )
-        memory, _ = agent.exploit.observe(policy._state, memory, row)
+        memory, _ = agent.exploit.observe(policy.state, memory, row)
     for ours, theirs in zip(state.memory, jax.tree.leaves(memory), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -83,7 +83,7 @@ def test_a_file_holds_no_more_than_acting_needs(tmp_path):
         with file.open("weights.npz") as weights:
             arrays = np.load(weights)
             sizes = [arrays[name].size for name in arrays.files]
-    actor = jax.tree.leaves(policy._state.actor.params)
+    actor = jax.tree.leaves(policy.state.actor.params)
     assert sum(sizes) <= sum(leaf.size for leaf in actor)
 
 

@@ -115,11 +115,12 @@ def environment(source: str) -> dict[str, Any]:
     return found
 
 
-def write(target: str, columns: Mapping[str, np.ndarray]) -> None:
+def write(target: str, columns: Mapping[str, np.ndarray], bounds: Any = None) -> None:
     """Writes a new dataset atomically.
 
     Each episode has one observation more than steps. Timeouts become truncations.
-    Spaces are Boxes of float32: observations without bounds, actions in [-1, 1].
+    Spaces are Boxes of float32: observations without bounds, actions in `bounds`, or in
+    [-1, 1].
 
     Args:
         target: `minari:ID`, as in `minari:hopper/mine-v0`.
@@ -141,7 +142,7 @@ def write(target: str, columns: Mapping[str, np.ndarray]) -> None:
         )
     unfinished = get_dataset_path(f".{path.name}.{os.getpid()}")
     try:
-        _fill(unfinished, name, package.__version__, columns)
+        _fill(unfinished, name, package.__version__, columns, bounds)
         if namespace and namespace not in list_local_namespaces():
             create_namespace(namespace)
         unfinished.rename(path)
@@ -298,17 +299,23 @@ def _namespace(target: str, name: str) -> str | None:
 
 
 def _fill(
-    folder: Path, name: str, version: str, columns: Mapping[str, np.ndarray]
+    folder: Path,
+    name: str,
+    version: str,
+    columns: Mapping[str, np.ndarray],
+    bounds: Any,
 ) -> None:
     """Writes the files of a dataset and flushes them to disk."""
     from minari.dataset.minari_storage import MinariStorage
 
     folder.mkdir()
     obs_dim, action_dim = (columns[x].shape[1] for x in ("observations", "actions"))
+    ones = np.ones(action_dim, np.float32)
+    low, high = (-ones, ones) if bounds is None else np.float32(bounds)
     storage = MinariStorage.new(
         folder / "data",
         observation_space=spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32),
-        action_space=spaces.Box(-1.0, 1.0, (action_dim,), np.float32),
+        action_space=spaces.Box(low, high, (action_dim,), np.float32),
     )
     storage.update_metadata({"dataset_id": name, "minari_version": version})
     storage.update_episodes(_buffers(columns))

@@ -3,6 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ def write(
     target: str | os.PathLike,
     transitions: Transition,
     parameters: np.ndarray | None = None,
+    bounds: Any = None,
 ) -> None:
     """Writes transitions atomically. The final row ends an episode.
 
@@ -31,6 +33,8 @@ def write(
         transitions: leaves [N, ...], in order of time.
         parameters: [T, P], parameters of each task of a meta-dataset, which has equally
             many rows per task; not supported for Minari.
+        bounds: lowest and highest action, [A] each, to write actions in these units;
+            None to write them as they are, in [-1, 1].
     Raises:
         DataError: the target is of another type, exists in Minari already or cannot be
             written; or the transitions cannot be stored: a discount is neither 0 nor 1,
@@ -45,7 +49,7 @@ def write(
             )
         if transitions.extras:
             raise DataError(f"{name}: Minari has no place for extras; write a file")
-        minari.write(name, compact.pack(name, transitions))
+        minari.write(name, _in_units(compact.pack(name, transitions), bounds), bounds)
         return
     path = Path(target).expanduser()
     fill = _FILLERS.get(path.suffix)
@@ -54,7 +58,7 @@ def write(
             f"{path}: a dataset's name must end in {', '.join(_FILLERS)}, or begin "
             f"with {minari.PREFIX}"
         )
-    columns = compact.pack(str(path), transitions)
+    columns = _in_units(compact.pack(str(path), transitions), bounds)
     if parameters is not None:
         columns[PARAMETERS] = matrix(f"{path}: parameters", parameters)
         rows_of_each(str(path), np.asarray(transitions.task), len(parameters))
@@ -65,6 +69,15 @@ def write(
         raise DataError(
             f"{path}: cannot be written ({error.strerror or error})"
         ) from error
+
+
+def _in_units(columns: dict[str, np.ndarray], bounds: Any) -> dict[str, np.ndarray]:
+    """The columns, their actions stretched from [-1, 1] over these bounds."""
+    if bounds is None:
+        return columns
+    low, high = np.float64(bounds)
+    actions = low + (columns["actions"].astype(np.float64) + 1) / 2 * (high - low)
+    return columns | {"actions": np.float32(actions)}
 
 
 def _fill_npz(columns: dict[str, np.ndarray], path: Path) -> None:

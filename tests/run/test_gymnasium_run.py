@@ -1,5 +1,6 @@
 """Runs in environments of Gymnasium, by the public command, killed and resumed."""
 
+import functools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments import collect
 from experiments import run as command
 from o2ojax.errors import GO_ON
 
@@ -141,6 +143,48 @@ SUITES = {
     "ogbench": [("gymnasium:cube-single-singletask-v0", 28, 5)],
     "shimmy": [("gymnasium:dm_control/cheetah-run-v0", 17, 6)],
 }
+
+
+NAMED = (
+    "gymnasium:Pendulum-v1",
+    "gymnasium:Pusher-v5",
+    "gymnasium:AntMaze_UMaze-v5",
+    "gymnasium:AdroitHandDoor-v1",
+    "gymnasium:FrankaKitchen-v1",
+    "gymnasium:cube-single-singletask-v0",
+    "gymnasium:dm_control/cheetah-run-v0",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMED)
+def test_a_named_environment_goes_on_to_the_same_bits(name, tmp_path):
+    """Offline on a log of it, and online, killed in the middle of episodes."""
+    log = tmp_path / "log.npz"
+    horizon = ("--config.horizon=50",)
+    given = [*SMALL, f"--config.env={name}", *horizon]
+    collected = [f"--file={log}", "--rows=400", "--policy=random"]
+    assert collect.main([*given, *collected]) == 0
+    given += [
+        f"--config.dataset={log}",
+        "--config.replay.name=uniform",
+        "--config.offline.updates=60",
+        "--config.online.steps=120",
+    ]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    environment = os.environ | {"XLA_FLAGS": ""}
+    command = [sys.executable, "-m", "experiments.run", *given]
+    run = functools.partial(subprocess.run, env=environment, check=True)
+    run([*command, f"--workdir={whole}"])
+    process = subprocess.Popen([*command, f"--workdir={broken}"], env=environment)
+    while not (broken / "checkpoints" / "121").is_dir():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run([*command, f"--workdir={broken}"])
+    np.testing.assert_array_equal(returns(whole), returns(broken))
+    assert metrics(whole) == metrics(broken)
 
 
 @pytest.mark.parametrize(

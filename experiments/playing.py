@@ -1,0 +1,113 @@
+"""Plays an environment by any policy, and writes what it met: `collect --policy=`."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from o2ojax import api, data, loop, policies, registry
+from o2ojax.errors import UserError
+from o2ojax.run.config import RunConfig
+from o2ojax.run.job import make_env
+from o2ojax.run.progress import Progress
+from o2ojax.types import EMPTY, Env, Policy, Transition
+
+RANDOM = "random"
+CHUNK = 200  # steps of each environment between two movements of the bar
+
+
+def play(
+    config: RunConfig, named: str, num_rows: int, out: str, progress: Progress
+) -> None:
+    """Plays whole episodes of about so many rows, and writes them.
+
+    Args:
+        config: its environment, its arguments, and how many play at once.
+        named: `random`; the directory of a finished run, whose best member explores; or
+            a door of a function (obs [O], key) -> action [A] in [-1, 1].
+        out: a file, or `minari:ID`. Actions are written in the environment's units.
+    Raises:
+        UserError: there is no such policy, it is of another environment, or the data
+            cannot be written.
+    """
+    env = make_env(config)
+    policy, state = policy_of(named, env)
+    rows = episodes(env, policy, state, num_rows, config, progress)
+    data.write(out, rows, bounds=env.spec.action_bounds)
+    returns = data.episode_returns(rows)
+    progress.headline(
+        f"{out}: {len(rows.last):,} rows in {len(returns):,} episodes, mean return"
+        f" {returns.mean():.2f}"
+    )
+
+
+def policy_of(named: str, env: Env) -> tuple[Policy, Any]:
+    """A policy by its name, and the state of its agent."""
+    if named == RANDOM:
+        return policies.uniform(env.spec.action_dim), ()
+    if registry.is_door(named):
+        choose = registry.behind(named)
+        return policies.memoryless(lambda state, obs, key: choose(obs, key)), ()
+    if not Path(named).is_dir():
+        raise UserError(
+            f"--policy={named}: neither {RANDOM}, nor a run's directory, nor"
+            " file.py:FUNCTION"
+        )
+    taken = api.load(named).policy(explore=True)
+    if taken.spec.obs != env.spec.obs or taken.spec.action_dim != env.spec.action_dim:
+        raise UserError(
+            f"--policy={named} is of {taken.spec.name}, which has other observations or"
+            f" actions than {env.spec.name}"
+        )
+    return taken.acts, taken.state
+
+
+def episodes(
+    env: Env,
+    policy: Policy,
+    state: Any,
+    num_rows: int,
+    config: RunConfig,
+    progress: Progress,
+) -> Transition:
+    """Whole episodes of at least so many rows, leaves [N, ...] on the host."""
+    num_envs, key = config.online.envs, jax.random.key(config.seeds[0])
+    key_start, key_play = jax.random.split(key)
+    begin = jax.jit(
+        lambda key: loop.start_workers(env, policy, EMPTY, state, (), key, num_envs)
+    )
+
+    @jax.jit
+    def collect(workers, first):
+        keys = loop.keys_from(key_play, first, CHUNK)
+        return loop.collect(env, policy, state, workers, keys)
+
+    workers, parts, ended = begin(key_start), [], 0
+    env.check()
+    with progress.phase("online", num_rows, 0) as bar:
+        while ended < num_rows:
+            workers, made = collect(workers, jnp.int32(CHUNK * len(parts)))
+            parts.append(jax.device_get(made))
+            env.check()
+            ended = len(_whole(parts).last)
+            bar.advance(min(num_envs * CHUNK, num_rows), 0.0)
+    rows = _whole(parts)
+    cut = np.flatnonzero(rows.last)
+    end = cut[np.searchsorted(cut, num_rows - 1)] + 1
+    return jax.tree.map(lambda leaf: leaf[:end], rows)
+
+
+def _whole(parts: list[Transition]) -> Transition:
+    """The finished episodes of all environments, one after another."""
+    joined = jax.tree.map(lambda *x: np.concatenate(x).swapaxes(0, 1), *parts)  # [W, T]
+    num_steps = joined.last.shape[1]
+    kept = [
+        slice(0, num_steps - int(np.argmax(row[::-1])) if row.any() else 0)
+        for row in joined.last
+    ]
+    return jax.tree.map(
+        lambda leaf: np.concatenate([x[at] for x, at in zip(leaf, kept, strict=True)]),
+        joined,
+    )
