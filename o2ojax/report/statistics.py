@@ -85,7 +85,9 @@ def mean_return(curves: Curves) -> np.ndarray:
     return np.asarray(curves.returns, np.float64).mean(axis=2)
 
 
-def by_member(score: np.ndarray, phase: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+def by_member(
+    score: np.ndarray, phase: np.ndarray, has_scale: bool = True
+) -> dict[str, dict[str, np.ndarray]]:
     """Score, dip and regret of each member in each phase.
 
     Offline, `score` is that of the last point: after 0 updates for a run from scratch.
@@ -96,6 +98,7 @@ def by_member(score: np.ndarray, phase: np.ndarray) -> dict[str, dict[str, np.nd
     Args:
         score: [P, M], at least one of the points offline.
         phase: [P], "offline" or "online".
+        has_scale: whether 100 means something. If not, there is no regret.
     Returns:
         {"offline": {"score": [M]}, "online": {"score", "dip", "regret": [M]}};
         without "online" if no point is online.
@@ -107,8 +110,9 @@ def by_member(score: np.ndarray, phase: np.ndarray) -> dict[str, dict[str, np.nd
         achieved["online"] = {
             "score": online[-1],
             "dip": np.maximum((offline - online).max(axis=0), 0),
-            "regret": (100 - online).mean(axis=0),
         }
+        if has_scale:
+            achieved["online"]["regret"] = (100 - online).mean(axis=0)
     return achieved
 
 
@@ -160,7 +164,9 @@ def summarise(
     Raises:
         UserError: the members are not seeds x settings.
     """
-    achieved = by_member(scores(curves, config["env"]), curves.phase)
+    env = config["env"]
+    has_scale = curves.success is not None or reference.has_reference(env)
+    achieved = by_member(scores(curves, env), curves.phase, has_scale)
     if curves.success is not None:  # then the score is not the return
         for phase, figures in achieved.items():
             figures["return"] = mean_return(curves)[curves.phase == phase][-1]
