@@ -193,7 +193,6 @@ def test_a_named_environment_goes_on_to_the_same_bits(name, tmp_path):
 )
 def test_suites_train(package, name, num_obs, num_actions, tmp_path):
     pytest.importorskip(package)
-    os.environ.setdefault("MUJOCO_GL", "egl")
     given = [
         f"--config.env={name}",
         f"--workdir={tmp_path}",
