@@ -53,7 +53,7 @@ from o2ojax.run.resolve import load, override, resolve
 from o2ojax.run.workdir import surroundings
 from o2ojax.types import EMPTY, Env, EnvSpec, Policy, Run, Transition
 
-from . import CONFIGS, playing
+from . import CONFIGS, playing, program
 
 # The SAC runs that a kind is made from.
 KINDS = {
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     result = argparse.ArgumentParser(
-        prog="python -m experiments.collect",
+        prog=program("collect"),
         description="Makes datasets of one task: by D4RL's protocol, or of a scripted"
         " policy where there is one.",
     )

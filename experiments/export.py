@@ -5,11 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import program
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exports a policy; the exit status is 2 on bad input."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.export",
+        prog=program("export"),
         description="Writes a trained policy as one file, which acts by itself:"
         " o2ojax.exported.load(FILE).",
     )

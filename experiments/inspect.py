@@ -17,6 +17,8 @@ from o2ojax import data
 from o2ojax.data.files import write_whole
 from o2ojax.errors import UserError
 
+from . import program
+
 COLOUR, SECOND, ALARM = "#0072B2", "#E69F00", "#D55E00"
 FEW = 50_000  # rows that are enough for quantiles
 NOTHING = "nothing"
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.inspect",
+        prog=program("inspect"),
         description="Tells what is in a dataset, and what looks wrong with it.",
     )
     parser.add_argument(

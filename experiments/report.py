@@ -15,6 +15,8 @@ from o2ojax import report
 from o2ojax.errors import UserError
 from o2ojax.registry import short
 
+from . import program
+
 FIGURES = (".png", ".pdf", ".svg")
 FORMS = {
     "markdown": "in Markdown",
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.report", description="Compares finished runs."
+        prog=program("report"), description="Compares finished runs."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run directory")
     parser.add_argument(

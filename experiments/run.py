@@ -8,13 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import program
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a crash here or of another process, 2 bad input, GO_ON
     interrupted and saved, 130 interrupted before anything was.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.run",
+        prog=program("run"),
         description="Trains agents offline, then fine-tunes them online.",
         epilog="Any field of the config: --config.FIELD=VALUE, as in"
         " --config.agent.expectile=0.9, --config.population.expectile=0.7,0.9",

@@ -16,6 +16,7 @@ from o2ojax import report
 from o2ojax.data.files import write_whole
 from o2ojax.errors import UserError, unknown
 
+from . import program
 from . import run as command
 from .configs import fowm_study, off2on_study, smac_study
 
@@ -25,7 +26,7 @@ STUDIES = {"fowm": fowm_study, "off2on": off2on_study, "smac": smac_study}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: that of the first run that does not end well, or 0."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.study",
+        prog=program("study"),
         description="An algorithm against its ablations and the field.",
         epilog="Fields of all runs' configs: --config.FIELD=VALUE",
     )

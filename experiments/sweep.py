@@ -21,7 +21,7 @@ from o2ojax.data.files import write_whole
 from o2ojax.errors import UserError
 from o2ojax.run.workdir import newest_checkpoint, sole_owner
 
-from . import live, on_ray, trials
+from . import live, on_ray, program, trials
 from . import run as command
 from .trials import Trial
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.sweep",
+        prog=program("sweep"),
         description="Runs grids of configs, on Ray.",
         epilog="Fields of all trials' configs: --config.FIELD=VALUE",
         allow_abbrev=False,
