@@ -506,8 +506,9 @@ def _bounded(where: str, action: np.ndarray, clip_actions: bool) -> np.ndarray:
         raise DataError(
             f"{where} go beyond [-1, 1] in {beyond.sum()} of {len(action)} rows, "
             f"first in row {beyond.argmax()}; they range from {action.min():g} to "
-            f"{action.max():g}: rescale them to [-1, 1], or pass clip_actions=True "
-            "(a run: --config.clip_actions=True)"
+            f"{action.max():g}: give the bounds of their units (a run: "
+            "--config.action_bounds=LOW,HIGH), or pass clip_actions=True (a run: "
+            "--config.clip_actions=True)"
         )
     return np.clip(action, -ACTION_LIMIT, ACTION_LIMIT)
 

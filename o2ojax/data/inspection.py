@@ -122,7 +122,8 @@ def _findings(log: Log, seen: Inspection) -> Iterator[str]:
         yield (
             f"{seen.beyond:.1%} of the rows have actions beyond [-1, 1], from "
             f"{seen.actions.min():g} to {seen.actions.max():g}: a run refuses them; "
-            "rescale them to [-1, 1], or let it clip them: --config.clip_actions=True."
+            "give their bounds, --config.action_bounds=LOW,HIGH, or let it clip them: "
+            "--config.clip_actions=True."
         )
     if time_limits(seen.lengths, seen.ended):
         yield (

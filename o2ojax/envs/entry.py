@@ -86,7 +86,7 @@ def adopt(found: Any, name: str) -> EnvEntry:
     if not callable(found):
         raise UserError(
             f"{name} is of type {type(found).__name__}; it must be an o2ojax.types.Env,"
-            " or a function that returns one"
+            " or a function that returns one or a gymnasium.Env"
         )
     taken = _arguments(found) & {"physics", "make_physics", "simulator"}
 

@@ -81,9 +81,10 @@ def _registered(name: str, args: dict[str, Any]) -> Any:
             name, max_episode_steps=-1, disable_env_checker=True, **args
         )
     except gymnasium.error.NameNotFound as error:
+        why = told(error).rstrip(".")
         raise HostError(
-            f"Gymnasium has no environment {name!r}: {told(error)}. One that a package"
-            f" registers is named with its module, as {PREFIX}my_package:{name}"
+            f"Gymnasium has no environment {name!r}: {why}. One that a package registers"
+            f" is named with its module, as {PREFIX}my_package:{name}"
         ) from error
     except Exception as error:
         raise HostError(f"{PREFIX}{name} cannot be made: {told(error)}") from error
