@@ -296,7 +296,11 @@ def test_an_algorithm_whose_config_cannot_be_used(write, declared, why):
     [
         ("algorithm", "must be an o2ojax.agents.Algorithm"),
         ("replay", "must be an instance of o2ojax.replay.store.Store"),
-        ("environment", "must be an o2ojax.types.Env, or a function that returns one"),
+        (
+            "environment",
+            "must be an o2ojax.types.Env, or a function that returns one or a"
+            " gymnasium.Env",
+        ),
     ],
 )
 def test_a_registry_says_what_it_takes(kind, words):

@@ -123,7 +123,7 @@ def test_actions_stay_inside_the_open_interval():
 
 def test_actions_out_of_range_are_refused_unless_clipping_is_asked_for():
     loud = columns(actions=np.array([0, 0, 3, -2, 0, 0])[:, None])
-    message = r"in 2 of 6 rows, first in row 2; they range from -2 to 3: rescale"
+    message = r"in 2 of 6 rows, first in row 2; they range from -2 to 3: give the"
     with pytest.raises(DataError, match=message):
         from_arrays(**loud)
     clipped = from_arrays(**loud, clip_actions=True).action[:4, 0]
