@@ -83,8 +83,8 @@ def _registered(name: str, args: dict[str, Any]) -> Any:
     except gymnasium.error.NameNotFound as error:
         why = told(error).rstrip(".")
         raise HostError(
-            f"Gymnasium has no environment {name!r}: {why}. One that a package registers"
-            f" is named with its module, as {PREFIX}my_package:{name}"
+            f"Gymnasium has no environment {name!r}: {why}. One that a package"
+            f" registers is named with its module, as {PREFIX}my_package:{name}"
         ) from error
     except Exception as error:
         raise HostError(f"{PREFIX}{name} cannot be made: {told(error)}") from error
