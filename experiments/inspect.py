@@ -89,6 +89,9 @@ def _bounds(text: str) -> str | tuple[float, float]:
     return low, high
 
 
+_bounds.__name__ = "LOW,HIGH"  # as argparse calls it
+
+
 def facts(seen: data.Inspection) -> list[tuple[str, str]]:
     """The rows of the table: what, and how much."""
     rows = seen.transitions

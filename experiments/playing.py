@@ -35,7 +35,7 @@ def play(
     env = make_env(config)
     policy, state = policy_of(named, env)
     rows = episodes(env, policy, state, num_rows, config, progress)
-    data.write(out, rows, bounds=env.spec.action_bounds)
+    data.write(out, rows, action_bounds=env.spec.action_bounds)
     returns = data.episode_returns(rows)
     progress.headline(
         f"{out}: {len(rows.last):,} rows in {len(returns):,} episodes, mean return"

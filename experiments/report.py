@@ -14,10 +14,10 @@ from rich.console import Console
 from o2ojax import report
 from o2ojax.errors import UserError
 from o2ojax.registry import short
+from o2ojax.report.figures import KINDS
 
 from . import program
 
-FIGURES = (".png", ".pdf", ".svg")
 FORMS = {
     "markdown": "in Markdown",
     "latex": "as a LaTeX tabular (needs the package booktabs)",
@@ -58,8 +58,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="where the curves go, a .png, .pdf or .svg; with runs of several"
         " environments, its folder takes a curves-ENV for each (default: here)",
     )
+    forms = parser.add_mutually_exclusive_group()
     for form, what in FORMS.items():
-        parser.add_argument(
+        forms.add_argument(
             f"--{form}",
             dest="form",
             action="store_const",
@@ -76,8 +77,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--member", type=int, metavar="K", help="film this one instead, counted from 0"
     )
     options = parser.parse_args(arguments)
-    if options.out and options.out.suffix not in FIGURES:
-        parser.error(f"--out={options.out} should end in {', '.join(FIGURES)}")
+    if options.out and options.out.suffix not in KINDS:
+        parser.error(f"--out={options.out} should end in {', '.join(KINDS)}")
     if options.video and options.video.suffix != ".gif":
         parser.error(f"--video={options.video} should end in .gif")
     if options.video and len(options.runs) > 1:

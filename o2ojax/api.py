@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from o2ojax import exported, report
 from o2ojax.data.files import write_whole
+from o2ojax.envs import NONE
 from o2ojax.errors import UserError
 from o2ojax.exported import Player, State
 from o2ojax.meta.task_store import TrialContext
@@ -40,7 +41,7 @@ PLATFORMS = ("cpu", "cuda")  # on which an exported policy acts
 
 def train(
     config: str | ConfigDict,
-    env: str = "",
+    env: str | None = "",
     dataset: str | Path = "",
     seeds: int | Sequence[int] = 4,
     workdir: str | Path | None = None,
@@ -50,7 +51,8 @@ def train(
 
     Args:
         config: the name of an algorithm, or a config as its file returns it.
-        env, dataset, seeds: as in a config; for a config, they are in it.
+        env, dataset, seeds: as in a config; for a config, they are in it. An `env` of
+            None is for no environment.
         workdir: the run's directory; by default `runs/ALGORITHM/DATASET`.
         fields: further fields of the config by their dotted names, as
             `**{"agent.expectile": 0.9, "online.steps": 20_000}`.
@@ -59,7 +61,7 @@ def train(
             says what is wrong and what would be right.
     """
     if isinstance(config, str):
-        config = defaults(config, env)
+        config = defaults(config, NONE if env is None else str(env))
         config.dataset, config.seeds = str(dataset), seeds
     else:
         config = config.copy_and_resolve_references()
@@ -139,7 +141,8 @@ def _restored(
     config, spec = resolve.from_json(described), jobs.spec_from(described)
     folder = directory / ("best" if checkpoint == "best" else "checkpoints")
     if not folder.is_dir():
-        raise UserError(f"there is no {folder}; config.checkpoint.best=True keeps it")
+        hint = "; config.checkpoint.best=True keeps it" if checkpoint == "best" else ""
+        raise UserError(f"there is no {folder}{hint}")
     checkpoints = Checkpoints(folder, read_only=True)
     known = checkpoints.numbers()
     newest = checkpoint in (None, "best")

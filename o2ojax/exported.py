@@ -50,7 +50,7 @@ class Player:
         """Begins an episode, or `num` side by side; of an agent that infers its task, a
         trial of episodes. The seed is that of all that the policy draws.
         """
-        keys = [np.uint32([at, seed]) for at in range(num or 1)]
+        keys = [np.uint32([at, seed]) for at in range(1 if num is None else num)]
         states = [State(*self._programs["start"](key)) for key in keys]
         return states[0] if num is None else stacked(states)
 
@@ -94,8 +94,9 @@ class Player:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             form = f"a dict with {', '.join(keys)}" if keys else f"{wanted} numbers"
             raise UserError(f"an observation must be {form}: {error!r}") from error
-        if joined.size != wanted:
-            raise UserError(f"an observation has {joined.size} numbers, not {wanted}")
+        if joined.size != wanted or not np.isfinite(joined).all():
+            what = f"has {joined.size} numbers, not {wanted}, or one that is not finite"
+            raise UserError(f"an observation {what} (of several: start(num=...))")
         return joined
 
     def in_box(self, action: Any) -> np.ndarray:

@@ -29,12 +29,14 @@ class Registry(Generic[Entry]):
     adopt:   (object, name) -> Entry: what is behind a door, as an entry. Raises
              UserError where it cannot be one.
     prefixes: the door of the entry of all names that begin so.
+    besides: what errors tell of other names.
     """
 
     kind: str
     entries: Mapping[str, str]
     adopt: Callable[[Any, str], Entry]
     prefixes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    besides: str = ""
     _adopted: dict[str, Entry] = dataclasses.field(default_factory=dict)
 
     def find(self, name: str) -> Entry:
@@ -47,7 +49,7 @@ class Registry(Generic[Entry]):
             raise UserError(f"{self.kind} {name!r} is a file; give {name}:NAME")
         prefix = next(filter(name.startswith, self.prefixes), None)
         if name not in self.entries and not is_door(name) and prefix is None:
-            raise unknown(self.kind, name, self.entries)
+            raise UserError(f"{unknown(self.kind, name, self.entries)}{self.besides}")
         door = self.prefixes[prefix] if prefix else self.entries.get(name, name)
         found = behind(door)
         if (name, id(found)) not in self._adopted:

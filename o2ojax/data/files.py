@@ -1,5 +1,6 @@
 """Atomic writing of files."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -8,7 +9,15 @@ from typing import Any
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Calls `write` with a temporary file beside `path`, then renames it to `path`."""
+    """Calls `write` with a temporary file beside `path`, then renames it to `path`.
+
+    Raises:
+        OSError: the folder is missing, or cannot be written to.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT, "there is no such folder", str(path.parent)
+        )
     temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
         write(temporary)

@@ -64,7 +64,7 @@ UNREADABLE = (
 def read(
     source: str | os.PathLike,
     clip_actions: bool = False,
-    bounds: Any = None,
+    action_bounds: Any = None,
     keys: Sequence[str] = (),
 ) -> Dataset:
     """Reads a shipped dataset, a file, a dataset of Minari, or the result of a door.
@@ -77,23 +77,23 @@ def read(
             `minari.load`; or a door, `module:NAME` or `file.py:NAME`, of a function
             that returns Transitions.
         clip_actions: accepts and clips actions outside [-1, 1].
-        bounds: the lowest and the highest action, numbers or [A], that become -1 and 1;
-            DATA for those that occur; None where actions are in [-1, 1] already. A
-            dataset of Minari has bounds of its own.
+        action_bounds: the lowest and the highest action, numbers or [A], that become
+            -1 and 1; DATA for those that occur; None where actions are in [-1, 1]
+            already. A dataset of Minari has bounds of its own.
         keys: of Dict observations in Minari, the entries to join; () for all.
     Raises:
         DataError: the name is unknown, or the data are invalid.
     """
     name = os.fspath(source)
     if registry.is_door(name):
-        return _behind(name, clip_actions, bounds)
+        return _behind(name, clip_actions, action_bounds)
     log = load(source, keys)
     units = None
-    if bounds is not None and not name.startswith(minari.PREFIX):
+    if action_bounds is not None and not name.startswith(minari.PREFIX):
         actions = matrix(f"{log.source}: actions", log.columns["actions"])
-        low, high = bounds_of(log.source, actions, bounds)
+        low, high = bounds_of(log.source, actions, action_bounds)
         units = tuple(low.tolist()), tuple(high.tolist())
-        log = rescale(log, bounds)
+        log = rescale(log, action_bounds)
     return _dataset(log, clip_actions)._replace(action_bounds=units)
 
 
@@ -120,7 +120,8 @@ def bounds_of(
     Raises:
         DataError: there are not as many as numbers of an action, or two are equal.
     """
-    if isinstance(bounds, str):
+    given = not isinstance(bounds, str)
+    if not given:
         bounds = actions.min(axis=0), actions.max(axis=0)
     try:
         low, high = (np.broadcast_to(np.float64(x), actions.shape[1:]) for x in bounds)
@@ -131,6 +132,11 @@ def bounds_of(
         ) from None
     if (low >= high).any():
         at = int((low >= high).argmax())
+        if given:
+            raise DataError(
+                f"{where}: the bounds of number {at} of the actions are {low[at]:g} and"
+                f" {high[at]:g}; give the lower one first"
+            )
         raise DataError(
             f"{where}: number {at} of the actions is always {low[at]:g}, so what occurs"
             " tells no bounds: give config.action_bounds, as -1,1"

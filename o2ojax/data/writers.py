@@ -18,7 +18,7 @@ def write(
     target: str | os.PathLike,
     transitions: Transition,
     parameters: np.ndarray | None = None,
-    bounds: Any = None,
+    action_bounds: Any = None,
 ) -> None:
     """Writes transitions atomically. The final row ends an episode.
 
@@ -33,8 +33,8 @@ def write(
         transitions: leaves [N, ...], in order of time.
         parameters: [T, P], parameters of each task of a meta-dataset, which has equally
             many rows per task; not supported for Minari.
-        bounds: lowest and highest action, [A] each, to write actions in these units;
-            None to write them as they are, in [-1, 1].
+        action_bounds: lowest and highest action, [A] each, to write actions in these
+            units; None to write them as they are, in [-1, 1].
     Raises:
         DataError: the target is of another type, exists in Minari already or cannot be
             written; or the transitions cannot be stored: a discount is neither 0 nor 1,
@@ -49,7 +49,11 @@ def write(
             )
         if transitions.extras:
             raise DataError(f"{name}: Minari has no place for extras; write a file")
-        minari.write(name, _in_units(compact.pack(name, transitions), bounds), bounds)
+        minari.write(
+            name,
+            _in_units(compact.pack(name, transitions), action_bounds),
+            action_bounds,
+        )
         return
     path = Path(target).expanduser()
     fill = _FILLERS.get(path.suffix)
@@ -58,7 +62,7 @@ def write(
             f"{path}: a dataset's name must end in {', '.join(_FILLERS)}, or begin "
             f"with {minari.PREFIX}"
         )
-    columns = _in_units(compact.pack(str(path), transitions), bounds)
+    columns = _in_units(compact.pack(str(path), transitions), action_bounds)
     if parameters is not None:
         columns[PARAMETERS] = matrix(f"{path}: parameters", parameters)
         rows_of_each(str(path), np.asarray(transitions.task), len(parameters))

@@ -41,6 +41,7 @@ ENVS = Registry(
     },
     adopt,
     {"gymnasium:": "o2ojax.envs.from_gymnasium:ENTRY"},
+    "; or gymnasium:ID, file.py:FUNCTION, or none, to train from data alone",
 )
 
 __all__ = [

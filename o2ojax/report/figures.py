@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
@@ -22,6 +23,7 @@ from o2ojax.report.tables import label
 SCORE_LABEL = "normalised score\n(D4RL reference, our environments and data)"
 # Okabe and Ito's palette for colour-blind readers, without yellow.
 PALETTE = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000".split()
+KINDS = (".png", ".pdf", ".svg")  # of files
 DASHES = ("solid", "dashed", "dotted", "dashdot")
 
 
@@ -48,9 +50,13 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
     faint lines are members.
 
     Raises:
-        UserError: there is no run, or runs have different environments.
+        UserError: there is no run, runs have different environments, or the file is of
+            another kind.
         OSError: the file cannot be written.
     """
+    kind = Path(path).suffix
+    if kind not in KINDS:
+        raise UserError(f"{path} should end in {', '.join(KINDS)}")
     envs = {result.config["env"] for result in results}
     if len(envs) != 1:
         raise UserError(f"one figure shows one environment, not {sorted(envs)}")
@@ -87,8 +93,8 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
         ncols=columns,
         frameon=False,
     )
-    kind = Path(path).suffix.removeprefix(".") or "png"
-    write_whole(Path(path), lambda unfinished: figure.savefig(unfinished, format=kind))
+    with rc_context({"pdf.fonttype": 42}):  # fonts that may be embedded
+        write_whole(Path(path), lambda file: figure.savefig(file, format=kind[1:]))
 
 
 def _measure(result: Result) -> str:

@@ -45,6 +45,8 @@ def film(result: Result, path: Path, member: int | None = None) -> str:
     member = choose(result, member)
     directory = Path(result.name)
     config = from_json(result.config | {"devices": {}})  # one device is enough
+    if config.env == envs.NONE:
+        raise UserError(f"there is no video of {directory}: it has no environment")
     env = make_env(config)
     if env.render is None:
         raise UserError(f"there is no video of {config.env}: it has nothing to draw")

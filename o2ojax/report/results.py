@@ -60,9 +60,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{path.parent} is not the directory of a finished run: no {path.name}"
-        ) from None
+        begun = path.name != "config.json" and (path.parent / "config.json").is_file()
+        hint = "; its command goes on with it" if begun else ""
+        where = f"{path.parent} is not the directory of a finished run"
+        raise UserError(f"{where}: no {path.name}{hint}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     if not isinstance(content, dict):

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from o2ojax.envs import OWN, Simulator
+from o2ojax.envs import NONE, OWN, Simulator
 from o2ojax.registry import PREFIXES, is_door, short
 
 COLUMNS = (
@@ -26,6 +26,11 @@ COLUMNS = (
 )
 LAST_COLUMN = "final return"  # only if the score is a success rate
 WORDS = ("agent", "dataset", "budget")  # the non-numeric columns
+ESTIMATED = (
+    "There is no environment: a score is the policy's discounted value at the start of"
+    " held-out episodes, estimated by fitted Q evaluation, and no return. "
+    "Interquartile mean over members, 95% bootstrap interval."
+)
 NOTE = (
     "Scores are returns on our own tasks and data, scaled by D4RL's reference scores "
     "where those exist: they are not D4RL scores. On tasks that can be done, the score "
@@ -107,15 +112,25 @@ def estimate(figure: dict[str, Any] | None) -> str:
 
 def table(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> Table:
     """Table of budgets, scores, dips and regrets: a row per run, or per setting."""
-    result = Table(title=Text(NOTE), box=box.SIMPLE_HEAD, pad_edge=False)
+    result = Table(title=Text(_note(summaries)), box=box.SIMPLE_HEAD, pad_edge=False)
     columns = _columns(summaries)
     for name in columns:
-        justify = "left" if name in WORDS else "right"
-        whole = name == "dataset"  # other cells are wrapped at blanks instead
-        result.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
+        words = name in WORDS
+        heading = name if words else name.replace(" ", "\n")
+        justify = "left" if words else "right"
+        result.add_column(heading, justify=justify, overflow="fold")
     for row in _all_rows(summaries, notes):
-        result.add_row(*map(Text, row[: len(columns)]))
+        stacked = (cell.replace(" [", "\n[") for cell in row[: len(columns)])
+        result.add_row(*map(Text, stacked))
     return result
+
+
+def _note(summaries: Sequence[dict[str, Any]]) -> str:
+    """What the scores of a table are."""
+    estimated = [summary["env"] == NONE for summary in summaries]
+    if all(estimated):
+        return ESTIMATED
+    return f"{NOTE} {ESTIMATED}" if any(estimated) else NOTE
 
 
 def _columns(summaries: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -136,7 +151,9 @@ def markdown(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> 
     columns = _columns(summaries)
     lines = [columns, ["---" if name in WORDS else "---:" for name in columns]]
     lines += [row[: len(columns)] for row in _all_rows(summaries, notes)]
-    return "\n".join([NOTE, "", *(f"| {' | '.join(line)} |" for line in lines)])
+    return "\n".join(
+        [_note(summaries), "", *(f"| {' | '.join(line)} |" for line in lines)]
+    )
 
 
 def latex(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
@@ -145,7 +162,7 @@ def latex(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str
     kinds = "".join("l" if name in WORDS else "r" for name in columns)
     rows = [row[: len(columns)] for row in _all_rows(summaries, notes)]
     lines = [
-        f"% {NOTE}",
+        f"% {_note(summaries)}",
         rf"\begin{{tabular}}{{{kinds}}}",
         r"\toprule",
         _latex_row(columns),

@@ -3,8 +3,11 @@
 import dataclasses
 import warnings
 
+from o2ojax.envs import NONE
 from o2ojax.fields import MAX_INT
 from o2ojax.run.config import RunConfig
+
+FEW = 5  # evaluations of a run without an environment
 
 
 class RhythmWarning(UserWarning):
@@ -20,6 +23,8 @@ def fitted(run: RunConfig) -> RunConfig:
     checkpoints. Emits a RhythmWarning that tells what was changed.
     """
     every = {name: getattr(run, name).every for name in ("log", "eval", "checkpoint")}
+    if run.env == NONE:  # each evaluation is a training of its own
+        every["eval"] = max(every["eval"], -(-run.offline.updates // FEW))
     log, steps = min(every.values()), run.online.steps
     if not steps or run.online.round not in (0, run.transitions_per_round):
         round_of = 1  # the second is refused

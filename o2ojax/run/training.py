@@ -170,6 +170,8 @@ def headline(job: Job) -> str:
     if job.dataset is not None:
         episodes = int(job.dataset.last.sum())
         rows = f"{len(job.dataset.last):,} rows in {episodes:,} episodes"
+        if job.sizes.held_out.num_rows:
+            rows += f", {len(job.sizes.held_out.starts):,} of them held out"
     members = f"{job.num_members} member{'s' * (job.num_members > 1)}"
     return (
         f"{short(config.algorithm)} on {short(config.dataset or config.env)} ({rows}):"
@@ -445,6 +447,8 @@ def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
     report.draw([result], job.workdir / "curves.png")
     write_json(job.workdir / "summary.json", summary)  # last: marks a finished run
     progress.table(report.table([summary]))
+    for name, figure in summary.get("estimates", {}).items():
+        progress.headline(f"{name:<15} {report.estimate(figure)}")
     return summary
 
 

@@ -32,7 +32,7 @@ def collect(out, *others, env=f"{HOSTED}:Walk"):
 def test_a_random_policy_fills_a_file_in_the_environments_units(suffix, tmp_path):
     out = tmp_path / f"walk.{suffix}"
     assert collect(out, "--policy=random") == 0
-    rows = read(out, bounds=(-2.0, 2.0)).transitions
+    rows = read(out, action_bounds=(-2.0, 2.0)).transitions
     assert 100 <= len(rows.last) < 120 and rows.last[-1]
     assert (np.diff(np.flatnonzero(rows.last), prepend=-1) <= 20).all()
     assert 0.9 < np.abs(rows.action).max() <= 1.0
@@ -45,7 +45,7 @@ def test_a_scripted_policy_is_a_function(tmp_path, capsys):
     script.write_text("def right(obs, key):\n    return 0 * obs + 0.5\n")
     out = tmp_path / "walk.npz"
     assert collect(out, f"--policy={script}:right") == 0
-    np.testing.assert_allclose(read(out, bounds=(-2, 2)).transitions.action, 0.5)
+    np.testing.assert_allclose(read(out, action_bounds=(-2, 2)).transitions.action, 0.5)
     assert collect(out, "--policy=nowhere") == 2
     assert "--policy=nowhere: neither random, nor" in capsys.readouterr().err
 

@@ -202,8 +202,8 @@ def test_the_table_has_a_row_per_setting_with_scores_and_budgets():
     )
     assert second[0] == "iql, expectile=0.9"
     text = printed(report.table([summary, alone]))
-    assert "they are not D4RL scores" in text
-    assert "60.0 [60.0, 60.0]" in text
+    assert "they are not D4RL scores" in " ".join(text.split())
+    assert "[60.0, 60.0]" in text
 
 
 def test_the_markdown_table_has_the_cells_of_every_row():

@@ -88,7 +88,7 @@ def test_fitted_q_evaluation_finds_the_value_of_another_policy():
             del key
             return jnp.full((len(obs), 1), chosen)
 
-        found = estimation.fitted_q(act, rows, gamma, 3000, KEY)
+        found, _ = estimation.fitted_q(act, rows, gamma, 3000, KEY)
         return found(rows.obs[:50], jnp.full((50, 1), chosen)).mean()
 
     best = 10 / (1 - 0.9 * gamma)
@@ -124,7 +124,9 @@ def test_a_run_without_an_environment_tells_estimates(algorithm, tmp_path, capsy
     said = " ".join(capsys.readouterr().out.split())
     assert "It is no return" in said
     summary = json.loads((tmp_path / "summary.json").read_text())
-    named = {"value", "action_error"} | (OF_CRITICS if algorithm != "bc" else set())
+    named = {"value", "value_change", "logged_value", "action_error"} | (
+        OF_CRITICS if algorithm != "bc" else set()
+    )
     assert summary["estimates"].keys() == named
     assert all(np.isfinite(x["iqm"]) for x in summary["estimates"].values())
     with np.load(tmp_path / "returns.npz") as curves:
