@@ -83,7 +83,7 @@ def test_a_run_resolves_its_config_once(monkeypatch, tmp_path):
         calls.append(config)
         return real(config)
 
-    for module in (resolve, command):
+    for module in (resolve, execution):
         monkeypatch.setattr(module, "resolve", counted)
     seen = []
     monkeypatch.setattr(execution, "train", lambda run, *given: seen.append(run))
