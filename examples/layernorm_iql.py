@@ -98,7 +98,7 @@ def agent(spec, config: Config) -> Agent:
         def actor_loss(params):
             action = actor_net.apply(params, data.obs).mode()
             q = critic_net.apply(critic.params, data.obs, action).min(0)
-            distance = losses.squared_distance(action, data.action)
+            distance = losses.mean_squared_error(action, data.action)
             loss = (config.bc_weight * distance - losses.scaled_q(q, 1.0)).mean()
             return loss, {"actor_loss": loss}
 

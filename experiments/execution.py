@@ -21,6 +21,7 @@ from o2ojax.run.training import Interrupted, train
 from o2ojax.run.workdir import (
     changed_doors,
     default_workdir,
+    is_longer,
     newest_checkpoint,
     summary_of,
 )
@@ -130,6 +131,7 @@ def execute(config: RunConfig, workdir: Path, extend: bool = False) -> int:
     use_cache()
     progress = Progress() if processes.leads() else Progress(Console(quiet=True))
     try:
+        extend = extend and is_longer(config, workdir)  # else it only goes on
         if not extend and finished(config, workdir, progress):
             return 0
         with warnings_in_one_line():

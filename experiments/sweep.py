@@ -21,8 +21,7 @@ from o2ojax.data.files import write_whole
 from o2ojax.errors import UserError
 from o2ojax.run.workdir import newest_checkpoint, sole_owner
 
-from . import live, on_ray, program, trials
-from . import run as command
+from . import execution, live, on_ray, program, trials
 from .trials import Trial
 
 LOOK_EVERY = 1.0  # seconds between two looks at the trials
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if options.trial is not None:
             trial = _numbered(listed, options.trial)
-            return command.execute(trial.config, trial.directory)
+            return execution.execute(trial.config, trial.directory)
         if options.dry_run:
             trials.read_datasets(listed)
             show_plan(listed)

@@ -60,6 +60,11 @@ def train(
         UserError: a field is unknown or invalid, or the data do not fit; the message
             says what is wrong and what would be right.
     """
+    if env is not None and not isinstance(env, (str, Path)):
+        raise UserError(
+            f"env is a {type(env).__name__}; it must be a name: one of ours,"
+            " gymnasium:ID, or file.py:FUNCTION of a function that makes it"
+        )
     if isinstance(config, str):
         config = defaults(config, NONE if env is None else str(env))
         config.dataset, config.seeds = str(dataset), seeds
@@ -138,7 +143,7 @@ def _restored(
 ) -> "RunPolicy":
     described = directories.read_description(directory) or {}
     directories.refuse_another_format(described, directory)
-    config, spec = resolve.from_json(described), jobs.spec_from(described)
+    config, spec = resolve.from_json(described, check=False), jobs.spec_from(described)
     folder = directory / ("best" if checkpoint == "best" else "checkpoints")
     if not folder.is_dir():
         hint = "; config.checkpoint.best=True keeps it" if checkpoint == "best" else ""

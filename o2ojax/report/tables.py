@@ -34,7 +34,8 @@ ESTIMATED = (
 NOTE = (
     "Scores are returns on our own tasks and data, scaled by D4RL's reference scores "
     "where those exist: they are not D4RL scores. On tasks that can be done, the score "
-    "is the percentage of episodes whose last step leaves them done. "
+    "is the percentage of episodes whose last step leaves them done; in environments of"
+    " Gymnasium, of those that told success at some step. "
     "Interquartile mean over members, 95% bootstrap interval. Budget: offline updates, "
     "online environment steps (and updates) of each member."
 )

@@ -159,11 +159,14 @@ def _name(config: Mapping, *path: str) -> str:
     return value
 
 
-def resolve(config: Mapping | ConfigDict) -> RunConfig:
+def resolve(config: Mapping | ConfigDict, check: bool = True) -> RunConfig:
     """Parses and validates a config.
 
     The checks that need the data or the environment's sizes are in `job.prepare`.
 
+    Args:
+        check: whether the fields must fit together. If not, the environment need not
+            be there.
     Raises:
         UserError: the config is invalid; the message names the field, the problem and a
             valid value.
@@ -175,8 +178,10 @@ def resolve(config: Mapping | ConfigDict) -> RunConfig:
             for name, value in minari.environment(given["dataset"]).items()
             if not given.get(name)
         }
-    run = rhythm.fitted(_parsed(given))
-    validation.check(run)
+    run = _parsed(given)
+    if check:
+        run = rhythm.fitted(run)
+        validation.check(run)
     return run
 
 
@@ -289,18 +294,20 @@ def _listed(value: Any) -> Sequence:
     return value if isinstance(value, (tuple, list)) else (value,)
 
 
-def from_json(described: Mapping[str, Any]) -> RunConfig:
+def from_json(described: Mapping[str, Any], check: bool = True) -> RunConfig:
     """Restores the config of a run from the content of its `config.json`.
 
+    Args:
+        check: as for `resolve`.
     Raises:
         UserError: the content is of another format, or damaged.
     """
     known = {fields.known_as(field) for field in dataclasses.fields(RunConfig)}
     given = {name: value for name, value in described.items() if name in known}
-    name = _name(given, "env")
-    if name == envs.NONE or not envs.ENVS.find(name).any_physics:
+    _name(given, "env")
+    if given.get("physics") == envs.OWN:
         given["physics"] = "auto"
-    return resolve(_with_infinity(given))
+    return resolve(_with_infinity(given), check)
 
 
 def _with_infinity(value: Any) -> Any:

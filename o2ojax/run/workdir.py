@@ -108,7 +108,7 @@ def refuse_another_config(
         for phase, length in LENGTHS.items()
         if new[phase][length] > old[phase][length]
     ]
-    if extend:
+    if extend and longer:
         _refuse_to_extend(old, longer, workdir)
         changed = [line for line in changed if line.partition(":")[0] not in longer]
     if changed:
@@ -127,13 +127,15 @@ def refuse_another_config(
 LENGTHS = {"offline": "updates", "online": "steps"}  # of a run's phases
 
 
+def is_longer(config: RunConfig, workdir: Path) -> bool:
+    """Whether a config makes the run of a directory longer."""
+    before, new = read_description(workdir) or {}, config.described()
+    return bool(before) and any(
+        new[phase][length] > before[phase][length] for phase, length in LENGTHS.items()
+    )
+
+
 def _refuse_to_extend(old: dict[str, Any], longer: list[str], workdir: Path) -> None:
-    if not longer:
-        raise UserError(
-            f"--extend makes a run longer, and {workdir} has"
-            f" {old['offline']['updates']} updates and {old['online']['steps']} steps"
-            " already: give more as --config.online.steps, or --config.offline.updates"
-        )
     if "offline.updates" in longer and old["online"]["steps"]:
         raise UserError(
             f"{workdir} has an online phase, so its offline phase cannot become longer:"

@@ -520,7 +520,7 @@ def test_processes_that_cannot_meet_are_told_how(told, capsys):
 
 
 def test_a_cpu_is_as_many_devices_as_asked_for():
-    code = "from experiments import run; run.divide_cpu(3); import jax"
+    code = "from experiments import execution; execution.divide_cpu(3); import jax"
     code += "; raise SystemExit(jax.device_count())"
     hidden = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | hidden)

@@ -67,9 +67,10 @@ def test_a_run_becomes_longer(finished, tmp_path, capsys):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["online"]["steps"] == 60
     # what is longer now is a run of its own: the same command says that it is finished
-    capsys.readouterr()
-    assert run(tmp_path, 20, 60, best) == 0
-    assert "is finished; nothing to do" in capsys.readouterr().out
+    for others in ((best,), (best, "--extend")):
+        capsys.readouterr()
+        assert run(tmp_path, 20, 60, *others) == 0
+        assert "is finished; nothing to do" in capsys.readouterr().out
 
 
 def test_an_offline_run_becomes_longer_and_goes_online(tmp_path):
@@ -83,8 +84,7 @@ def test_an_offline_run_becomes_longer_and_goes_online(tmp_path):
 @pytest.mark.parametrize(
     "updates, steps, others, said",
     [
-        (20, 20, (), "--extend makes a run longer, and"),
-        (20, 0, (), "--extend makes a run longer, and"),
+        (20, 0, (), "holds a run of another config (online.steps: 20 -> 0)"),
         (40, 20, (), "has an online phase, so its offline phase cannot become longer"),
         (
             20,
