@@ -164,9 +164,9 @@ def measure_latency(name: str, windows: int) -> list[Figure]:
         again = exported.load(policy.export(Path(folder) / "policy.o2o"))
     found = []
     for form, player in (("loaded", policy), ("exported", again)):
-        seconds = np.array([_seconds(player, spec.obs_dim) for _ in range(windows)])
+        timings = [_seconds(player, spec.obs_dim) for _ in range(windows)]
         for percentile in (50, 99):
-            values = 1e3 * np.percentile(seconds, percentile, axis=1)
+            values = [1e3 * np.percentile(seconds, percentile) for seconds in timings]
             sizes = {"form": form, "percentile": percentile}
             found.append(figure(sizes, "ms", values))
     return found
