@@ -172,12 +172,11 @@ def resolve(config: Mapping | ConfigDict, check: bool = True) -> RunConfig:
             valid value.
     """
     given = _plain(config)
-    if not given.get("env") and str(given.get("dataset", "")).startswith(MINARI):
-        given |= {
-            name: value
-            for name, value in minari.environment(given["dataset"]).items()
-            if not given.get(name)
-        }
+    unnamed = given.get("env") is None or str(given["env"]) == ""
+    if unnamed and str(given.get("dataset", "")).startswith(MINARI):
+        for name, value in minari.environment(str(given["dataset"])).items():
+            if str(given.get(name)) in ("None", "", "0", "{}"):  # not told by the user
+                given[name] = value
     run = _parsed(given)
     if check:
         run = rhythm.fitted(run)
