@@ -62,7 +62,7 @@ def environment(
             f"{source.name} has no step limit of its own: give config.horizon, the"
             " steps after which an episode is cut"
         )
-    host = Host(source, known, known.horizon, workers, timeout)
+    host = Host(source, known, workers, timeout)
     spec = EnvSpec(
         source.name,
         vector(known.spaces.num_obs),

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,20 +125,20 @@ class EpisodeError(HostError):
 
 
 @contextlib.contextmanager
-def told_of(seed: int, actions: Sequence[np.ndarray]) -> Iterator[None]:
+def told_of(live: Live) -> Iterator[None]:
     """Turns what an environment raises into an EpisodeError."""
     try:
         yield
     except Exception as error:
         said = str(error) if isinstance(error, HostError) else told(error)
-        raise EpisodeError(said, seed, np.float32(actions)) from error
+        raise EpisodeError(said, live.seed, np.float32(live.actions)) from error
 
 
 class Known(NamedTuple):
     """What a probe finds.
 
     spaces:   of observations and actions.
-    horizon:  the step limit that is registered; 0 for none.
+    horizon:  the step limit, given or registered; 0 for none.
     has_success: whether it tells success.
     pure:     whether equal seeds and actions led to equal steps.
     owns_generators: whether it draws from the global generators of NumPy or Python.
@@ -187,11 +187,11 @@ def probe(source: Source, horizon: int = 0) -> Known:
 
 
 def _played(live: Live, seed: int, actions: np.ndarray) -> list[Step]:
-    with told_of(seed, ()):
+    with told_of(live):
         live.begin(seed)
     steps = [live.last]
     for action in actions:
-        with told_of(seed, (*live.actions, action)):
+        with told_of(live):
             steps.append(live.step(action))
         if steps[-1].terminated or steps[-1].truncated:
             break

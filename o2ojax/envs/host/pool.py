@@ -94,7 +94,7 @@ class Pool:
 
     def _fresh(self, seed: int) -> Live:
         live = self._unused()
-        with told_of(seed, ()), generators_kept():
+        with told_of(live), generators_kept():
             live.begin(seed, self.owns_generators)
         return live
 
@@ -122,7 +122,7 @@ class Pool:
             return self.over[ticket]
         if ticket not in self.live:
             live = self.live.pop(before, None) or self._again(row)
-            with told_of(int(row.seed), (*live.actions, row.action)):
+            with told_of(live):
                 live.step(row.action.copy(), self.owns_generators)
             if self._stops(live.last, row):
                 self.over[ticket] = live.last
@@ -141,7 +141,7 @@ class Pool:
         """A live environment where the episode of a request is, by playing it again."""
         live = self._fresh(int(row.seed))
         for action in row.actions[: int(row.age)]:
-            with told_of(int(row.seed), (*live.actions, action)):
+            with told_of(live):
                 live.step(action.copy(), self.owns_generators)
             self.replayed += 1
         return live

@@ -53,20 +53,18 @@ class Host:
         self,
         source: Source,
         known: Known,
-        horizon: int,
         workers: int = 0,
         timeout: float = 60.0,
     ):
         """
         Args:
-            horizon: steps after which an episode is cut.
             workers: processes; 0 for this one.
             timeout: seconds after which a process that does not answer is replaced.
         """
         self.num_obs = known.spaces.num_obs
         self.failure: Exception | None = None
         self._lock = threading.Lock()  # several devices may call at once
-        given = source, known.spaces, horizon, known.owns_generators
+        given = source, known.spaces, known.horizon, known.owns_generators
         if workers:
             self.pools: list[Any] = [Worker(given, timeout) for _ in range(workers)]
         else:
