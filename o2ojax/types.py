@@ -254,8 +254,8 @@ class Played(NamedTuple):
 
     returns: [episode]  undiscounted; of a trial, its last episode's.
     metrics: what else was measured, by name. "success" [episode], where a task can be
-        done: whether the last step left it done (and not, as others count, whether any
-        step did). "episode_1", ... [episode]: returns of a trial's earlier episodes.
+        done: whether the last step left it done; in environments of Gymnasium, whether
+        any step did. "episode_1", ... [episode]: returns of a trial's earlier episodes.
         Scalars of agents that infer their task, see `meta.adaptation`.
     """
 

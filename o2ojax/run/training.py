@@ -114,16 +114,15 @@ def run_phases(
 def notes_on_extension(job: Job) -> list[str]:
     """What to know of a run that becomes longer than it was planned to be."""
     before = workdir.read_description(job.workdir) or {}
-    entry, described = job.config.entry, job.description()
-    notes = [
-        f"{job.config.algorithm}: {entry.longer[phase]}"
-        for phase, length in workdir.LENGTHS.items()
-        if phase in entry.longer
-        and before[phase][length]
-        and described[phase][length] > before[phase][length]
-        and described["online"]["steps"] * (phase == "offline") == 0
-    ]
-    if entry.offline_only and not before["online"]["steps"] and job.sizes.online_steps:
+    entry, sizes, notes = job.config.entry, job.sizes, []
+    was_offline, was_online = before["offline"]["updates"], before["online"]["steps"]
+    stays_offline = not sizes.online_steps
+    if stays_offline and 0 < was_offline < sizes.offline_updates:
+        notes.append(entry.longer.get("offline"))
+    if 0 < was_online < sizes.online_steps:
+        notes.append(entry.longer.get("online"))
+    notes = [f"{job.config.algorithm}: {note}" for note in notes if note]
+    if entry.offline_only and not was_online and sizes.online_steps:
         notes.append(f"{job.workdir} was an offline-only run: {entry.offline_only}")
     return notes
 
@@ -311,14 +310,15 @@ class Session:
             (score >= job.config.online.until).any()
         )
         self.progress.point(record.phase, record.step, statistics.interval(score))
-        means = np.nan_to_num(self._means(), nan=-np.inf)
-        if job.config.checkpoint.best and means[-1] > means[:-1].max(initial=-np.inf):
+        if job.config.checkpoint.best and self.is_best():
             self.save_best(run)
 
-    def _means(self) -> np.ndarray:
-        """The mean score over members at each point so far."""
+    def is_best(self) -> bool:
+        """Whether the newest point has the best mean score of living members so far."""
         score = statistics.scores(curves(self.record), self.job.config.env)
-        return np.where(np.isnan(score).all(axis=1), np.nan, np.nanmean(score, axis=1))
+        alive = [row[~np.isnan(row)] for row in score]
+        *before, now = [row.mean() if row.size else -np.inf for row in alive]
+        return now > max(before, default=-np.inf)
 
     def look_for_nan(self, run: Run) -> None:
         """Warns of and records the members whose weights are no longer finite.

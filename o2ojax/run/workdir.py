@@ -14,8 +14,9 @@ import numpy as np
 
 from o2ojax.data.files import write_json, write_whole
 from o2ojax.errors import UserError
-from o2ojax.registry import PREFIXES, is_door, short
+from o2ojax.registry import short
 from o2ojax.report import statistics
+from o2ojax.report.tables import data_name
 from o2ojax.run.config import FORMAT, RunConfig, differences
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "distrax", "mujoco", "gymnasium")
@@ -50,10 +51,8 @@ def sole_owner(workdir: Path) -> Iterator[None]:
 
 def default_workdir(config: RunConfig) -> Path:
     """The directory of a run that is not given one: runs/ALGORITHM/DATASET."""
-    data = config.dataset
-    if data and not is_door(data) and not data.startswith(PREFIXES):
-        data = Path(data).stem
-    return Path("runs") / _folder(config.algorithm) / _folder(data or config.env)
+    data = data_name(config.dataset) or config.env
+    return Path("runs") / _folder(config.algorithm) / _folder(data)
 
 
 def _folder(name: str) -> str:
