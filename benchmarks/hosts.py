@@ -159,7 +159,7 @@ def measure_latency(name: str, windows: int) -> list[Figure]:
     spec, entry = case.spec(), AGENTS.find(name)
     agent = entry.recipe(spec, entry.config(), base.Plan(1, 1)).offline
     state = jax.jit(agent.init)(jax.random.key(0))
-    policy = api.RunPolicy({"": agent.exploit, "told": agent.oracle}, state, spec, {})
+    policy = api.RunPolicy(agent.exploit, agent.oracle, state, spec, {})
     with tempfile.TemporaryDirectory() as folder:
         again = exported.load(policy.export(Path(folder) / "policy.o2o"))
     found = []

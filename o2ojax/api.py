@@ -167,14 +167,14 @@ def _restored(
     own = jax.tree.map(lambda leaf: leaf[member], everyone.config)
     recipe = config.entry.recipe(spec, own, jobs.plan_from(described))
     agent = getattr(recipe, phase)
-    policies = {"": agent.explore if explore else agent.exploit, "told": agent.oracle}
+    acts = agent.explore if explore else agent.exploit
     provenance = {
         "member": described["members"][member],
         "checkpoint": number,
         **{name: described[name] for name in ("algorithm", "env", "dataset")},
         **{name: described.get(name) for name in ("versions", "commit")},
     }
-    return RunPolicy(policies, restored.agent, spec, provenance)
+    return RunPolicy(acts, agent.oracle, restored.agent, spec, provenance)
 
 
 class RunPolicy(Player):
@@ -186,20 +186,21 @@ class RunPolicy(Player):
 
     def __init__(
         self,
-        policies: Mapping[str, Policy | None],
+        acts: Policy,
+        told: Policy | None,
         state: Any,
         spec: EnvSpec,
         provenance: Mapping[str, Any],
     ):
         """
         Args:
-            policies: "" the one that acts; "told", as it, by rows of a task that it is
-                told; None for an agent that infers no task.
+            acts: the policy.
+            told: the same, which is told its task; None for an agent that infers none.
             state: of the agent.
         """
-        self.acts, self.state, self.spec = policies[""], state, spec
-        self._told = policies["told"]
-        self._functions = _functions(policies[""], state)
+        self.acts, self.state, self.spec = acts, state, spec
+        self._told = told
+        self._functions = _functions(acts, state)
         weights = jax.tree.leaves(state)
         low, high = spec.action_bounds or (
             (-1.0,) * spec.action_dim,

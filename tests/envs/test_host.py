@@ -120,7 +120,7 @@ def test_a_run_goes_on_to_the_same_bits_elsewhere(num_workers, global_noise):
     same(whole, jax.tree.map(lambda *x: np.concatenate(x), before, after))
 
 
-def test_equal_requests_get_equal_answers_and_cost_one_step():
+def test_equal_requests_get_equal_answers():
     env = build()
     state = begun(env)
     (first, made), _ = played(env, state, 0, 5)

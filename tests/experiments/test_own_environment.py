@@ -8,11 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import o2ojax
 from experiments.inspect import main as inspect
+from o2ojax import envs, loop
+from o2ojax.types import EMPTY, Run
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_environment.py"
 SHORT = {
@@ -86,10 +91,33 @@ def test_a_killed_run_ends_as_an_undisturbed_one(example, trained, tmp_path):
     assert metrics[0].read_text() == metrics[1].read_text()
 
 
-def test_it_plays_and_so_does_its_file_elsewhere(example, trained, tmp_path):
+def test_python_plays_the_episodes_that_the_loop_plays(example, trained):
+    """From the same seeds, to the same ends."""
+    policy, num = trained.policy(), 8
+    env = envs.make(f"{EXAMPLE}:Puck", horizon=example.LIMIT, keys=example.KEYS)
+    tasks, key = jnp.zeros(num, jnp.int32), jax.random.key(5)
+    run = Run(policy.state, (), ())
+    given = env, policy.acts, EMPTY, run, key, tasks
+    played, _ = jax.jit(lambda: loop.play(*given))()
+    key_start, _ = jax.random.split(key)
+    begun = loop.start_workers(
+        env, policy.acts, EMPTY, policy.state, (), key_start, num, tasks
+    )
+    puck, earned = gymnasium.make("Puck-v0"), []
+    for seed in np.asarray(begun.env.physics.seed):
+        obs, _ = puck.reset(seed=int(seed))
+        state, over, total = policy.start(), False, 0.0
+        while not over:
+            action, state = policy.act(obs, state)
+            obs, reward, ended, cut, _ = puck.step(action)
+            over, total = ended or cut, total + reward
+        earned.append(total)
+    env.check()
+    np.testing.assert_array_equal(played.returns, earned)
+
+
+def test_its_file_acts_elsewhere(trained, tmp_path):
     policy = trained.policy()
-    rate = example.play(policy, num_episodes=5)
-    assert 0.0 <= rate <= 1.0
     path = policy.export(tmp_path / "puck.o2o")
     script = f"""
 import sys
