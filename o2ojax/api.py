@@ -45,6 +45,7 @@ def train(
     dataset: str | Path = "",
     seeds: int | Sequence[int] = 4,
     workdir: str | Path | None = None,
+    extend: bool = False,
     **fields: Any,
 ) -> "Trained":
     """Trains agents offline, then online, or goes on with what the directory holds.
@@ -54,6 +55,8 @@ def train(
         env, dataset, seeds: as in a config; for a config, they are in it. An `env` of
             None is for no environment.
         workdir: the run's directory; by default `runs/ALGORITHM/DATASET`.
+        extend: go on with a finished run by more updates or steps than it was planned
+            for.
         fields: further fields of the config by their dotted names, as
             `**{"agent.expectile": 0.9, "online.steps": 20_000}`.
     Raises:
@@ -74,8 +77,9 @@ def train(
     parsed = resolve.resolve(config)
     directory = Path(workdir or directories.default_workdir(parsed))
     compiled.use_cache()
-    if directories.summary_of(parsed, directory) is None:
-        training.train(parsed, directory, Progress())
+    extend = extend and directories.is_longer(parsed, directory)
+    if extend or directories.summary_of(parsed, directory) is None:
+        training.train(parsed, directory, Progress(), extend)
     return Trained(directory)
 
 

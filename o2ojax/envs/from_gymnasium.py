@@ -5,7 +5,7 @@ carries and saves, so a run that was killed goes on to the same bits.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,8 @@ def environment(
 
     Args:
         horizon: steps after which an episode is cut; 0 for the registered limit.
-        workers: processes that step the environments; 0 for this one.
+        workers: processes that step the environments; 0 for this one, where MuJoCo's
+            are stepped by as many threads as there are cores.
         timeout: seconds after which such a process is replaced.
     Raises:
         UserError: it cannot be made, fails within some steps, has no step limit, or
@@ -69,7 +70,7 @@ def environment(
         len(known.spaces.low),
         known.horizon,
         decision_time=known.decision_time,
-        action_bounds=(known.spaces.low, known.spaces.high),
+        action_bounds=tuple(tuple(x.tolist()) for x in known.spaces[2:4]),
         pure=known.pure,
         obs_keys=known.spaces.keys,
     )
@@ -85,7 +86,9 @@ def _success(after: EnvState, transition: Transition) -> Array:
 def _reset(host: Host, spec: EnvSpec) -> Callable[[Key, Array], EnvState]:
     def reset(key: Key, task: Array) -> EnvState:
         seed = jax.random.bits(key, (), jnp.uint32)
-        obs, ticket = _called(host.reset, (spec.obs, _TICKET), seed)
+        obs, ticket = jax.pure_callback(
+            host.reset, (spec.obs, _TICKET), seed, vmap_method="broadcast_all"
+        )
         actions = jnp.zeros((spec.horizon, spec.action_dim))
         episode = Episode(seed, actions, ticket, jnp.float32(0))
         return EnvState(episode, obs, jnp.int32(0), task)
@@ -94,18 +97,15 @@ def _reset(host: Host, spec: EnvSpec) -> Callable[[Key, Array], EnvState]:
 
 
 def _step(host: Host, spec: EnvSpec) -> Callable:
-    width = 2 * spec.obs_dim + pool.EXTRAS
-    shapes = jax.ShapeDtypeStruct((width,), jnp.float32), _TICKET
+    ask = _asker(host, spec)
 
     def step(env: EnvState, action: Array, key: Key) -> tuple[EnvState, Transition]:
         episode, new_seed = env.physics, jax.random.bits(key, (), jnp.uint32)
         # what is not a number must not reach the log
-        done = jnp.clip(jnp.where(jnp.isfinite(action), action, 0.0), -1.0, 1.0)
-        request = pool.Request(
-            episode.ticket, episode.seed, episode.actions, env.age, done, new_seed
-        )
-        row, ticket = _called(host.step, shapes, *request)
-        next_obs, obs, others = jnp.split(row, [spec.obs_dim, 2 * spec.obs_dim])
+        done = jnp.where(jnp.isfinite(action), action, 0.0).astype(jnp.float32)
+        done = jnp.clip(done, -1.0, 1.0)
+        request = pool.Request(episode.ticket, episode.seed, env.age, new_seed, done)
+        next_obs, obs, others, ticket = ask(request, episode.actions)
         reward, ended, stops, success = others
         transition = Transition(
             obs=env.obs,
@@ -131,8 +131,52 @@ def _step(host: Host, spec: EnvSpec) -> Callable:
 _TICKET = jax.ShapeDtypeStruct((live.TICKET,), jnp.uint32)
 
 
-def _called(function: Callable, shapes: Any, *given: Array) -> Any:
-    return jax.pure_callback(function, shapes, *given, vmap_method="broadcast_all")
+def _asker(host: Host, spec: EnvSpec) -> Callable:
+    """(request, actions [T, A] so far) -> what the host answers, in its parts.
+
+    The actions go to the host only where an episode has to be played again.
+    """
+    width = pool.answer_width(spec.obs_dim)
+
+    def call(rows: Array, *actions: Array) -> Array:
+        shape = jax.ShapeDtypeStruct((*rows.shape[:-1], width), jnp.uint32)
+        return jax.pure_callback(host.step, shape, rows, *actions)
+
+    @_of_any_batch
+    def answers(rows: Array, actions: Array) -> Array:
+        found = call(rows)
+        here = (found[..., -1] == 1).all()
+        return jax.lax.cond(here, lambda: found, lambda: call(rows, actions))
+
+    def ask(request: pool.Request, actions: Array) -> tuple[Array, ...]:
+        row = jnp.concatenate([_bits(jnp.atleast_1d(part)) for part in request])
+        answer = answers(row, actions)
+        numbers = jax.lax.bitcast_convert_type(answer, jnp.float32)
+        size = spec.obs_dim
+        ends = [size, 2 * size, 2 * size + pool.EXTRAS]
+        *parts, _ = jnp.split(numbers, ends)
+        return *parts, answer[ends[-1] : -1]
+
+    return ask
+
+
+def _bits(x: Array) -> Array:
+    return jax.lax.bitcast_convert_type(x, jnp.uint32)
+
+
+def _of_any_batch(function: Callable) -> Callable:
+    """Calls a function of arrays with any leading axes once for all that vmap maps."""
+    mapped = jax.custom_batching.custom_vmap(function)
+
+    @mapped.def_vmap
+    def _(size, batched, *args):
+        whole = [
+            x if has else jnp.broadcast_to(x, (size, *x.shape))
+            for x, has in zip(args, batched, strict=True)
+        ]
+        return mapped(*whole), True
+
+    return mapped
 
 
 def build(name: str, options: Options) -> Env:

@@ -9,7 +9,7 @@ import pytest
 
 from o2ojax import envs
 from o2ojax.envs.host import live, sources, workers
-from o2ojax.envs.host.pool import Pool, Request
+from o2ojax.envs.host.pool import EXTRAS, Pool
 from o2ojax.errors import UserError
 
 KEY = jax.random.key(0)
@@ -134,17 +134,28 @@ def open_pool(name="Walk", horizon=30, **args):
     return Pool(source, known.spaces, horizon, known.owns_generators)
 
 
-def request(pool, ticket, seed, actions, action, new_seed=99):
-    log = np.zeros((1, pool.horizon, 2), np.float32)
-    log[0, : len(actions)] = actions
-    return Request(
-        ticket,
-        np.uint32([seed]),
-        log,
-        np.int32([len(actions)]),
-        np.float32([action]),
-        np.uint32([new_seed]),
-    )
+def rows_of(tickets, seeds, ages, new_seeds, actions):
+    """Requests, as rows of bits."""
+    numbers = np.uint32([seeds, ages, new_seeds]).T
+    return np.concatenate([tickets, numbers, np.float32(actions).view(np.uint32)], 1)
+
+
+def parts_of(answers):
+    """Numbers [N, 2 O + EXTRAS], tickets [N, 4], and whether they are there [N]."""
+    numbers = answers.view(np.float32)[:, : 2 * 2 + EXTRAS]
+    return numbers, answers[:, -5:-1], answers[:, -1] == 1
+
+
+def step(pool, ticket, seed, actions, action):
+    """Asks for a step as a compiled loop does."""
+    row = rows_of(ticket, [seed], [len(actions)], [99], [action])
+    numbers, after, found = parts_of(pool.step(row))
+    if not found:
+        log = np.zeros((1, pool.horizon, 2), np.float32)
+        log[0, : len(actions)] = actions
+        numbers, after, found = parts_of(pool.step(row, log))
+    assert found
+    return numbers, after
 
 
 def test_an_episode_that_is_not_live_is_played_again():
@@ -152,16 +163,72 @@ def test_an_episode_that_is_not_live_is_played_again():
     _, ticket = pool.reset(np.uint32([5]))
     actions = np.float32([[0.1, 0.2], [0.3, -1.0], [1.0, 1.0]])
     for at, action in enumerate(actions):
-        row, ticket = pool.step(request(pool, ticket, 5, actions[:at], action))
-    again, its_ticket = other.step(
-        request(other, live_ticket(5, actions[:2]), 5, actions[:2], actions[2])
-    )
+        row, ticket = step(pool, ticket, 5, actions[:at], action)
+    there = live_ticket(5, actions[:2])
+    again, its_ticket = step(other, there, 5, actions[:2], actions[2])
     same((row, ticket), (again, its_ticket))
     assert (pool.replayed, other.replayed) == (0, 2)
     # a turn back, and two that go on from one state
-    one, _ = pool.step(request(pool, ticket, 5, actions, [0.0, 0.0]))
-    two, _ = pool.step(request(pool, ticket, 5, actions, [1.0, 0.0]))
+    one, _ = step(pool, ticket, 5, actions, [0.0, 0.0])
+    two, _ = step(pool, ticket, 5, actions, [1.0, 0.0])
     assert pool.replayed == 3 and not np.array_equal(one, two)
+
+
+def test_the_log_is_sent_only_to_play_an_episode_again(monkeypatch):
+    """Under vmap over members, too, all of whose episodes begin alike."""
+    calls = []
+    step = workers.Host.step
+
+    def watched(self, rows, *actions):
+        calls.append((rows.shape, len(actions)))
+        return step(self, rows, *actions)
+
+    monkeypatch.setattr(workers.Host, "step", watched)
+    env = build()
+
+    def play(env, states, first, count):
+        def member(states, scale):
+            def one(states, key):
+                actions = scale * jax.random.normal(key, (W, 2))
+                return jax.vmap(env.step, (0, 0, None))(states, actions, key)[0], None
+
+            keys = jax.random.split(KEY, 40)[first : first + count]
+            return jax.lax.scan(one, states, keys)[0]
+
+        return jax.jit(jax.vmap(member))(states, jnp.float32([0.1, 1.0]))
+
+    states = jax.tree.map(lambda x: jnp.stack([x, x]), begun(env))
+    halfway = play(env, states, 0, 12)
+    whole = play(env, halfway, 12, 8)
+    assert calls == [((2, W, 4 + 3 + 2), 0)] * 20
+    calls.clear()
+    again = play(build(), halfway, 12, 8)  # nothing of which is live
+    same(jax.device_get(whole), jax.device_get(again))
+    assert [log for _, log in calls] == [0, 1, *[0] * 7]
+
+
+def test_threads_step_mujocos_environments_to_the_same_bits(monkeypatch):
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda pid: range(3))
+    monkeypatch.setattr(live, "THREADED_FROM", 0.0)
+    source = sources.Source("gymnasium:InvertedPendulum-v5", {})
+    known = live.probe(source)
+    assert known.threaded
+    assert not live.probe(sources.Source(f"{HERE}:Walk", {}), 30).threaded
+    found = []
+    for threaded in (True, False):
+        host = workers.Host(source, known._replace(threaded=threaded))
+        assert host.pools[0].pool.num_threads == (3 if threaded else 1)
+        seeds = np.arange(5, dtype=np.uint32)
+        _, tickets = host.reset(seeds)
+        for age in range(20):
+            actions = np.sin(age + np.arange(5))[:, None]
+            rows = rows_of(tickets, seeds, np.full(5, age), seeds + 9, actions)
+            answers = host.step(rows)
+            tickets = answers[:, -5:-1]
+            found.append(answers)
+        host.check()
+        host.close()
+    np.testing.assert_array_equal(found[:20], found[20:])
 
 
 def live_ticket(seed, actions):
@@ -174,16 +241,15 @@ def live_ticket(seed, actions):
 def test_a_pool_makes_no_more_environments_than_it_needs():
     pool = open_pool(horizon=4)
     _, tickets = pool.reset(np.arange(3, dtype=np.uint32))
-    logs = np.zeros((3, 4, 2), np.float32)
-    seeds, ages = np.arange(3, dtype=np.uint32), np.zeros(3, np.int32)
+    seeds, ages = np.arange(3), np.zeros(3)
     for step in range(40):
-        new = np.arange(3, dtype=np.uint32) + 3 * (step + 1)
-        action = np.full((3, 2), 0.01 * step, np.float32)
-        rows, tickets = pool.step(Request(tickets, seeds, logs, ages, action, new))
-        logs[:, ages[0]] = action
-        stops = rows[:, 2 * 2 + 2] > 0
+        new = np.arange(3) + 3 * (step + 1)
+        action = np.full((3, 2), 0.01 * step)
+        rows = rows_of(tickets, seeds, ages, new, action)
+        numbers, tickets, found = parts_of(pool.step(rows))
+        assert found.all()
+        stops = numbers[:, 2 * 2 + 2] > 0
         seeds, ages = np.where(stops, new, seeds), np.where(stops, 0, ages + 1)
-        ages = ages.astype(np.int32)
     assert pool.replayed == 0
     assert len(pool.live) + len(pool.idle) <= 6
 
@@ -249,7 +315,7 @@ def test_a_name_that_gymnasium_does_not_know(name, said):
 @pytest.mark.parametrize(
     "how, said",
     [
-        ("raises", "RuntimeError: the gripper"),
+        ("raises", "RuntimeError: the gripper (hosted.py, line"),
         ("nan", "number 1 of an observation is nan"),
         ("reward", "the reward is inf"),
         ("size", "an observation has 3 numbers, and the observation space says 2"),

@@ -1,24 +1,28 @@
-"""Random configs: `python tests/run/fuzz_configs.py NUMBER [PROBES] [SEED]`.
+"""Random configs: `python tests/run/fuzz_configs.py NUMBER [PROBES] [SEED] [RUNS]`.
 
 Each is one of ours, changed by overrides and by values of odd types. It must be
-resolved, or refused in one sentence; and of those that are resolved, some are traced,
-in full, as a run would: what is accepted must work.
+resolved, or refused in one sentence. What is accepted must work: of those that are
+resolved, PROBES are traced, in full, as a run would; and RUNS are cut short and run.
 """
 
 import math
 import random
 import sys
+import tempfile
 import time
 import traceback
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from o2ojax.errors import UserError
 from o2ojax.run import population, resolve
 from o2ojax.run.config import ConfigDict, RunConfig
 from o2ojax.run.job import prepare
+from o2ojax.run.progress import Progress
+from o2ojax.run.training import train
 
 CONFIGS = [
     *(f"{name}.py:hopper-random" for name in "awac bc bcq cql iql o2ac off2on".split()),
@@ -118,10 +122,35 @@ def probe(run: RunConfig) -> None:
         programs.online.evaluate.eval_shape(state, members, dataset, step)
 
 
-def fuzz(number: int, probes: int, seed: int) -> dict[str, int]:
+SHORT = {
+    "offline.updates": 4,
+    "offline.fitted_q": 4,
+    "online.steps": 40,
+    "online.warmup": 8,
+    "online.envs": 2,
+    "eval.every": 20,
+    "eval.episodes": 8,
+    "log.every": 4,
+    "checkpoint.every": 20,
+    "batch": 16,
+}
+
+
+def execute(config: ConfigDict) -> None:
+    """Runs a config, cut to a few steps, with its other fields as they are."""
+    for path, most in SHORT.items():
+        *parents, name = path.split(".")
+        node = config[parents[0]] if parents else config
+        if isinstance(node[name], (int, float)):
+            node[name] = min(node[name], most)
+    with tempfile.TemporaryDirectory() as folder:
+        train(resolve.resolve(config), Path(folder), Progress(Console(quiet=True)))
+
+
+def fuzz(number: int, probes: int, seed: int, runs: int = 0) -> dict[str, int]:
     """Raises AssertionError for the first config that is neither taken nor refused."""
     chance = random.Random(seed)
-    counts = {"accepted": 0, "refused": 0, "probed": 0, "refused when prepared": 0}
+    counts = {"accepted": 0, "refused": 0, "probed": 0, "refused when probed": 0}
     folder = Path(__file__).parents[2] / "experiments" / "configs"
     for _ in range(number):
         name, done = chance.choice(CONFIGS), []
@@ -137,14 +166,17 @@ def fuzz(number: int, probes: int, seed: int) -> dict[str, int]:
         except Exception:
             raise AssertionError((name, done, traceback.format_exc())) from None
         counts["accepted"] += 1
-        if counts["probed"] >= probes or chance.random() > 2 * probes / number:
+        tried = max(probes, runs)
+        if counts["probed"] >= tried or chance.random() > 10 * tried / number:
             continue
         counts["probed"] += 1
         try:
-            probe(run)
+            execute(config) if runs else probe(run)
         except UserError as error:
             assert "\n" not in str(error), (name, done, str(error))
-            counts["refused when prepared"] += 1
+            counts["refused when probed"] += 1
+            if runs:
+                print(name, done, error, sep="\n  ", flush=True)
         except Exception:
             raise AssertionError((name, done, traceback.format_exc())) from None
     return counts
@@ -152,9 +184,9 @@ def fuzz(number: int, probes: int, seed: int) -> dict[str, int]:
 
 def main() -> None:
     given = [int(x) for x in sys.argv[1:]]
-    number, probes, seed = (*given, *(20_000, 0, 0)[len(given) :])
+    number, probes, seed, runs = (*given, *(20_000, 0, 0, 0)[len(given) :])
     started = time.time()
-    print(fuzz(number, probes, seed), f"in {time.time() - started:.0f} s")
+    print(fuzz(number, probes, seed, runs), f"in {time.time() - started:.0f} s")
 
 
 if __name__ == "__main__":

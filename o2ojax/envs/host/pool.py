@@ -3,6 +3,8 @@
 import contextlib
 import signal
 from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,25 +24,38 @@ from .spaces import Spaces
 
 
 class Request(NamedTuple):
-    """A step of N episodes; arrays as the compiled loop has them.
+    """A step of N episodes.
 
     ticket:   [N, TICKET]  of the episode so far.
     seed:     [N]          of the episode.
-    actions:  [N, T, A]    its actions so far, `age` of them.
-    age:      [N]
-    action:   [N, A]       the next one, in [-1, 1].
+    age:      [N]          its steps so far.
     new_seed: [N]          of the next episode, should this one stop here.
+    action:   [N, A]       the next one, in [-1, 1].
     """
 
     ticket: np.ndarray
     seed: np.ndarray
-    actions: np.ndarray
     age: np.ndarray
-    action: np.ndarray
     new_seed: np.ndarray
+    action: np.ndarray
+
+
+def unpacked(rows: np.ndarray) -> Request:
+    """Rows of bits, uint32 [N, TICKET + 3 + A], as the parts that stand there in turn.
+
+    One array costs a callback of JAX a third of what five do.
+    """
+    rows = np.ascontiguousarray(rows)
+    ticket, numbers, action = np.split(rows, [TICKET, TICKET + 3], axis=1)
+    return Request(ticket, *numbers.T, np.ascontiguousarray(action).view(np.float32))
 
 
 EXTRAS = 4  # numbers of an answer besides two observations
+
+
+def answer_width(num_obs: int) -> int:
+    """Numbers of an answer."""
+    return 2 * num_obs + EXTRAS + TICKET + 1
 
 
 class Pool:
@@ -51,10 +66,16 @@ class Pool:
     """
 
     def __init__(
-        self, source: Source, spaces: Spaces, horizon: int, owns_generators: bool
+        self,
+        source: Source,
+        spaces: Spaces,
+        horizon: int,
+        owns_generators: bool,
+        num_threads: int = 1,
     ):
         self.source, self.spaces, self.horizon = source, spaces, horizon
-        self.owns_generators = owns_generators
+        self.owns_generators, self.num_threads = owns_generators, num_threads
+        self.threads = futures.ThreadPoolExecutor(max(1, num_threads - 1))
         self.live: OrderedDict[bytes, Live] = OrderedDict()  # least recent first
         self.idle: list[Live] = []
         self.over: OrderedDict[bytes, Step] = OrderedDict()  # last steps of episodes
@@ -65,23 +86,31 @@ class Pool:
         """First observations [N, O] and tickets [N, TICKET] of these seeds [N]."""
         self.most = max(self.most, len(seeds))
         found = [self._begun(int(seed)) for seed in seeds]
-        return np.stack([obs for obs, _ in found]), _numbers([x for _, x in found])
+        tickets = np.frombuffer(b"".join(ticket for _, ticket in found), np.uint32)
+        return np.stack([obs for obs, _ in found]), tickets.reshape(-1, TICKET)
 
-    def step(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
-        """Rows [N, 2 O + EXTRAS] and tickets [N, TICKET].
+    def step(self, rows: np.ndarray, actions: np.ndarray | None = None) -> np.ndarray:
+        """Answers, rows of bits, uint32 [N, answer_width].
 
-        A row is the next observation, the one to go on from (another where the episode
-        stopped), the reward, whether the task ended, whether the episode stopped, and
-        the episode's success so far.
+        An answer is the next observation, the one to go on from (another where the
+        episode stopped), the reward, whether the task ended, whether the episode
+        stopped, the episode's success so far; the ticket; and 1, or 0 where all this is
+        missing: the episode has to be played again, and its actions are not given.
+
+        Args:
+            rows: requests, as `unpacked` reads them.
+            actions: [N, T, A], those of the episodes so far.
         """
-        self.most = max(self.most, len(request.seed))
+        asked = unpacked(rows)
+        self.most = max(self.most, len(rows))
         kept = generators_kept() if self.owns_generators else contextlib.nullcontext()
         with kept:
-            found = [self._stepped(Request(*row)) for row in zip(*request, strict=True)]
-        return np.stack([row for row, _ in found]), _numbers([x for _, x in found])
+            tickets = self._do(asked, actions)
+            return self._answers(asked, tickets)
 
     def close(self) -> None:
         """Closes its environments."""
+        self.threads.shutdown()
         for live in (*self.idle, *self.live.values()):
             live.close()
 
@@ -105,50 +134,91 @@ class Pool:
             return self.live.popitem(last=False)[1]
         return Live(self.source, self.spaces)
 
-    def _stepped(self, row: Request) -> tuple[np.ndarray, bytes]:
-        before = row.ticket.tobytes()
-        ticket = next_ticket(before, row.action)
-        last = self._last(row, before, ticket)
-        stops = self._stops(last, row)
-        obs = last.obs
-        if stops:
-            obs, ticket = self._begun(int(row.new_seed))
-        told = last.reward, last.terminated, stops, last.success
-        return np.concatenate([last.obs, obs, np.float32(told)]), ticket
+    def _do(self, asked: Request, actions: np.ndarray | None) -> list[bytes]:
+        """Does all steps that were not done before; the tickets after them."""
+        tickets, to_do = [], {}
+        for at, action in enumerate(asked.action):
+            before = asked.ticket[at].tobytes()
+            ticket = next_ticket(before, action)
+            tickets.append(ticket)
+            if ticket in self.live:
+                self.live.move_to_end(ticket)
+            if ticket in self.over or ticket in self.live or ticket in to_do:
+                continue
+            live = self.live.pop(before, None)
+            if live is None and (actions is not None or asked.age[at] == 0):
+                done = actions[at, : asked.age[at]] if asked.age[at] else ()
+                live = self._again(int(asked.seed[at]), done)
+            if live is not None:
+                to_do[ticket] = live, action.copy()
+        self._step_all(list(to_do.values()))
+        for at, ticket in enumerate(tickets):
+            if ticket in to_do:
+                self._keep(ticket, to_do.pop(ticket)[0], int(asked.age[at]) + 1)
+        return tickets
 
-    def _last(self, row: Request, before: bytes, ticket: bytes) -> Step:
-        """The step that a request asks for, made unless it was before."""
-        if ticket in self.over:
-            return self.over[ticket]
-        if ticket not in self.live:
-            live = self.live.pop(before, None) or self._again(row)
+    def _step_all(self, to_do: list[tuple[Live, np.ndarray]]) -> None:
+        """Each thread does its share, and this one the first."""
+        shares = [to_do[at :: self.num_threads] for at in range(self.num_threads)]
+        others = [self.threads.submit(self._step_each, x) for x in shares[1:] if x]
+        try:
+            self._step_each(shares[0])
+        finally:
+            futures.wait(others)
+        for other in others:
+            other.result()
+
+    def _step_each(self, to_do: list[tuple[Live, np.ndarray]]) -> None:
+        for live, action in to_do:
             with told_of(live):
-                live.step(row.action.copy(), self.owns_generators)
-            if self._stops(live.last, row):
-                self.over[ticket] = live.last
-                if len(self.over) > 4 * self.most:
-                    self.over.popitem(last=False)
-                self.idle.append(live)
-                return live.last
+                live.step(action, self.owns_generators)
+
+    def _keep(self, ticket: bytes, live: Live, age: int) -> None:
+        if self._stops(live.last, age):
+            self.over[ticket] = live.last
+            if len(self.over) > 4 * self.most:
+                self.over.popitem(last=False)
+            self.idle.append(live)
+        else:
             self.live[ticket] = live
-        self.live.move_to_end(ticket)
-        return self.live[ticket].last
 
-    def _stops(self, last: Step, row: Request) -> bool:
-        return last.terminated or last.truncated or int(row.age) + 1 >= self.horizon
+    def _answers(self, asked: Request, tickets: list[bytes]) -> np.ndarray:
+        size, after, missing = self.spaces.num_obs, [], bytes(4 * (TICKET + 1))
+        answers = np.zeros((len(tickets), answer_width(size)), np.uint32)
+        numbers = answers.view(np.float32)
+        for at, ticket in enumerate(tickets):
+            if ticket in self.over:
+                last = self.over[ticket]
+            elif ticket in self.live:
+                last = self.live[ticket].last
+            else:
+                after.append(missing)
+                continue
+            obs, stops = last.obs, self._stops(last, int(asked.age[at]) + 1)
+            if stops:
+                obs, ticket = self._begun(int(asked.new_seed[at]))
+            numbers[at, :size], numbers[at, size : 2 * size] = last.obs, obs
+            told = last.reward, last.terminated, stops, last.success
+            numbers[at, 2 * size : 2 * size + EXTRAS] = told
+            after.append(ticket + _FOUND)
+        after = np.frombuffer(b"".join(after), np.uint32)
+        answers[:, 2 * size + EXTRAS :] = after.reshape(len(tickets), -1)
+        return answers
 
-    def _again(self, row: Request) -> Live:
-        """A live environment where the episode of a request is, by playing it again."""
-        live = self._fresh(int(row.seed))
-        for action in row.actions[: int(row.age)]:
+    def _stops(self, last: Step, age: int) -> bool:
+        return last.terminated or last.truncated or age >= self.horizon
+
+    def _again(self, seed: int, actions: Iterable[np.ndarray]) -> Live:
+        """A live environment where an episode is, by playing it again."""
+        live = self._fresh(seed)
+        for action in actions:
             with told_of(live):
                 live.step(action.copy(), self.owns_generators)
             self.replayed += 1
         return live
 
 
-def _numbers(tickets: list[bytes]) -> np.ndarray:
-    return np.frombuffer(b"".join(tickets), np.uint32).reshape(-1, TICKET)
+_FOUND = np.uint32(1).tobytes()
 
 
 def work(connection: Any) -> None:
@@ -169,12 +239,13 @@ def work(connection: Any) -> None:
                 source, spaces, *sizes = given
                 pool, answer = Pool(Source(*source), Spaces(*spaces), *sizes), ()
             elif what == "step":
-                answer = pool.step(Request(*given))
+                answer = pool.step(*given)
             else:
-                answer = pool.reset(given)
+                answer = pool.reset(*given)
+            failed: tuple = ()
         except EpisodeError as error:
-            answer = "failed", error.said, error.seed, error.actions
+            answer, failed = None, (error.said, error.seed, error.actions)
         except Exception as error:
             said = str(error) if isinstance(error, HostError) else told(error)
-            answer = "failed", said
-        connection.send(answer)
+            answer, failed = None, (said,)
+        connection.send((answer, failed))

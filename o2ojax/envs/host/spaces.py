@@ -19,14 +19,15 @@ class Spaces(NamedTuple):
 
     keys: tuple[str, ...]
     num_obs: int
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    low: np.ndarray
+    high: np.ndarray
     shape: tuple[int, ...]
 
     def observation(self, obs: Any) -> np.ndarray:
         """[O], float32."""
         parts = [_part(obs, key) for key in self.keys] if self.keys else [obs]
-        vector = np.concatenate([np.asarray(x, np.float64).ravel() for x in parts])
+        parts = [np.asarray(part, np.float64).ravel() for part in parts]
+        vector = np.concatenate(parts) if len(parts) > 1 else parts[0]
         if vector.size != self.num_obs:
             raise HostError(
                 f"an observation has {vector.size} numbers, and the observation space"
@@ -34,14 +35,22 @@ class Spaces(NamedTuple):
             )
         if not np.isfinite(vector).all():
             at = int(np.flatnonzero(~np.isfinite(vector))[0])
-            raise HostError(f"number {at} of an observation is {vector[at]}")
+            where = self._entry_of(at, parts)
+            raise HostError(f"number {at} of an observation is {vector[at]}{where}")
         return vector.astype(np.float32)
+
+    def _entry_of(self, number: int, parts: Sequence[np.ndarray]) -> str:
+        """Where a number of a joined observation comes from, as part of a message."""
+        ends = np.cumsum([part.size for part in parts])
+        at = int(np.searchsorted(ends, number, side="right"))
+        return f", in its entry {self.keys[at]!r}" if self.keys else ""
 
     def control(self, action: np.ndarray) -> np.ndarray:
         """An action [A] in [-1, 1] in the environment's units and shape."""
-        low, high = np.array(self.low), np.array(self.high)
-        scaled = low + (np.float64(action) + 1) / 2 * (high - low)
-        return np.clip(scaled, low, high).astype(np.float32).reshape(self.shape)
+        low, high = self.low, self.high
+        scaled = low + (action.astype(np.float64) + 1) / 2 * (high - low)
+        scaled = np.minimum(np.maximum(scaled, low), high)
+        return scaled.astype(np.float32).reshape(self.shape)
 
 
 def spaces_of(env: Any, source: Source) -> Spaces:
@@ -77,7 +86,7 @@ def spaces_of(env: Any, source: Source) -> Spaces:
             )
     num_obs = sum(int(np.prod(part.shape)) for part in chosen.values())
     keys = tuple(key for key in chosen if key)
-    return Spaces(keys, num_obs, *map(tuple, bounds.tolist()), tuple(action.shape))
+    return Spaces(keys, num_obs, *bounds, tuple(action.shape))
 
 
 def _leaves(space: Any, before: str = "") -> Iterator[tuple[str, Any]]:

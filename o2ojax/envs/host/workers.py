@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from o2ojax.envs.host.live import TICKET, EpisodeError, Known
-from o2ojax.envs.host.pool import EXTRAS, Pool, Request
+from o2ojax.envs.host.pool import Pool, answer_width
 from o2ojax.envs.host.sources import HostError, Source
 from o2ojax.errors import UserError
 
@@ -68,22 +69,30 @@ class Host:
         if workers:
             self.pools: list[Any] = [Worker(given, timeout) for _ in range(workers)]
         else:
-            self.pools = [_Here(Pool(*given))]
+            cores = len(os.sched_getaffinity(0)) if known.threaded else 1
+            self.pools = [_Here(Pool(*given, num_threads=cores))]
 
     def reset(self, seeds: Any) -> tuple[np.ndarray, np.ndarray]:
         """Seeds [...] -> first observations [..., O] and tickets [..., TICKET]."""
         seeds = np.asarray(seeds)
-        rows, tickets = self._asked("reset", seeds.reshape(-1), self.num_obs)
-        return rows.reshape(*seeds.shape, -1), tickets.reshape(*seeds.shape, TICKET)
+        num, flat = seeds.size, seeds.reshape(-1)
+        obs = np.full((num, self.num_obs), np.nan, np.float32)
+        tickets = np.zeros((num, TICKET), np.uint32)
+        self._ask("reset", (flat,), (obs, tickets))
+        return obs.reshape(*seeds.shape, -1), tickets.reshape(*seeds.shape, TICKET)
 
-    def step(self, *request: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The parts of a `Request`, under any leading axes, as `Pool.step`."""
-        parts = Request(*map(np.asarray, request))
-        lead = parts.seed.shape
-        flat = (part.reshape(-1, *part.shape[len(lead) :]) for part in parts)
-        width = 2 * self.num_obs + EXTRAS
-        rows, tickets = self._asked("step", Request(*flat), width)
-        return rows.reshape(*lead, width), tickets.reshape(*lead, TICKET)
+    def step(self, rows: Any, *actions: Any) -> np.ndarray:
+        """Answers [..., answer_width] to requests of any leading axes, as `Pool.step`.
+
+        What follows a failure is NaN.
+        """
+        rows, *actions = (np.asarray(x) for x in (rows, *actions))
+        lead = rows.shape[:-1]
+        given = [x.reshape(-1, *x.shape[len(lead) :]) for x in (rows, *actions)]
+        answers = np.ones((len(given[0]), answer_width(self.num_obs)), np.uint32)
+        answers.view(np.float32)[:, :-1] = np.nan
+        self._ask("step", given, (answers,))
+        return answers.reshape(*lead, -1)
 
     def check(self) -> None:
         """Raises what an environment has raised since the last call.
@@ -100,43 +109,35 @@ class Host:
         for pool in self.pools:
             pool.close()
 
-    def _asked(self, what: str, given: Any, width: int) -> tuple:
-        num = len(given.seed if isinstance(given, Request) else given)
-        blank = (
-            np.full((num, width), np.nan, np.float32),
-            np.zeros((num, TICKET), np.uint32),
-        )
+    def _ask(self, what: str, given: Sequence[np.ndarray], answers: tuple) -> None:
+        """Fills in the answers [N, ...] to what is given [N, ...], unless it fails."""
         with self._lock:
             if self.failure is not None:
-                return blank
+                return
             try:
-                return self._spread(what, given, num, *blank)
+                self._spread(what, given, answers)
             except Exception as error:
                 self.failure = error
-                return blank
 
-    def _spread(self, what, given, num, rows, tickets) -> tuple:
+    def _spread(self, what, given, answers) -> None:
         """Row i goes to pool i modulo their number, where it was before, too."""
-        shares = [slice(at, num, len(self.pools)) for at in range(len(self.pools))]
-        asked = []
-        for pool, share in zip(self.pools, shares, strict=True):
-            if range(num)[share]:
-                part = (
-                    Request(*(x[share] for x in given))
-                    if isinstance(given, Request)
-                    else given[share]
-                )
-                pool.ask(what, part)
-                asked.append((pool, share))
+        num, asked = len(given[0]), []
+        for at, pool in enumerate(self.pools[:num]):
+            share = slice(at, num, len(self.pools))
+            pool.ask(what, tuple(part[share] for part in given))
+            asked.append((pool, share))
         failure = None
         for pool, share in asked:  # all are heard, so that none has an answer left over
             try:
-                rows[share], tickets[share] = pool.answer()
+                found = pool.answer()
             except Exception as error:
                 failure = error
+                continue
+            found = found if isinstance(found, tuple) else (found,)
+            for whole, part in zip(answers, found, strict=True):
+                whole[share] = part
         if failure is not None:
             raise failure
-        return rows, tickets
 
 
 class _Here:
@@ -148,9 +149,9 @@ class _Here:
     def ask(self, what: str, given: Any) -> None:
         self.asked = getattr(self.pool, what), given
 
-    def answer(self) -> tuple[np.ndarray, np.ndarray]:
+    def answer(self) -> Any:
         function, given = self.asked
-        return function(given)
+        return function(*given)
 
 
 class Worker:
@@ -167,13 +168,13 @@ class Worker:
 
     def ask(self, what: str, given: Any) -> None:
         """Sends a request."""
-        self.asked = what, tuple(given) if isinstance(given, Request) else given
+        self.asked = what, given
         try:
             self.connection.send(self.asked)
         except OSError:  # it has died; `answer` finds out
             pass
 
-    def answer(self) -> tuple[np.ndarray, np.ndarray]:
+    def answer(self) -> Any:
         """Waits for the answer.
 
         Raises:
@@ -203,9 +204,9 @@ class Worker:
     def _answer(self) -> Any:
         if not self.connection.poll(self.timeout):
             raise TimeoutError
-        answer = self.connection.recv()
-        if answer and isinstance(answer[0], str):  # "failed"
-            raise EpisodeError(*answer[1:]) if answer[2:] else HostError(answer[1])
+        answer, failed = self.connection.recv()
+        if failed:
+            raise EpisodeError(*failed) if failed[1:] else HostError(*failed)
         return answer
 
     def _why(self, error: Exception) -> str:
