@@ -1,5 +1,7 @@
 """What tests of all agents do with them: pick a member, let it act, choose a store."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -30,11 +32,14 @@ def member(tree, at):
 
 def acts(policy, buffer, agent_state, store, obs, keys):
     """An action [A] of a trial that has just begun, for each of `obs` and `keys`."""
-    agent_state = lend(agent_state)
+    return _acting(policy, buffer)(lend(agent_state), lend(store), obs, keys)
 
-    def one(obs, key):
-        trial_context = buffer.trial_context(lend(store), jnp.int32(0), key)
+
+@functools.cache  # so that a policy is compiled once
+def _acting(policy, buffer):
+    def one(agent_state, store, obs, key):
+        trial_context = buffer.trial_context(store, jnp.int32(0), key)
         memory = policy.start(agent_state, trial_context, key)
         return policy.act(agent_state, memory, obs, key)[0]
 
-    return jax.jit(jax.vmap(one))(obs, keys)
+    return jax.jit(jax.vmap(one, (None, None, 0, 0)))

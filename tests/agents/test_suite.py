@@ -397,7 +397,19 @@ def test_members_that_start_alike_part_by_their_keys_in_every_phase(job, life):
     assert are_all_different(ring_of(done.replay).rows.action)
 
 
-def test_a_seed_in_company_is_the_seed_alone(job):
+def test_a_seed_is_the_same_in_any_company(job, life):
+    """A seed's place among others counts for nothing, nor do the others."""
+    others = job.members((9, 5, 6, 7, 8, 3))
+    trained = offline(job, others, SIZES.offline_updates)[0]
+    done = online(job, others, trained, NUM_ROUNDS)[0]
+    for before, after in ((life.trained, trained), (life.done, done)):
+        same(member(before, SEEDS.index(9)), member(after, 0))
+        same(member(before, SEEDS.index(3)), member(after, 5))
+
+
+def test_a_seed_alone_is_the_seed_in_company():
+    """Of one agent, as a population of another size is compiled anew."""
+    job = job_of("iql", small("iql"))
     crowd, alone = job.members(), job.members(SEEDS[4:5])
     one, together = offline(job, alone, 2)[0], offline(job, crowd, 2)[0]
     close(one, member(together, slice(4, 5)))

@@ -84,13 +84,16 @@ def assert_agree(ours, theirs, worst=1e-4):
     assert np.quantile(error, 0.9) < 1e-3
 
 
-@pytest.mark.parametrize("name", ["halfcheetah", "hopper", "walker2d"])
+@pytest.mark.parametrize(
+    "name", ["halfcheetah", "hopper", pytest.param("walker2d", marks=pytest.mark.slow)]
+)
 def test_a_step_of_mjx_is_the_c_librarys_in_single_precision(name):
     models = models_of(name)
     ours = stepped(mjx_physics.mjx_physics, name, models)
     assert_agree(ours, in_double(name, models))
 
 
+@pytest.mark.slow
 def test_ants_step_differs_only_in_how_its_friction_pyramids_are_turned():
     """Where a capsule stands steeply, MJX turns the pyramid of its contact another way.
 

@@ -137,8 +137,8 @@ def test_a_run_on_mjx_goes_offline_and_online(tmp_path, capsys):
     small = [
         *SMALL,
         "--config.physics=mjx",
-        "--config.env=halfcheetah",
-        "--config.dataset=halfcheetah-medium-replay",
+        "--config.env=examples/pendulum.py:pendulum",  # quick to compile
+        "--config.dataset=examples/pendulum.py:random_play",
         "--config.simulator.iterations=4",
         "--config.simulator.ls_iterations=8",
         "--config.online.envs=16",

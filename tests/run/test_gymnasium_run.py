@@ -72,7 +72,10 @@ def killed(workdir, given, checkpoint):
     process.wait()
 
 
-@pytest.mark.parametrize("others", [(), ("--config.host.workers=2",)])
+@pytest.mark.parametrize(
+    "others",
+    [pytest.param((), marks=pytest.mark.slow), ("--config.host.workers=2",)],
+)
 def test_a_killed_run_goes_on_to_the_same_bits(others, tmp_path):
     """In the middle of episodes: a checkpoint is every 20 steps of an environment."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
