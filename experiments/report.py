@@ -1,6 +1,7 @@
 """Tables and curves over runs: `python -m experiments.report RUN [RUN ...]`.
 
-And films: `python -m experiments.report RUN --video=FILE.gif`.
+And films: `python -m experiments.report RUN --video=FILE.gif`; and methods over several
+tasks: `python -m experiments.report RUN RUN ... --aggregate`.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from rich.console import Console
 from o2ojax import report
 from o2ojax.errors import UserError
 from o2ojax.registry import short
+from o2ojax.report import aggregates
 from o2ojax.report.figures import KINDS
 
 from . import program
@@ -30,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         results = [report.read(run) for run in options.runs]
+        if options.aggregate:
+            _aggregate(results, options.out or Path("profiles.png"))
+            return 0
         _print_table(results, options.form)
         if options.out or not options.video:
             for path in _draw(results, options.out):
@@ -68,6 +73,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             help=f"print the table {what}",
         )
     parser.add_argument(
+        "--aggregate",
+        action="store_true",
+        help="compare methods over all tasks instead: interquartile mean, optimality"
+        " gap, probability of improvement over the first one, performance profiles",
+    )
+    parser.add_argument(
         "--video",
         type=Path,
         metavar="FILE.gif",
@@ -83,6 +94,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--video={options.video} should end in .gif")
     if options.video and len(options.runs) > 1:
         parser.error("--video films one run at a time")
+    if options.aggregate and (options.form or options.video):
+        parser.error("--aggregate goes with --out alone")
     if options.member is not None and not options.video:
         parser.error("--member goes with --video")
     return options
@@ -95,6 +108,14 @@ def _print_table(results: Sequence[report.Result], form: str | None) -> None:
     else:
         width = None if sys.stdout.isatty() else 160
         Console(width=width).print(report.table(summaries, names))
+
+
+def _aggregate(results: Sequence[report.Result], path: Path) -> None:
+    """Prints aggregates over tasks, in Markdown, and draws performance profiles."""
+    methods = aggregates.by_method(results)
+    print(aggregates.markdown(methods))
+    aggregates.draw_profiles(methods, path)
+    print(f"wrote {path}", file=sys.stderr)
 
 
 def _draw(results: Sequence[report.Result], out: Path | None) -> list[Path]:
