@@ -150,7 +150,8 @@ def _print(seen: data.Inspection, markdown: bool) -> None:
     table = Table(title=Text(seen.name), show_header=False)
     for row in facts(seen):
         table.add_row(*map(Text, row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    width = None if sys.stdout.isatty() else 160
+    Console(markup=False, emoji=False, width=width).print(table)
     print("\n".join(["What looks wrong:", *(f"* {finding}" for finding in findings)]))
 
 
@@ -161,7 +162,7 @@ def draw(seen: data.Inspection, path: Path) -> None:
         OSError: the file cannot be written.
     """
     figure = Figure(figsize=(14, 8), dpi=120, layout="constrained")
-    figure.suptitle(seen.name, fontweight="bold")
+    figure.suptitle(seen.name, fontweight="bold", parse_math=False)
     panels = figure.subplots(2, 3).ravel()
     _draw_returns(panels[0], seen)
     _histogram(panels[1], seen.returns, "return of an episode", "episodes")

@@ -107,7 +107,8 @@ def _print_table(results: Sequence[report.Result], form: str | None) -> None:
         print(getattr(report, form)(summaries, names))
     else:
         width = None if sys.stdout.isatty() else 160
-        Console(width=width).print(report.table(summaries, names))
+        plain = Console(markup=False, emoji=False, width=width)  # names are no markup
+        plain.print(report.table(summaries, names))
 
 
 def _aggregate(results: Sequence[report.Result], path: Path) -> None:

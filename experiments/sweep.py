@@ -121,7 +121,8 @@ def _numbered(listed: Sequence[Trial], number: int) -> Trial:
 
 
 def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    width = None if sys.stdout.isatty() else 120
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def show_plan(listed: Sequence[Trial]) -> None:

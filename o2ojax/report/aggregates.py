@@ -18,7 +18,7 @@ from o2ojax.data.files import write_whole
 from o2ojax.errors import UserError
 from o2ojax.registry import short
 from o2ojax.report import statistics
-from o2ojax.report.figures import DASHES, KINDS, PALETTE
+from o2ojax.report.figures import DASHES, KINDS, PALETTE, plain_names
 from o2ojax.report.results import Result
 from o2ojax.report.tables import data_name, label
 
@@ -169,6 +169,6 @@ def draw_profiles(methods: Mapping[str, Runs], path: Path) -> None:
         shares = profile(runs, scores)
         axes.plot(scores, shares, color=colour, ls=dash, label=method)
     axes.set(xlabel="score", ylabel="share of runs above it", ylim=(-0.02, 1.02))
-    axes.legend(frameon=False)
+    plain_names(axes.legend(frameon=False))
     kind = path.suffix[1:]
     write_whole(path, lambda file: figure.savefig(file, format=kind))

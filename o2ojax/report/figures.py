@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from o2ojax.data import reference
@@ -82,19 +83,27 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
     first.set_ylabel(_measure(results[0]))
     if results[0].curves.success is not None:
         first.set_ylim(-2, 102)
-    first.set_title(short(env), loc="left", fontweight="bold")
+    first.set_title(short(env), loc="left", fontweight="bold", parse_math=False)
     handles, labels = first.get_legend_handles_labels()
     columns = 1 if max(map(len, labels)) > 60 else 2
     figure.set_figheight(5 + 0.22 * math.ceil(len(labels) / columns))
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
+    plain_names(
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+        )
     )
     with rc_context({"pdf.fonttype": 42}):  # fonts that may be embedded
         write_whole(Path(path), lambda file: figure.savefig(file, format=kind[1:]))
+
+
+def plain_names(legend: Legend) -> None:
+    """Lets names stand as they are: a dataset may be called my$_$x."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _measure(result: Result) -> str:

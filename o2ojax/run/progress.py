@@ -34,7 +34,9 @@ class Progress:
 
     def __init__(self, console: Console | None = None):
         width = None if sys.stdout.isatty() else 120
-        self._console = console or Console(highlight=False, width=width)
+        self._console = console or Console(
+            highlight=False, markup=False, emoji=False, width=width
+        )
 
     @contextmanager
     def phase(self, name: str, total: int, done: int) -> Iterator[Bar]:
