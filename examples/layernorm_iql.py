@@ -43,7 +43,7 @@ class State(NamedTuple):
 
 
 class NormedCritic(nn.Module):
-    """Any flax module will do: obs [..., O], action [..., A] -> Q [...]."""
+    """Any flax module: obs [B, O], action [B, A] -> Q [B]; CQL's, also [B, K, A]."""
 
     widths: tuple[int, ...]
 
@@ -108,7 +108,8 @@ def agent(spec, config: Config) -> Agent:
         return state, Info(metrics | critic_metrics | actor_metrics)
 
     act = policies.gaussian(lambda s, obs: actor_net.apply(s.actor.params, obs))
-    return Agent(init, update, *act)
+    q = lambda s, obs, action: critic_net.apply(s.critic.params, obs, action)  # noqa: E731
+    return Agent(init, update, *act, q=q)
 
 
 ALGORITHM = Algorithm(

@@ -3,8 +3,9 @@
     --config.env=examples/pendulum.py:pendulum
     --config.dataset=examples/pendulum.py:random_play
 
-The model is MJCF; what is seen, earned and ended are functions of its state. They run
-on MuJoCo's C library, and on MJX where there is an accelerator.
+The model is MJCF; what is seen and earned are functions of its state: qpos, qvel, and
+bodies [n, 3], where the named bodies are (and `ended=`, where a task can fail). They
+run on MuJoCo's C library, and on MJX where there is an accelerator.
 """
 
 import jax

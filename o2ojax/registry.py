@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -171,9 +172,25 @@ def _executed(name: str, execute: Callable[[], Any]) -> Any:
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
     except Exception as error:
-        raise UserError(
-            f"{name} fails with {type(error).__name__}: {first_line(error)}"
-        ) from error
+        raise failure(name, error) from error
+
+
+def failure(door: str, error: Exception) -> UserError:
+    """What is behind a door has failed: how, and in which line of its file."""
+    return UserError(
+        f"{place(door, error)} fails with {type(error).__name__}: {first_line(error)}"
+    )
+
+
+def place(door: str, error: Exception) -> str:
+    """A door, and the last line of its file that an error has come through, if any."""
+    name = door.rpartition(":")[0] if is_door(door) else door
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None) or str(Path(name).resolve())
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename == file:
+            return f"{door}, line {frame.lineno},"
+    return door
 
 
 def fingerprint(name: str) -> str:

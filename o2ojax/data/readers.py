@@ -33,7 +33,7 @@ from o2ojax.data.dataset import (
     from_transitions,
     matrix,
 )
-from o2ojax.errors import UserError, first_line, unknown
+from o2ojax.errors import UserError, unknown
 from o2ojax.types import Transition
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
@@ -196,9 +196,7 @@ def _behind(name: str, clip_actions: bool, bounds: Any) -> Dataset:
     except UserError:
         raise
     except Exception as error:
-        raise DataError(
-            f"{name} fails with {type(error).__name__}: {first_line(error)}"
-        ) from error
+        raise DataError(str(registry.failure(name, error))) from error
     if not isinstance(made, Transition):
         raise DataError(
             f"{name} gives a {type(made).__name__}; it must be a function that returns"

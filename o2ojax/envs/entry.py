@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2ojax import fields
+from o2ojax import fields, registry
 from o2ojax.envs.physics import Simulator
 from o2ojax.errors import UserError, first_line
 from o2ojax.fields import number, whole
@@ -97,9 +97,7 @@ def adopt(found: Any, name: str) -> EnvEntry:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(
-                f"{name} fails with {type(error).__name__}: {first_line(error)}"
-            ) from error
+            raise registry.failure(name, error) from error
         if _is_of_gymnasium(env):
             from o2ojax.envs import from_gymnasium
 
@@ -138,7 +136,7 @@ def checked(env: Env, name: str) -> Env:
         raise
     except Exception as error:
         raise UserError(
-            f"{name}: its functions cannot be traced by JAX:"
+            f"{registry.place(name, error)} cannot be traced by JAX:"
             f" {type(error).__name__}: {first_line(error)}"
         ) from error
     number, truth = jnp.zeros(()), jnp.zeros((), bool)

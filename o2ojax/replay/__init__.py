@@ -1,8 +1,17 @@
 """Registry of replay stores."""
 
 from o2ojax.parallel import devices
-from o2ojax.registry import Registry, instance_of
-from o2ojax.replay.store import ROWS, TASKS, WINDOWS, Inputs, Needs, NoOptions, Store
+from o2ojax.registry import Registry
+from o2ojax.replay.store import (
+    ROWS,
+    TASKS,
+    WINDOWS,
+    Inputs,
+    Needs,
+    NoOptions,
+    Store,
+    adopt,
+)
 from o2ojax.types import Array, Buffer
 
 __all__ = [
@@ -30,7 +39,7 @@ STORES = Registry(
         "symmetric_windows": "o2ojax.replay.windows:SYMMETRIC",
         "tasks": "o2ojax.meta.task_store:STORE",
     },
-    instance_of(Store),
+    adopt,
 )
 
 

@@ -1,10 +1,13 @@
 """Types of the registry of replay stores."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from o2ojax import fields
+from o2ojax.errors import UserError
+from o2ojax.registry import instance_of
 from o2ojax.types import Buffer, Transition
 
 ROWS, WINDOWS, TASKS = "single transitions", "windows", "tasks"
@@ -82,3 +85,15 @@ class Store(NamedTuple):
     extras: tuple[str, ...] = ()
     check: Callable[[Any], None] = lambda run: None
     warnings: Mapping[str, str] = MappingProxyType({})
+
+
+def adopt(found: Any, name: str) -> Store:
+    """Takes what a door holds as an entry of the registry, or refuses it."""
+    store = instance_of(Store)(found, name)
+    if not dataclasses.is_dataclass(store.options):
+        kind = getattr(store.options, "__name__", type(store.options).__name__)
+        raise UserError(
+            f"{name}: its options are {kind}; they must be a class made with"
+            " @fields.section"
+        )
+    return store

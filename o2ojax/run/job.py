@@ -15,7 +15,7 @@ from o2ojax import agents, data, envs, replay
 from o2ojax.errors import UserError
 from o2ojax.parallel import devices, processes
 from o2ojax.report import statistics
-from o2ojax.run import estimation, population, validation
+from o2ojax.run import doors, estimation, population, validation
 from o2ojax.run import workdir as workdirs
 from o2ojax.run.config import RETURN_RANGE, RunConfig
 from o2ojax.run.estimation import HeldOut
@@ -154,6 +154,9 @@ def prepare(
     sizes = sizes_of(config, _reward_scale(config, dataset), store_steps)
     sizes = sizes._replace(held_out=held)
     members = population.members(config.agent, config.seeds, config.population)
+    one = jax.tree.map(lambda leaf: leaf[0], members)
+    names = config.algorithm, config.replay.name
+    doors.check(names, config.entry, env.spec, sizes, one, dataset)
     layout = devices.assign_devices(
         len(members.key), on, **dataclasses.asdict(config.devices)
     )

@@ -46,10 +46,7 @@ def load(path_and_task: str, folder: Path | None = None) -> ConfigDict:
     except UserError as error:
         raise UserError(f"--config={path}: {error}") from error
     except Exception as error:
-        raise UserError(
-            f"--config={path}: the file fails with {type(error).__name__}:"
-            f" {first_line(error)}"
-        ) from error
+        raise UserError(f"--config={registry.failure(path, error)}") from error
     return config if isinstance(config, ConfigDict) else ConfigDict(config)
 
 
@@ -270,7 +267,11 @@ def _population(kind: type, algorithm: str, given: Any) -> dict[str, tuple[float
     for name in sorted(given, key=str):
         if name not in traced:
             what = f"config.population field (of the numbers that {algorithm} traces)"
-            raise unknown(what, str(name), traced)
+            error = unknown(what, str(name), traced)
+            raise UserError(
+                f"{error}. What is compiled in, as sizes and a store's options, is"
+                " varied by a sweep"
+            )
         where, field = f"config.population.{name}", fields.field_of(traced[name])
         values = tuple(
             fields.parse(field, where, value) for value in _listed(given[name])

@@ -47,7 +47,8 @@ def fitted(run: RunConfig) -> RunConfig:
             part = dataclasses.replace(getattr(run, section), **{field: value})
             run = dataclasses.replace(run, **{section: part})
     if told:
-        why = f"rounds of {round_of} steps" if round_of > 1 else "each other"
+        rounds = f"rounds of {round_of} steps (config.online.round)"
+        why = rounds if round_of > 1 else "each other"
         warnings.warn(
             f"rounded, to fit {why}: {', '.join(told)}", RhythmWarning, stacklevel=2
         )

@@ -1,0 +1,184 @@
+"""What would fail inside a run of a stranger's algorithm or store, found before it.
+
+One update of each phase is traced for one member: shapes are worked out, and nothing is
+computed. What fails is told in one sentence, with its place in the stranger's file.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from o2ojax import registry, replay
+from o2ojax.agents import Algorithm, base
+from o2ojax.errors import UserError, first_line
+from o2ojax.run import population
+from o2ojax.types import Agent, Batch, Buffer, EnvSpec, Info, Transition
+
+
+class DoorWarning(UserWarning):
+    """Something in a stranger's file that works, and may not be meant."""
+
+
+def check(
+    names: Sequence[str],
+    algorithm: Algorithm,
+    spec: EnvSpec,
+    sizes: population.Sizes,
+    member: population.Member,
+    dataset: Transition | None,
+) -> None:
+    """Traces an update of each phase, if an algorithm or a store is a stranger's.
+
+    Args:
+        names: of the algorithm and of the store.
+    Raises:
+        UserError: they fail, or return something that a run cannot go on with.
+    """
+    strangers = [name for name in names if registry.is_door(name)]
+    if not strangers:
+        return
+    store = sizes.store._replace(
+        online=_checked(sizes.store.online), offline=_checked(sizes.store.offline)
+    )
+    stages_of = population.stages(algorithm, spec, sizes._replace(store=store))
+
+    def walk(member, dataset):
+        _walk(stages_of(member, dataset), sizes, member, spec)
+
+    try:
+        with jax.numpy_rank_promotion("allow"):
+            jax.eval_shape(walk, member, dataset)
+    except UserError:
+        raise
+    except Exception as error:
+        raise registry.failure(_blamed(strangers, error), error) from error
+    try:
+        with jax.numpy_rank_promotion("raise"):
+            jax.eval_shape(lambda *given: walk(*given), member, dataset)
+    except ValueError as error:
+        warnings.warn(
+            f"{registry.place(_blamed(strangers, error), error)} lets shapes of"
+            " different ranks meet, which are broadcast. See that it is meant: where"
+            f" [B] meets [B, 1], every row meets every other ({first_line(error)})",
+            DoorWarning,
+            stacklevel=2,
+        )
+
+
+def _walk(course: population.Stages, sizes: population.Sizes, member, spec) -> None:
+    (agent, buffer), (online_agent, ring), hand_over = course
+    key = member.key
+    state, store = agent.init(key), buffer.init()
+    if sizes.offline_updates:
+        _learn(agent, buffer, state, store, key)
+    if sizes.online_steps:
+        state, store = hand_over(state, store, ring.init(), key)
+        new = jax.tree.map(
+            lambda x: jnp.zeros((sizes.num_envs, *x.shape), x.dtype),
+            base.blank_transition(spec),
+        )
+        store = ring.add(store, new) if ring.add else store
+        _learn(online_agent, ring, state, store, key)
+
+
+def _learn(agent: Agent, buffer: Buffer, state, store, key) -> None:
+    """Samples a batch and updates from it."""
+    _, batch = buffer.sample(store, key)
+    found = agent.update(state, batch, key)
+    if not (isinstance(found, tuple) and isinstance(found[-1], Info)):
+        raise UserError(
+            "the agent's `update` must return (state, Info), and it returns a"
+            f" {type(found).__name__} that ends in a {_last_kind(found)}"
+        )
+    after, info = found
+    _expect(state, after, "the agent's `update`", "the state")
+    for name, value in info.metrics.items():
+        if jnp.shape(value):
+            raise UserError(
+                f"the metric {name!r} of the agent's `update` has the shape"
+                f" {list(jnp.shape(value))}; it must be a single number"
+            )
+
+
+def _checked(make: Callable) -> Callable:
+    """A store's builder, whose buffers check what they return."""
+
+    def build(inputs: replay.Inputs, options: Any) -> Buffer:
+        buffer = make(inputs, options)
+
+        def sample(store, key):
+            found = buffer.sample(store, key)
+            if not (isinstance(found, tuple) and isinstance(found[-1], Batch)):
+                raise UserError(
+                    "the store's `sample` must return (replay, Batch), and it returns a"
+                    f" {type(found).__name__}"
+                )
+            after, batch = found
+            _expect(store, after, "the store's `sample`", "the store")
+            if inputs.needs.kind != replay.TASKS:
+                _expect_rows(batch, inputs.batch)
+            return after, batch
+
+        def add(store, transitions):
+            after = buffer.add(store, transitions)
+            _expect(store, after, "the store's `add`", "the store")
+            return after
+
+        return buffer._replace(sample=buffer.sample and sample, add=buffer.add and add)
+
+    return build
+
+
+def _last_kind(found: Any) -> str:
+    return type(found[-1] if isinstance(found, tuple) else found).__name__
+
+
+def _expect(before: Any, after: Any, what: str, whose: str) -> None:
+    """A program goes on with what it returns: shapes and types must stay."""
+    old, new = (jax.tree.structure(tree) for tree in (before, after))
+    if old != new:
+        raise UserError(
+            f"{what} must return {whose} in the form in which it was given: {new} is"
+            f" not {old}"
+        )
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(before),
+        jax.tree.leaves(after),
+        strict=True,
+    ):
+        if (jnp.shape(a), jnp.result_type(a)) != (jnp.shape(b), jnp.result_type(b)):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise UserError(
+                f"{what} changes {name or 'what'} of {whose} from {_form(a)} to"
+                f" {_form(b)}; shapes and types must stay"
+            )
+
+
+def _form(x: Any) -> str:
+    return f"{jnp.result_type(x)}{list(jnp.shape(x))}"
+
+
+def _expect_rows(batch: Batch, num: int) -> None:
+    parts = {"weight": batch.weight, "index": batch.index}
+    for name, part in parts.items():
+        if jnp.shape(part) != (num,):
+            raise UserError(
+                f"`{name}` of the store's batch has the shape {list(jnp.shape(part))};"
+                f" it must be [{num}], as `inputs.batch` is"
+            )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch.data):
+        if jnp.shape(leaf)[:1] != (num,):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise UserError(
+                f"`{name}` of the store's batch has the shape {list(leaf.shape)}; it"
+                f" must have {num} rows, as `inputs.batch` is"
+            )
+
+
+def _blamed(strangers: Sequence[str], error: Exception) -> str:
+    """The stranger whose file an error has come through; else all of them."""
+    through = [name for name in strangers if registry.place(name, error) != name]
+    return through[0] if through else " and ".join(strangers)
