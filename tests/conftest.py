@@ -1,5 +1,6 @@
 """What holds in every test: no silent broadcast, no chatter, compiled programs kept."""
 
+import gc
 import os
 import re
 from pathlib import Path
@@ -46,3 +47,5 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     mujoco.set_mju_user_warning(lambda message: None)  # else a log file, and stderr
+    # thousands of programs are kept: to look for garbage among them took a tenth of all
+    gc.set_threshold(200_000, 20, 1000)

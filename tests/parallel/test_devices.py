@@ -437,10 +437,10 @@ for leaf in jax.tree.leaves(run):
 @pytest.mark.parametrize(
     "algorithm, overrides",
     [
-        ("off2on", ["--config.agent.num_agents=2"]),
+        pytest.param("off2on", ["--config.agent.num_agents=2"], marks=pytest.mark.slow),
         pytest.param("cql", ["--config.agent.lagrange=True"], marks=pytest.mark.slow),
         pytest.param("bcq", ["--config.agent.vae_widths=8"], marks=pytest.mark.slow),
-        pytest.param("bc", ["--config.online.steps=0"], marks=pytest.mark.slow),
+        ("bc", ["--config.online.steps=0"]),
     ],
 )
 def test_devices_that_share_a_batch_never_differ(algorithm, overrides):

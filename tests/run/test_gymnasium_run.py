@@ -159,6 +159,11 @@ SUITES = {
 }
 
 
+ALIKE = {  # of a package of which others are tried
+    "gymnasium:PointMaze_UMaze-v3",
+    "gymnasium:AdroitHandDoor-v1",
+    "gymnasium:FetchReach-v4",
+}
 NAMED = (
     "gymnasium:Pendulum-v1",
     "gymnasium:Pusher-v5",
@@ -203,7 +208,11 @@ def test_a_named_environment_goes_on_to_the_same_bits(name, tmp_path):
 
 @pytest.mark.parametrize(
     "package, name, num_obs, num_actions",
-    [(package, *row) for package, rows in SUITES.items() for row in rows],
+    [
+        pytest.param(package, *row, marks=[pytest.mark.slow] if row[0] in ALIKE else [])
+        for package, rows in SUITES.items()
+        for row in rows
+    ],
 )
 def test_suites_train(package, name, num_obs, num_actions, tmp_path):
     pytest.importorskip(package)
