@@ -133,8 +133,8 @@ def test_a_file_is_given_its_task(write):
         ("pass", "get_config() returns a NoneType; it must return what"),
         ("return [1, 2]", "get_config() returns a list; it must return what"),
         ("return defaults('iqll', task)", "unknown algorithm 'iqll'; did you mean"),
-        ("return 1 / 0", "the file fails with ZeroDivisionError: division by zero"),
-        ("return defaults('iql', task).bach", "the file fails with AttributeError"),
+        ("return 1 / 0", "line 3, fails with ZeroDivisionError: division by zero"),
+        ("return defaults('iql', task).bach", "line 3, fails with AttributeError"),
     ],
 )
 def test_a_file_that_gives_no_config_is_named(write, body, why):
@@ -142,7 +142,7 @@ def test_a_file_that_gives_no_config_is_named(write, body, why):
     with pytest.raises(UserError) as refused:
         load(path)
     said = str(refused.value)
-    assert said.startswith(f"--config={path}: ") and why in said and "\n" not in said
+    assert said.startswith(f"--config={path}") and why in said and "\n" not in said
 
 
 def test_a_file_may_give_part_of_a_config_as_a_dict(write):
