@@ -186,8 +186,12 @@ def whole(default: int, *, at_least: int = 0, at_most: int = MAX_INT) -> Any:
     return _declare(default, Field(words, accept))
 
 
-def sizes(*default: int) -> Any:
-    """A field that holds the widths of layers, at least one."""
+def sizes(*default: int, or_none: bool = False) -> Any:
+    """A field that holds positive whole numbers, as widths of layers; at least one.
+
+    Args:
+        or_none: whether there may be none of them.
+    """
 
     def accept(value):
         if isinstance(value, str):
@@ -196,7 +200,9 @@ def sizes(*default: int) -> Any:
             value = value.tolist()
         listed = value if isinstance(value, (tuple, list)) else (value,)
         found = tuple(map(_integer, listed))
-        if not found or min(found) < 1 or max(found) > MAX_INT:
+        if not found and not or_none:
+            raise ValueError
+        if not all(1 <= size <= MAX_INT for size in found):
             raise ValueError
         return found
 

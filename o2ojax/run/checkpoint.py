@@ -7,7 +7,7 @@ a checkpoint is either complete or absent.
 import contextlib
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ Tree = Any
 
 
 class Checkpoints:
-    """The checkpoints of one run: the newest ones, and optionally a permanent one.
+    """The checkpoints of one run: the newest ones, and those that are kept for good.
 
     Args:
         directory: folder of the checkpoints; created if missing, unless read-only.
-        keep: a checkpoint number that is never deleted (the end of the offline phase).
+        keep: numbers of checkpoints that are never deleted.
         read_only: opens the directory without changes; another run may be writing it.
         newest: how many of the newest are kept.
     """
@@ -33,7 +33,7 @@ class Checkpoints:
     def __init__(
         self,
         directory: Path,
-        keep: int | None = None,
+        keep: Sequence[int] = (),
         read_only: bool = False,
         newest: int = 2,
     ):
@@ -43,7 +43,7 @@ class Checkpoints:
             preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
                 [
                     ocp.checkpoint_managers.LatestN(newest),
-                    ocp.checkpoint_managers.CustomSteps([keep] if keep else []),
+                    ocp.checkpoint_managers.CustomSteps(list(keep)),
                 ]
             ),
             cleanup_tmp_directories=not read_only,

@@ -108,8 +108,9 @@ class Replay:
 class Offline:
     """The offline phase.
 
-    from: a run directory whose offline agents are loaded; RUN@online for those with
-        which its online phase ended.
+    from: a run directory whose offline agents are loaded; RUN@20000 for those after so
+        many updates, if `checkpoint.keep` kept them; RUN@online for those with which
+        its online phase ended.
     held_out: where there is no environment, the share of episodes that judge.
     fitted_q: where there is none, updates of fitted Q evaluation.
     """
@@ -165,10 +166,17 @@ class Devices:
 
 @section
 class Checkpoint:
-    """Steps between checkpoints; `best` also keeps the one of the best mean score."""
+    """When a run is saved. It keeps its two newest checkpoints.
+
+    every: steps between two.
+    best:  whether the one of the best mean score is kept, too.
+    keep:  offline updates after which one is kept for good; `offline.from=RUN@UPDATES`
+        starts from it.
+    """
 
     every: int = count(50_000)
     best: bool = flag(False)
+    keep: tuple[int, ...] = fields.sizes(or_none=True)
 
 
 @section

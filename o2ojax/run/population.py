@@ -221,14 +221,14 @@ def agent_shape(
 
     Neither the environment nor the data are needed.
     """
-    stages_of, has_data = stages(algorithm, spec, sizes), sizes.offline_updates > 0
+    stages_of = stages(algorithm, spec, sizes)
 
     def one(member):
         rows = jax.tree.map(
             lambda leaf: jnp.zeros((NUM_ROWS, *leaf.shape), leaf.dtype),
             base.blank_transition(spec),
         )
-        course = stages_of(member, rows if has_data else None)
+        course = stages_of(member, rows)
         state = course.offline.agent.init(member.key)
         if phase == "offline":
             return state

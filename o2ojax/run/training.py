@@ -152,9 +152,9 @@ def open_checkpoints(job: Job) -> Checkpoints:
     """
     processes.meet()  # after the first process has locked the directory
     leads = processes.leads()
-    checkpoints = Checkpoints(
-        job.workdir / "checkpoints", keep=job.sizes.offline_updates, read_only=not leads
-    )
+    updates = job.sizes.offline_updates
+    keep = [*job.config.checkpoint.keep, *([updates] if updates else [])]
+    checkpoints = Checkpoints(job.workdir / "checkpoints", keep, read_only=not leads)
     processes.agree(
         str(checkpoints.numbers()[-1:]),
         f"another checkpoint is its newest, or none; {job.workdir} must be on a file"
@@ -218,9 +218,7 @@ class Session:
         """Continues the record's current phase to its end."""
         job, record = self.job, self.record
         total = total_of(job, record.phase)
-        log, evaluation, checkpoint = (
-            getattr(job.config, name).every for name in ("log", "eval", "checkpoint")
-        )
+        log, evaluation = job.config.log.every, job.config.eval.every
         if not total and not record.points:  # evaluate before the online phase
             self.look_for_nan(run)
             self.evaluate(run)
@@ -238,9 +236,15 @@ class Session:
                 if processes.any_of(self.asked_to_stop()):
                     self.save(run)
                     raise Interrupted
-                if record.step % checkpoint == 0 and not at_end:
+                if self.is_due() and not at_end:
                     self.save(run)
         return run
+
+    def is_due(self) -> bool:
+        """Whether a checkpoint is due in mid-phase."""
+        chosen, record = self.job.config.checkpoint, self.record
+        for_good = record.phase == "offline" and record.step in chosen.keep
+        return for_good or record.step % chosen.every == 0
 
     def chunk(self, run: Run, size: int, bar: Any) -> Run:
         """Does `size` updates offline, or transitions per member online, and logs."""

@@ -92,6 +92,13 @@ def _check_phases(run: RunConfig) -> None:
 def _check_rhythm(run: RunConfig) -> None:
     """Checks that evaluations, checkpoints and rounds fall between chunks of work."""
     every, online = run.log.every, run.online
+    for updates in run.checkpoint.keep:
+        if updates % every or updates > run.offline.updates:
+            raise UserError(
+                f"config.checkpoint.keep has {updates}; each must be a multiple of"
+                f" config.log.every, {every}, and at most config.offline.updates,"
+                f" {run.offline.updates}"
+            )
     for name in ("eval", "checkpoint"):
         if getattr(run, name).every % every:
             raise UserError(

@@ -30,13 +30,13 @@ def warm_start(job: Job, given: str, progress: Progress) -> tuple[Run, Record]:
     The other run's algorithm must be this run's, or one of its `warm_starts`.
 
     Args:
-        given: `RUN`, for the agents of its offline phase, or `RUN@online`, for those
-            with which its online phase ended.
+        given: `RUN`, for the agents of its offline phase; `RUN@UPDATES`, for those
+            after so many updates of it; or `RUN@online`, for those with which its
+            online phase ended.
     Raises:
         UserError: there is no such run, or its agents do not fit.
     """
-    phase = "online" if given.endswith(AT_END) else "offline"
-    source = Path(given.removesuffix(AT_END))
+    source, phase, updates = _parts(given)
     described = read_description(source)
     if described is None:
         raise UserError(f"config.offline.from={source}: there is no run there")
@@ -49,7 +49,10 @@ def warm_start(job: Job, given: str, progress: Progress) -> tuple[Run, Record]:
             f" {AT_END} out"
         )
     checkpoints = Checkpoints(source / "checkpoints", read_only=True)
-    number = _checkpoint_of(phase, described, checkpoints, source)
+    if updates is None:
+        number = _checkpoint_of(phase, described, checkpoints, source)
+    else:
+        number = _kept(updates, described, checkpoints, source)
     _tell_differences(job, described, source, progress)
     num_taken = len(described["seeds"]) * int(
         np.prod([len(values) for values in described["population"].values()])
@@ -67,7 +70,31 @@ def warm_start(job: Job, given: str, progress: Progress) -> tuple[Run, Record]:
     _check_shape(job, state, source)
     state = jax.tree.map(jnp.copy, state)  # donation needs distinct arrays
     store = job.programs.init(job.members, job.dataset).replay  # always new
-    return Run(state, store, ()), Record(updates_taken=described["offline"]["updates"])
+    return Run(state, store, ()), Record(
+        updates_taken=updates or described["offline"]["updates"]
+    )
+
+
+def _parts(given: str) -> tuple[Path, str, int | None]:
+    """The run, the phase whose agents are taken, and after how many updates."""
+    run, _, updates = given.rpartition("@")
+    if run and updates.isdecimal():
+        return Path(run), "offline", int(updates)
+    phase = "online" if given.endswith(AT_END) else "offline"
+    return Path(given.removesuffix(AT_END)), phase, None
+
+
+def _kept(updates: int, described: dict, checkpoints: Checkpoints, source: Path) -> int:
+    """The number of the checkpoint after so many offline updates."""
+    kept = [x for x in checkpoints.numbers() if x <= described["offline"]["updates"]]
+    if updates not in kept:
+        others = ", ".join(map(str, kept)) or "none"
+        raise UserError(
+            f"config.offline.from={source}@{updates}: that run has no checkpoint after"
+            f" {updates} offline updates (it has: {others}); config.checkpoint.keep"
+            " keeps those that it names"
+        )
+    return updates
 
 
 def _checkpoint_of(

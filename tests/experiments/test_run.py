@@ -54,7 +54,7 @@ def last_run(workdir, *overrides):
     config = load(SMALL[0].partition("=")[2])
     override(config, [*SMALL[1:], *overrides])
     prepared = job.prepare(resolve(config), workdir)
-    return training.restore(prepared, Checkpoints(workdir / "checkpoints", keep=60))
+    return training.restore(prepared, Checkpoints(workdir / "checkpoints", keep=[60]))
 
 
 @pytest.fixture(scope="module")

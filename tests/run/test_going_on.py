@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import o2ojax
 from experiments import run as command
 
 ROOT = Path(__file__).parents[2]
@@ -123,3 +124,32 @@ def test_where_no_online_phase_ended_none_begins(finished, tmp_path, capsys):
     given = ("--config.offline.from=" + f"{tmp_path / 'a'}@online",)
     assert run(tmp_path / "b", 0, 20, *given) == 2
     assert "that run had no online phase" in capsys.readouterr().err
+
+
+def action_of(folder, checkpoint):
+    policy = o2ojax.load(folder).policy(member=1, checkpoint=checkpoint)
+    return policy.act(np.ones(11), policy.start(seed=0))[0]
+
+
+def test_a_run_begins_from_a_kept_checkpoint(tmp_path, capsys):
+    series, then = tmp_path / "series", tmp_path / "then"
+    keep = "--config.checkpoint.keep=20,40"
+    assert run(series, 120, 0, keep) == 0
+    numbers = {path.name for path in (series / "checkpoints").iterdir()}
+    assert numbers == {"20", "40", "100", "120"}
+    start = f"--config.offline.from={series}@"
+    assert run(then, 0, 20, f"{start}40") == 0
+    kept, last, begun = (
+        action_of(*place) for place in ((series, 40), (series, 120), (then, 0))
+    )
+    np.testing.assert_array_equal(kept, begun)
+    assert (kept != last).any()
+    assert json.loads((then / "summary.json").read_text())["offline"]["updates"] == 40
+    assert run(tmp_path / "none", 0, 20, f"{start}60") == 2
+    assert (
+        "it has: 20, 40, 100, 120); config.checkpoint.keep" in capsys.readouterr().err
+    )
+    for wrong in ("30", "140"):
+        assert run(tmp_path / "wrong", 120, 0, f"--config.checkpoint.keep={wrong}") == 2
+        said = f"config.checkpoint.keep has {wrong}; each must be a multiple of"
+        assert said in capsys.readouterr().err

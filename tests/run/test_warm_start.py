@@ -69,7 +69,7 @@ def last_agent(workdir, arguments):
     config = load(arguments[0].partition("=")[2])
     override(config, arguments[1:])
     prepared = job.prepare(resolve(config), workdir)
-    run, _ = training.restore(prepared, Checkpoints(workdir / "checkpoints", keep=20))
+    run, _ = training.restore(prepared, Checkpoints(workdir / "checkpoints", keep=[20]))
     return run.agent
 
 
