@@ -17,6 +17,7 @@ from o2ojax.errors import UserError
 from o2ojax.registry import short
 from o2ojax.report import aggregates
 from o2ojax.report.figures import KINDS
+from o2ojax.run.readiness import FIGURES
 
 from . import program
 
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         results = [report.read(run) for run in options.runs]
+        if options.readiness:
+            print(readiness_table(results))
+            return 0
         if options.aggregate:
             _aggregate(results, options.out or Path("profiles.png"))
             return 0
@@ -79,6 +83,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         " gap, probability of improvement over the first one, performance profiles",
     )
     parser.add_argument(
+        "--readiness",
+        action="store_true",
+        help="what critics said at the end of the offline phase, and what it means",
+    )
+    parser.add_argument(
         "--video",
         type=Path,
         metavar="FILE.gif",
@@ -96,6 +105,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--video films one run at a time")
     if options.aggregate and (options.form or options.video):
         parser.error("--aggregate goes with --out alone")
+    if options.readiness and (options.form or options.video or options.aggregate):
+        parser.error("--readiness goes with runs alone")
     if options.member is not None and not options.video:
         parser.error("--member goes with --video")
     return options
@@ -109,6 +120,28 @@ def _print_table(results: Sequence[report.Result], form: str | None) -> None:
         width = None if sys.stdout.isatty() else 160
         plain = Console(markup=False, emoji=False, width=width)  # names are no markup
         plain.print(report.table(summaries, names))
+
+
+def readiness_table(results: Sequence[report.Result]) -> str:
+    """In Markdown: a row for each figure, a column for each run, and the sentences."""
+    looked = [result for result in results if "readiness" in result.summary]
+    if not looked:
+        raise UserError(
+            "no critics were looked at in these runs: their agents have none, or no"
+            " dataset"
+        )
+    names = [report.title(result) for result in looked]
+    lines = [["", *names], ["---", *["---:"] * len(names)]]
+    for figure, what in FIGURES.items():
+        told = [result.summary["readiness"].get(figure) for result in looked]
+        cells = [report.estimate(one, 2) for one in told]
+        lines.append([f"{figure}: {what}", *cells])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    means = (
+        f"* {name}: {result.summary['readiness']['meaning']}"
+        for name, result in zip(names, looked, strict=True)
+    )
+    return "\n".join([table, "", *means])
 
 
 def _aggregate(results: Sequence[report.Result], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs a study whole: `python -m experiments.study off2on`, `fowm`, or `smac`.
+"""Runs a study whole: `python -m experiments.study off2on`, or another of STUDIES.
 
 A study is a config of `experiments/configs/NAME_study.py` for each of its methods.
 Every run has a directory of its own and resumes by itself; a second call goes on where
@@ -18,9 +18,14 @@ from o2ojax.errors import UserError, unknown
 
 from . import program
 from . import run as command
-from .configs import fowm_study, off2on_study, smac_study
+from .configs import fowm_study, length_study, off2on_study, smac_study
 
-STUDIES = {"fowm": fowm_study, "off2on": off2on_study, "smac": smac_study}
+STUDIES = {
+    "fowm": fowm_study,
+    "length": length_study,
+    "off2on": off2on_study,
+    "smac": smac_study,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

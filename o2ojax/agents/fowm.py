@@ -317,7 +317,11 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         state = FOWMState(model, actor, target, step)
         return state, Info(metrics | actor_metrics, td_error)
 
-    return Agent(init, update, *planners(nets, config))
+    def q(state: FOWMState, obs: Array, action: Array) -> Array:
+        z = nets.encoder.apply(state.model.params["encoder"], obs)
+        return nets.critic.apply(state.model.params["critic"], z, action)
+
+    return Agent(init, update, *planners(nets, config), q=q)
 
 
 def recipe(spec: EnvSpec, config: FOWMConfig, plan: base.Plan) -> Recipe:

@@ -136,7 +136,11 @@ def offline(spec: EnvSpec, config: Off2OnConfig) -> Agent:
         state, info = tuning.map_ensemble(member.update)(state, batches, keys)
         return state, Info(jax.tree.map(jnp.mean, info.metrics))
 
-    return Agent(init, update, *policies_of(spec, config))
+    def q(state: cql.CQLState, obs: Array, action: Array) -> Array:
+        found = jax.vmap(lambda one: member.q(one, obs, action))(state)  # [N, E, ...]
+        return found.reshape(-1, *found.shape[2:])
+
+    return Agent(init, update, *policies_of(spec, config), q=q)
 
 
 def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
@@ -201,7 +205,11 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
         state = sac.SACState(actor, critic, log_temperature, target_critic)
         return state, Info(actor_metrics | temperature_metrics | critic_metrics)
 
-    return Agent(None, update, *policies_of(spec, config))
+    def q(state: sac.SACState, obs: Array, action: Array) -> Array:
+        found = critic_net.apply(state.critic.params, obs, action)  # [N, E, ...]
+        return found.reshape(-1, *found.shape[2:])
+
+    return Agent(None, update, *policies_of(spec, config), q=q)
 
 
 def combine(state: cql.CQLState, config: Off2OnConfig) -> sac.SACState:

@@ -101,14 +101,14 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def estimate(figure: dict[str, Any] | None) -> str:
+def estimate(figure: dict[str, Any] | None, digits: int = 1) -> str:
     """Formats an interquartile mean with its interval."""
     if figure is None:
         return "-"
     if figure["iqm"] is None:
         return "NaN"
     low, high = figure["ci95"]
-    return f"{figure['iqm']:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{figure['iqm']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def table(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> Table:

@@ -17,7 +17,7 @@ from o2ojax import agents, learning, loop, replay
 from o2ojax.agents import base
 from o2ojax.meta import adaptation
 from o2ojax.parallel import compiled, devices
-from o2ojax.run import estimation
+from o2ojax.run import estimation, readiness
 from o2ojax.run.estimation import HeldOut
 from o2ojax.types import (
     EMPTY,
@@ -33,7 +33,7 @@ from o2ojax.types import (
 
 # `fold_in` data that separate the random streams of a member's key
 INIT, OFFLINE, HAND_OVER, ONLINE, EVALUATE_OFFLINE, EVALUATE_ONLINE, FILM = range(7)
-RESTART = 7
+RESTART, READINESS = 7, 8
 DISCOUNT = 0.99  # of the value of an agent that has no discount of its own
 
 
@@ -118,6 +118,8 @@ class Programs(NamedTuple):
                transitions collected.
     restart:   (run, members, dataset, step) -> Run, with environments started anew.
     healthy:   (run) -> bool [M], whether a member's agent state is finite.
+    readiness: (run, members, dataset, step) -> `readiness.measure`, [M], of offline
+               agents with critics.
     """
 
     init: Callable
@@ -126,6 +128,7 @@ class Programs(NamedTuple):
     restart: Callable
     online: Phase
     healthy: Callable
+    readiness: Callable
 
 
 def members(
@@ -214,6 +217,30 @@ def stages(
     return stages_of
 
 
+def has_critics(algorithm: agents.Algorithm, spec: EnvSpec, sizes: Sizes, who) -> bool:
+    """Whether the offline agent tells what its critics say of rows.
+
+    Args:
+        who: one member.
+    """
+    stages_of, found = stages(algorithm, spec, sizes), []
+
+    def ask(member):
+        found.append(stages_of(member, _rows_like(spec)).offline.agent.q is not None)
+        return 0
+
+    jax.eval_shape(ask, who)
+    return found[0]
+
+
+def _rows_like(spec: EnvSpec) -> Transition:
+    """A dataset of which only the shape is known."""
+    return jax.tree.map(
+        lambda leaf: jnp.zeros((NUM_ROWS, *leaf.shape), leaf.dtype),
+        base.blank_transition(spec),
+    )
+
+
 def agent_shape(
     algorithm: agents.Algorithm, spec: EnvSpec, sizes: Sizes, phase: str, who: Member
 ) -> Any:
@@ -224,11 +251,7 @@ def agent_shape(
     stages_of = stages(algorithm, spec, sizes)
 
     def one(member):
-        rows = jax.tree.map(
-            lambda leaf: jnp.zeros((NUM_ROWS, *leaf.shape), leaf.dtype),
-            base.blank_transition(spec),
-        )
-        course = stages_of(member, rows)
+        course = stages_of(member, _rows_like(spec))
         state = course.offline.agent.init(member.key)
         if phase == "offline":
             return state
@@ -333,6 +356,18 @@ class One(NamedTuple):
         has_rows = dataset is not None
         return self.evaluate(stage, run, member, stream, step, has_rows)
 
+    def readiness(self, run, member, dataset, step):
+        """Asks the offline agent's critics about the dataset."""
+        stream = jax.random.fold_in(member.key, READINESS)
+        return readiness.measure(
+            self.stages_of(member, dataset).offline.agent,
+            run.agent,
+            dataset,
+            getattr(member.config, "gamma", DISCOUNT),
+            (self.sizes.reward_scale, self.sizes.reward_shift),
+            jax.random.fold_in(stream, step),
+        )
+
     def evaluate_online(self, run, member, dataset, step):
         """Evaluates the online agent's `exploit` policy."""
         stage = self.stages_of(member, dataset).online
@@ -375,4 +410,5 @@ def programs(
             evaluate=mapped(one.evaluate_online, (0, 0, None, None)),
         ),
         healthy=mapped(lambda run: learning.finite(run.agent), (0,)),
+        readiness=mapped(one.readiness, (0, 0, None, None)),
     )

@@ -20,9 +20,10 @@ from rich.progress import Progress as Bars
 class Bar:
     """The progress bar of one phase."""
 
-    def __init__(self, bars: Bars, phase: str, total: int, done: int):
+    def __init__(self, bars: Bars, phase: str, total: int, done: int, unit: str):
         self._bars = bars
-        self._task = bars.add_task(phase, total=total, completed=done, rate="")
+        told = {"unit": unit, "rate": ""}
+        self._task = bars.add_task(phase, total=total, completed=done, **told)
 
     def advance(self, size: int, rate: float) -> None:
         """Advances by `size` steps, at `rate` steps per second summed over members."""
@@ -37,6 +38,7 @@ class Progress:
         self._console = console or Console(
             highlight=False, markup=False, emoji=False, width=width
         )
+        self._bars: Bars | None = None  # those of the phase
 
     @contextmanager
     def phase(self, name: str, total: int, done: int) -> Iterator[Bar]:
@@ -46,20 +48,26 @@ class Progress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn(unit),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[unit]} {task.fields[rate]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
         with Bars(*columns, console=self._console) as bars:
-            yield Bar(bars, name, total, done)
+            self._bars = bars
+            yield Bar(bars, name, total, done, unit)
+        self._bars = None
 
     @contextmanager
     def compiling(self, name: str) -> Iterator[None]:
-        """Reports the duration of the compilation inside."""
-        started = time.perf_counter()
+        """Shows a bar that moves, and then how long the compilation inside took."""
+        started, bars = time.perf_counter(), self._bars
+        if bars is not None:
+            told = {"unit": "", "rate": ""}
+            task = bars.add_task(f"compiling {name}", total=None, **told)
         yield
+        if bars is not None:
+            bars.remove_task(task)
         seconds = time.perf_counter() - started
         self._console.print(f"compiled {name} in {seconds:.1f} s", style="dim")
 

@@ -24,13 +24,14 @@ from o2ojax.meta import adaptation
 from o2ojax.parallel import devices, processes
 from o2ojax.registry import short
 from o2ojax.report import statistics
-from o2ojax.run import workdir
+from o2ojax.run import population, readiness, workdir
 from o2ojax.run.checkpoint import Checkpoints
 from o2ojax.run.config import RunConfig
 from o2ojax.run.job import Job, Record, curves, describe_member, number, prepare, shape
 from o2ojax.run.job import total as total_of
 from o2ojax.run.logs import Logs, NoLogs
 from o2ojax.run.progress import Progress
+from o2ojax.run.readiness import with_rise
 from o2ojax.run.warm_start import warm_start
 from o2ojax.types import Played, Run
 
@@ -105,6 +106,8 @@ def run_phases(
         session.save(run)
         if job.sizes.online_steps and record.phase == "offline":
             checkpoints.finish()
+            for line in readiness_lines(record):
+                progress.headline(line)
             run = hand_over(job, run, record)
             run = session.phase(run)
             session.save(run)
@@ -211,6 +214,10 @@ class Session:
         self.job, self.record, self.best = job, record, best
         self.checkpoints, self.logs, self.progress = checkpoints, logs, progress
         self.asked_to_stop: Callable[[], bool] = lambda: False
+        one = jax.tree.map(lambda leaf: leaf[0], job.members)
+        self._has_critics = job.dataset is not None and population.has_critics(
+            job.config.entry, job.spec, job.sizes, one
+        )
         self._compiled: dict[tuple, Callable] = {}
         self._warned: set[tuple[str, int]] = set()
 
@@ -300,6 +307,9 @@ class Session:
         }
         if adapted:
             point["adaptation"] = adapted
+        if self.looks_at_critics():
+            told = point["readiness"] = self.readiness(run)
+            others |= {f"readiness_{name}": told[name] for name in told}
         record.points.append({"phase": record.phase, "step": record.step} | point)
         if processes.leads():
             workdir.save_returns(job.workdir, curves(record))
@@ -316,6 +326,23 @@ class Session:
         self.progress.point(record.phase, record.step, statistics.interval(score))
         if job.config.checkpoint.best and self.is_best():
             self.save_best(run)
+
+    def looks_at_critics(self) -> bool:
+        """Whether it is the last evaluation offline, or the one before."""
+        job, record = self.job, self.record
+        left = job.sizes.offline_updates - record.step
+        near = record.phase == "offline" and left <= job.config.eval.every
+        return near and self._has_critics
+
+    def readiness(self, run: Run) -> dict[str, list[float]]:
+        """What the critics say, and how that has changed since the last evaluation."""
+        job, record = self.job, self.record
+        arguments = (run, job.members, job.dataset, np.int32(record.step))
+        measure = self.compile("a look at critics", job.programs.readiness, arguments)
+        now = devices.gather(job.layout, measure(*arguments))
+        before = record.points[-1] if record.points else {}
+        updates = record.step - before.get("step", 0)
+        return with_rise(now, before.get("readiness"), updates)
 
     def is_best(self) -> bool:
         """Whether the newest point has the best mean score of living members so far."""
@@ -444,6 +471,8 @@ def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
     summary = statistics.summarise(described, curves(record), speeds, adapted)
     if "estimates" in record.points[-1]:
         summary["estimates"] = estimates(record)
+    if ready := readiness_of(record):
+        summary["readiness"] = ready
     if not processes.leads():
         return summary
     workdir.save_returns(job.workdir, curves(record))
@@ -454,6 +483,23 @@ def finish(job: Job, record: Record, progress: Progress) -> dict[str, Any]:
     for name, figure in summary.get("estimates", {}).items():
         progress.headline(f"{name:<15} {report.estimate(figure)}")
     return summary
+
+
+def readiness_of(record: Record) -> dict[str, Any] | None:
+    """What critics said at the end of the offline phase; None without any."""
+    offline = [point for point in record.points if point["phase"] == "offline"]
+    told = offline[-1].get("readiness") if offline else None
+    return told and readiness.summarise(told)
+
+
+def readiness_lines(record: Record) -> list[str]:
+    """The same as lines to be shown."""
+    ready = readiness_of(record)
+    if ready is None:
+        return []
+    told = (name for name in readiness.FIGURES if name in ready)
+    figures = (f"{name} {report.estimate(ready[name], 2)}" for name in told)
+    return [ready["meaning"], "; ".join(figures)]
 
 
 def estimates(record: Record) -> dict[str, Any]:
