@@ -1,7 +1,7 @@
 """Tables and curves over runs: `python -m experiments.report RUN [RUN ...]`.
 
-And films: `python -m experiments.report RUN --video=FILE.gif`; and methods over several
-tasks: `python -m experiments.report RUN RUN ... --aggregate`.
+And films: `python -m experiments.report RUN --video=FILE.gif`; methods over several
+tasks: `RUN RUN ... --aggregate`; and what critics said at the hand-over: `--readiness`.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, draws the curves; the exit status is 2 on bad input."""
     options = _parse(arguments)
     try:
-        results = [report.read(run) for run in options.runs]
+        results = [_read(run) for run in options.runs]
         if options.readiness:
             print(readiness_table(results))
             return 0
@@ -59,7 +59,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=program("report"), description="Compares finished runs."
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run directory")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run directory; NAME=RUN shows it under a name",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -105,7 +110,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--video films one run at a time")
     if options.aggregate and (options.form or options.video):
         parser.error("--aggregate goes with --out alone")
-    if options.readiness and (options.form or options.video or options.aggregate):
+    others = options.form or options.video or options.aggregate or options.out
+    if options.readiness and others:
         parser.error("--readiness goes with runs alone")
     if options.member is not None and not options.video:
         parser.error("--member goes with --video")
@@ -120,6 +126,18 @@ def _print_table(results: Sequence[report.Result], form: str | None) -> None:
         width = None if sys.stdout.isatty() else 160
         plain = Console(markup=False, emoji=False, width=width)  # names are no markup
         plain.print(report.table(summaries, names))
+
+
+def _read(given: str) -> report.Result:
+    """A run, of which the agent is called as a user wants it."""
+    name, equals, directory = given.partition("=")
+    if not equals or not name or Path(given).exists():
+        return report.read(given)
+    result = report.read(directory)
+    return result._replace(
+        config=result.config | {"algorithm": name},
+        summary=result.summary | {"agent": name},
+    )
 
 
 def readiness_table(results: Sequence[report.Result]) -> str:

@@ -10,9 +10,13 @@ class UserError(ValueError):
     """Bad input. The message names the thing, what is wrong, what would be right."""
 
 
+LONG = 300  # letters of another library's message that are shown
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; its kind, where it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return line if len(line) <= LONG else f"{line[:LONG]} ..."
 
 
 FEW = 20  # names that a message lists whole

@@ -48,4 +48,4 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     mujoco.set_mju_user_warning(lambda message: None)  # else a log file, and stderr
     # thousands of programs are kept: to look for garbage among them took a tenth of all
-    gc.set_threshold(200_000, 20, 1000)
+    gc.set_threshold(20_000, 10, 10)

@@ -63,7 +63,7 @@ def environment(
             f"{source.name} has no step limit of its own: give config.horizon, the"
             " steps after which an episode is cut"
         )
-    host = Host(source, known, workers, timeout)
+    host = Host(source, known, workers, timeout, jax.local_device_count())
     spec = EnvSpec(
         source.name,
         vector(known.spaces.num_obs),
@@ -102,9 +102,9 @@ def _step(host: Host, spec: EnvSpec) -> Callable:
     def step(env: EnvState, action: Array, key: Key) -> tuple[EnvState, Transition]:
         episode, new_seed = env.physics, jax.random.bits(key, (), jnp.uint32)
         # what is not a number must not reach the log
-        done = jnp.where(jnp.isfinite(action), action, 0.0).astype(jnp.float32)
-        done = jnp.clip(done, -1.0, 1.0)
-        request = pool.Request(episode.ticket, episode.seed, env.age, new_seed, done)
+        sent = jnp.where(jnp.isfinite(action), action, 0.0).astype(jnp.float32)
+        sent = jnp.clip(sent, -1.0, 1.0)
+        request = pool.Request(episode.ticket, episode.seed, env.age, new_seed, sent)
         next_obs, obs, others, ticket = ask(request, episode.actions)
         reward, ended, stops, success = others
         transition = Transition(
@@ -118,7 +118,7 @@ def _step(host: Host, spec: EnvSpec) -> Callable:
         )
         episode = Episode(
             jnp.where(transition.last, new_seed, episode.seed),
-            episode.actions.at[env.age].set(done),
+            episode.actions.at[env.age].set(sent),
             ticket,
             success,
         )
@@ -149,6 +149,7 @@ def _asker(host: Host, spec: EnvSpec) -> Callable:
         return jax.lax.cond(here, lambda: found, lambda: call(rows, actions))
 
     def ask(request: pool.Request, actions: Array) -> tuple[Array, ...]:
+        # in the order in which `pool.unpacked` reads them
         row = jnp.concatenate([_bits(jnp.atleast_1d(part)) for part in request])
         answer = answers(row, actions)
         numbers = jax.lax.bitcast_convert_type(answer, jnp.float32)

@@ -3,7 +3,9 @@
 They are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of the
 Statistical Precipice" (2021), arxiv.org/abs/2108.13264: the interquartile mean, the
 optimality gap, performance profiles, and the probability of improvement. Intervals are
-percentiles of a stratified bootstrap, which draws runs anew within each task.
+percentiles of a stratified bootstrap, which draws runs anew within each task. The first
+two pool all runs, so a task with more of them weighs more; in the others, tasks weigh
+alike. Members that died of NaN are left out, and counted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +25,7 @@ from o2ojax.report.results import Result
 from o2ojax.report.tables import data_name, label
 
 Runs = Mapping[str, np.ndarray]
-"""Of one method, task -> the final scores of its runs, [N]."""
+"""Of one method, task -> the final scores of its runs, [N]; NaN for a dead one."""
 
 TARGET = 100.0  # the score of which the optimality gap falls short
 
@@ -31,7 +33,7 @@ TARGET = 100.0  # the score of which the optimality gap falls short
 def by_method(results: Sequence[Result]) -> dict[str, Runs]:
     """The final scores of each method, or setting of it, on each task.
 
-    A task is an environment and a dataset; members that died of NaN are left out.
+    A task is an environment and a dataset.
 
     Raises:
         UserError: methods differ in their tasks, two runs are of one method and task,
@@ -48,12 +50,11 @@ def by_method(results: Sequence[Result]) -> dict[str, Runs]:
                 raise UserError(
                     f"{result.name} is a second run of"
                     f" {label(config['algorithm'], settings)} on {task}; give one of"
-                    " each"
+                    " each, or name them, as NAME=RUN"
                 )
-            alive = ~np.isnan(final[members])
-            if not alive.any():
+            if np.isnan(final[members]).all():
                 raise UserError(f"all members of {result.name} died of NaN")
-            tasks[task] = final[members][alive]
+            tasks[task] = final[members]
     _check(results, found)
     return found
 
@@ -73,6 +74,11 @@ def _check(results: Sequence[Result], found: Mapping[str, Runs]) -> None:
                 f"returns of {short(env)} have no scale that other tasks share; give"
                 " runs of one task, or of tasks with normalised scores or success"
             )
+
+
+def living(runs: Runs) -> Runs:
+    """Without the members that died of NaN."""
+    return {task: scores[~np.isnan(scores)] for task, scores in runs.items()}
 
 
 def iqm(runs: Runs) -> float:
@@ -122,14 +128,18 @@ def interval(
 
 def rows(methods: Mapping[str, Runs]) -> list[tuple[str, ...]]:
     """Method, runs, IQM, optimality gap, and the chance to be better than the first."""
-    first, cells = next(iter(methods.values())), []
-    for method, runs in methods.items():
+    alive = {method: living(runs) for method, runs in methods.items()}
+    first, cells = next(iter(alive.values())), []
+    for method, runs in alive.items():
         against = (
             "-" if runs is first else _estimate(improvement, runs, first, digits=2)
         )
-        num = sum(map(len, runs.values()))
+        num, all_of_them = (
+            sum(map(len, each.values())) for each in (runs, methods[method])
+        )
+        died = f" ({all_of_them - num} died)" if num < all_of_them else ""
         measured = (_estimate(measure, runs) for measure in (iqm, optimality_gap))
-        cells.append((method, str(num), *measured, against))
+        cells.append((method, f"{num}{died}", *measured, against))
     return cells
 
 
@@ -158,6 +168,7 @@ def draw_profiles(methods: Mapping[str, Runs], path: Path) -> None:
     """
     if path.suffix not in KINDS:
         raise UserError(f"{path} should end in {', '.join(KINDS)}")
+    methods = {method: living(runs) for method, runs in methods.items()}
     pooled = np.concatenate([x for runs in methods.values() for x in runs.values()])
     scores = np.linspace(min(0.0, pooled.min()), max(TARGET, pooled.max()), 201)
     figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")

@@ -357,6 +357,23 @@ def _nested(run: RunConfig) -> dict[str, Any]:
     return found
 
 
+def with_newer_fields(described: dict[str, Any]) -> dict[str, Any]:
+    """The content of a `config.json`, with defaults for fields newer than it is."""
+    algorithm = described.get("algorithm", "")
+    agent = agents.AGENTS.find(algorithm).config() if algorithm else None
+    default = as_json(RunConfig(algorithm=algorithm, agent=agent))
+
+    def filled(given: dict, default: dict) -> dict:
+        return default | {
+            name: filled(value, default[name])
+            if isinstance(value, dict) and isinstance(default.get(name), dict)
+            else value
+            for name, value in given.items()
+        }
+
+    return filled(described, default)
+
+
 def as_json(run: RunConfig) -> dict[str, Any]:
     """Converts a config to lists, dicts and numbers, with infinity as "inf"."""
 

@@ -15,7 +15,7 @@ from o2ojax import registry, replay
 from o2ojax.agents import Algorithm, base
 from o2ojax.errors import UserError, first_line
 from o2ojax.run import population
-from o2ojax.types import Agent, Batch, Buffer, EnvSpec, Info, Transition
+from o2ojax.types import Agent, Batch, Buffer, EnvSpec, Info, Policy, Transition
 
 
 class DoorWarning(UserWarning):
@@ -82,6 +82,43 @@ def _walk(course: population.Stages, sizes: population.Sizes, member, spec) -> N
         )
         store = ring.add(store, new) if ring.add else store
         _learn(online_agent, ring, state, store, key)
+    who = online_agent if sizes.online_steps else agent
+    for name in ("explore", "exploit"):
+        _act(
+            getattr(who, name),
+            ring if sizes.online_steps else buffer,
+            state,
+            store,
+            key,
+            spec,
+        )
+    if who.q is not None:
+        rows = jax.tree.map(
+            lambda x: jnp.zeros((3, *x.shape)), (spec.obs, base.blank_action(spec))
+        )
+        found = who.q(state, *rows)
+        if jnp.shape(found)[1:] != (3,) or jnp.ndim(found) != 2:
+            raise UserError(
+                f"the agent's `q` returns {_form(found)} for 3 rows; it must be of the"
+                " shape [E, 3], with what each of E critics says"
+            )
+
+
+def _act(policy: Policy, buffer: Buffer, state, store, key, spec: EnvSpec) -> None:
+    """Begins a trial, acts once, and sees what came of it."""
+    memory = policy.start(state, buffer.trial_context(store, jnp.int32(0), key), key)
+    found = policy.act(state, memory, base.blank_obs(spec), key)
+    action, after = found
+    if jnp.shape(action) != (spec.action_dim,):
+        raise UserError(
+            "a policy's `act` returns an action of the shape"
+            f" {list(jnp.shape(action))}; it must be [{spec.action_dim}]"
+        )
+    _expect(memory, after, "a policy's `act`", "the memory")
+    transition = base.blank_transition(spec)
+    after, stored = policy.observe(state, memory, transition)
+    _expect(memory, after, "a policy's `observe`", "the memory")
+    _expect(transition, stored, "a policy's `observe`", "the transition")
 
 
 def _learn(agent: Agent, buffer: Buffer, state, store, key) -> None:
@@ -140,9 +177,17 @@ def _expect(before: Any, after: Any, what: str, whose: str) -> None:
     """A program goes on with what it returns: shapes and types must stay."""
     old, new = (jax.tree.structure(tree) for tree in (before, after))
     if old != new:
+        ways = [
+            {
+                jax.tree_util.keystr(path)
+                for path, _ in jax.tree_util.tree_leaves_with_path(tree)
+            }
+            for tree in (before, after)
+        ]
+        differing = sorted(ways[0] ^ ways[1])
+        where = f": {differing[0]} is in one of them alone" if differing else ""
         raise UserError(
-            f"{what} must return {whose} in the form in which it was given: {new} is"
-            f" not {old}"
+            f"{what} must return {whose} in the form in which it was given{where}"
         )
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(before),
@@ -152,7 +197,7 @@ def _expect(before: Any, after: Any, what: str, whose: str) -> None:
         if (jnp.shape(a), jnp.result_type(a)) != (jnp.shape(b), jnp.result_type(b)):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             raise UserError(
-                f"{what} changes {name or 'what'} of {whose} from {_form(a)} to"
+                f"{what} changes {f'{name} of ' * bool(name)}{whose} from {_form(a)} to"
                 f" {_form(b)}; shapes and types must stay"
             )
 

@@ -118,8 +118,8 @@ class Programs(NamedTuple):
                transitions collected.
     restart:   (run, members, dataset, step) -> Run, with environments started anew.
     healthy:   (run) -> bool [M], whether a member's agent state is finite.
-    readiness: (run, members, dataset, step) -> `readiness.measure`, [M], of offline
-               agents with critics.
+    readiness: (run, members, dataset) -> `readiness.measure`, [M], of offline agents
+               with critics.
     """
 
     init: Callable
@@ -356,16 +356,15 @@ class One(NamedTuple):
         has_rows = dataset is not None
         return self.evaluate(stage, run, member, stream, step, has_rows)
 
-    def readiness(self, run, member, dataset, step):
-        """Asks the offline agent's critics about the dataset."""
-        stream = jax.random.fold_in(member.key, READINESS)
+    def readiness(self, run, member, dataset):
+        """Asks the offline agent's critics about the dataset: always the same rows."""
         return readiness.measure(
             self.stages_of(member, dataset).offline.agent,
             run.agent,
             dataset,
             getattr(member.config, "gamma", DISCOUNT),
             (self.sizes.reward_scale, self.sizes.reward_shift),
-            jax.random.fold_in(stream, step),
+            jax.random.fold_in(member.key, READINESS),
         )
 
     def evaluate_online(self, run, member, dataset, step):
@@ -410,5 +409,5 @@ def programs(
             evaluate=mapped(one.evaluate_online, (0, 0, None, None)),
         ),
         healthy=mapped(lambda run: learning.finite(run.agent), (0,)),
-        readiness=mapped(one.readiness, (0, 0, None, None)),
+        readiness=mapped(one.readiness, (0, 0, None)),
     )

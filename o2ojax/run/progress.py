@@ -55,8 +55,10 @@ class Progress:
         )
         with Bars(*columns, console=self._console) as bars:
             self._bars = bars
-            yield Bar(bars, name, total, done, unit)
-        self._bars = None
+            try:
+                yield Bar(bars, name, total, done, unit)
+            finally:
+                self._bars = None
 
     @contextmanager
     def compiling(self, name: str) -> Iterator[None]:

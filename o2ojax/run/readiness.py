@@ -4,6 +4,9 @@ An agent that is fine-tuned leaves the data's actions for those that its critics
 more. It falls where the critics are wrong about these; so the figures here compare what
 they say of the data's actions with the returns that followed, with what they say of
 other actions, and with what they said before.
+
+A return is the data's, and Q is the learned policy's, which may be better: critics that
+are right lie above the returns where the policy has improved on the data.
 """
 
 from typing import Any
@@ -18,12 +21,13 @@ from o2ojax.types import Agent, AgentState, Array, Key, Transition
 NUM_ROWS = 512  # of the dataset, drawn at random, that critics are asked about
 FIGURES = {
     "q": "Q of the data's actions, in the rewards that the agent learns from",
-    "q_over_return": "that, over the return that followed",
-    "q_above_return": "share of rows where Q is above the return",
-    "gap_uniform": "Q of the data's actions over uniform ones, in spreads of Q",
-    "gap_policy": "over the policy's own, in spreads of Q",
+    "q_minus_return": "Q of the data's actions minus the return that followed",
+    "q_above_return": "share of rows where Q is above the return that followed",
+    "gap_uniform": "Q of the data's actions minus uniform ones', in spreads of Q",
+    "gap_policy": "Q of the data's actions minus the policy's, in spreads of Q",
     "disagreement": "of critics on the policy's actions, in spreads of Q",
-    "rise": "of Q in 1000 updates, in spreads of Q",
+    "rise": "how far Q rises in 1000 updates, in spreads of Q",
+    "spread": "standard deviation of Q over rows",
 }
 
 
@@ -47,7 +51,7 @@ def measure(
         gamma: discount, [].
         reward: scale and shift of the rewards that the critics know.
     Returns:
-        scalars by the names of FIGURES, without "rise"; and "spread".
+        scalars by the names of FIGURES, but for "rise".
     """
     key_rows, key_act, key_uniform = jax.random.split(key, 3)
     scale, shift = reward
@@ -63,13 +67,13 @@ def measure(
     uniform = jax.random.uniform(key_uniform, rows.action.shape, minval=-1.0)
     q_data, q_own, q_uniform = (
         agent.q(state, rows.obs, action) for action in (rows.action, own, uniform)
-    )
+    )  # each [E, NUM_ROWS]
     q = q_data.mean(axis=0)
     spread = q.std() + 1e-6
     within = (1 - beyond[at]) * q - followed[at]
     return {
         "q": q.mean(),
-        "q_over_return": within.mean() / jnp.maximum((1 - beyond[at]).mean(), 1e-3),
+        "q_minus_return": within.mean() / jnp.maximum((1 - beyond[at]).mean(), 1e-3),
         "q_above_return": (within > 0).mean(),
         "gap_uniform": (q - q_uniform.mean(axis=0)).mean() / spread,
         "gap_policy": (q - q_own.mean(axis=0)).mean() / spread,
@@ -118,19 +122,24 @@ def with_rise(
 
 def summarise(figures: dict[str, list[float]]) -> dict[str, Any]:
     """Intervals over members, and the sentence."""
-    found = {
-        name: interval(np.array(figures[name])) for name in FIGURES if name in figures
+    each = {name: np.array(values) for name, values in figures.items()}
+    found: dict[str, Any] = {
+        name: interval(each[name]) for name in FIGURES if name in each
     }
-    return found | {"meaning": meaning(found, figures["spread"])}
+    over = interval(each["q_minus_return"] / each["spread"])["iqm"]
+    return found | {"meaning": meaning(found, over)}
 
 
-def meaning(found: dict[str, Any], spread: list[float]) -> str:
-    """One sentence on what critics carry over to the online phase."""
-    over = found["q_over_return"]["iqm"] / float(np.median(spread))
+def meaning(found: dict[str, Any], over: float) -> str:
+    """One sentence on what critics carry over to the online phase.
+
+    Args:
+        over: Q minus the return that followed, in spreads of Q.
+    """
     rise = found.get("rise", {"iqm": 0.0})["iqm"]
     parts = []
     if over > 0.5:
-        parts.append("optimistic: they value the data's actions above what followed")
+        parts.append("optimistic, or of a policy that has improved on the data")
     elif over < -0.5:
         parts.append("pessimistic: they value the data's actions below what followed")
     else:

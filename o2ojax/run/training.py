@@ -215,7 +215,8 @@ class Session:
         self.checkpoints, self.logs, self.progress = checkpoints, logs, progress
         self.asked_to_stop: Callable[[], bool] = lambda: False
         one = jax.tree.map(lambda leaf: leaf[0], job.members)
-        self._has_critics = job.dataset is not None and population.has_critics(
+        whole = job.dataset is not None and not job.config.devices.cut_dataset
+        self._has_critics = whole and population.has_critics(
             job.config.entry, job.spec, job.sizes, one
         )
         self._compiled: dict[tuple, Callable] = {}
@@ -332,12 +333,12 @@ class Session:
         job, record = self.job, self.record
         left = job.sizes.offline_updates - record.step
         near = record.phase == "offline" and left <= job.config.eval.every
-        return near and self._has_critics
+        return near and self._has_critics and record.step + record.updates_taken > 0
 
     def readiness(self, run: Run) -> dict[str, list[float]]:
         """What the critics say, and how that has changed since the last evaluation."""
         job, record = self.job, self.record
-        arguments = (run, job.members, job.dataset, np.int32(record.step))
+        arguments = (run, job.members, job.dataset)
         measure = self.compile("a look at critics", job.programs.readiness, arguments)
         now = devices.gather(job.layout, measure(*arguments))
         before = record.points[-1] if record.points else {}

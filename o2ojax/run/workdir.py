@@ -17,11 +17,15 @@ from o2ojax.errors import UserError
 from o2ojax.registry import short
 from o2ojax.report import statistics
 from o2ojax.report.tables import data_name
-from o2ojax.run.config import FORMAT, RunConfig, differences
+from o2ojax.run.config import FORMAT, RunConfig, differences, with_newer_fields
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "distrax", "mujoco", "gymnasium")
-# Fields that may change when a run is resumed. A changed door's file causes a warning.
-FREE_TO_CHANGE = ("wandb", "checkpoint", "doors", "host", "store_steps")
+# Fields that may change when a run is resumed. A changed door's file causes a warning;
+# observations are a dataset's, whose fingerprint is compared, as the machine rounds it.
+FREE_TO_CHANGE = (
+    *("wandb", "checkpoint", "doors", "host", "store_steps"),
+    "observations",
+)
 
 
 @contextmanager
@@ -99,7 +103,8 @@ def refuse_another_config(
     refuse_another_format(before, workdir)
     compared = [name for name in described if name not in FREE_TO_CHANGE]
     old, new = (
-        {name: config.get(name) for name in compared} for config in (before, described)
+        {name: config.get(name) for name in compared}
+        for config in (with_newer_fields(before), described)
     )
     changed = differences(old, new)
     longer = [

@@ -254,6 +254,42 @@ def test_a_pool_makes_no_more_environments_than_it_needs():
     assert len(pool.live) + len(pool.idle) <= 6
 
 
+def test_an_old_request_is_answered_whole():
+    """Its episodes are over, and newer ones that are over crowd them out."""
+    pool, none = open_pool(horizon=1), np.zeros((3, 0, 2), np.float32)
+
+    def ask(seeds, *log):
+        tickets = np.concatenate([live_ticket(seed, []) for seed in seeds])
+        zeros = np.zeros((3, 2))
+        rows = rows_of(tickets, seeds, np.zeros(3), np.add(seeds, 1000), zeros)
+        return pool.step(rows, *log)
+
+    first = ask([1, 2, 3])
+    for start in (10, 20, 30):
+        ask([start, start + 1, start + 2])
+    again = ask([1, 2, 50], none)
+    np.testing.assert_array_equal(first[:2], again[:2])
+    assert parts_of(again)[2].all()
+
+
+def test_each_device_may_ask_for_rows_of_its_own():
+    source = sources.Source(f"{HERE}:Walk", {})
+    known = live.probe(source, 30)
+    pool = Pool(source, known.spaces, 30, False, num_callers=4)
+    tickets = {}
+    for age in range(10):
+        for caller in range(4):
+            seeds = np.arange(2, dtype=np.uint32) + 10 * caller
+            if age == 0:
+                _, tickets[caller] = pool.reset(seeds)
+            rows = rows_of(
+                tickets[caller], seeds, np.full(2, age), seeds + 5, np.zeros((2, 2))
+            )
+            _, tickets[caller], found = parts_of(pool.step(rows))
+            assert found.all()
+    assert pool.replayed == 0
+
+
 def test_nested_dicts_are_joined_in_the_order_that_is_asked_for():
     everything = build("Nested")
     assert everything.spec.obs_keys == ("at", "goal/far", "goal/near")

@@ -81,13 +81,23 @@ def test_methods_are_compared_over_tasks(tmp_path, capsys):
     "fewer, said",
     [
         (slice(0, 3), "no run of bc on halfcheetah, halfcheetah-random: methods are"),
-        ([0, 1, 0], "is a second run of iql on hopper, hopper-random; give one of"),
+        ([0, 1, 0], "is a second run of iql on hopper, hopper-random; give one of e"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(fewer, said, tmp_path, capsys):
     runs = np.array(four(tmp_path))[fewer]
     assert main([*runs, "--aggregate", f"--out={tmp_path / 'x.png'}"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_runs_may_have_names_of_their_own_and_the_dead_are_counted(tmp_path, capsys):
+    told = dict(env="hopper", dataset="hopper-random")
+    one = run(tmp_path, "a", [10, np.nan], **told)
+    two = run(tmp_path, "b", [30, 50], **told)
+    given = [f"uniform={one}", f"balanced={two}"]
+    assert main([*given, "--aggregate", f"--out={tmp_path / 'x.png'}"]) == 0
+    said = capsys.readouterr().out
+    assert "| uniform | 1 (1 died) |" in said and "| balanced | 2 |" in said
 
 
 def test_tasks_without_a_common_scale_are_refused(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """A finished run that becomes longer, and one that begins where another ended."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,17 @@ def test_a_run_begins_from_a_kept_checkpoint(tmp_path, capsys):
         assert run(tmp_path / "wrong", 120, 0, f"--config.checkpoint.keep={wrong}") == 2
         said = f"config.checkpoint.keep has {wrong}; each must be a multiple of"
         assert said in capsys.readouterr().err
+
+
+def test_what_is_newer_than_a_run_does_not_make_it_another(finished, tmp_path):
+    """Fields that it knows nothing of, and how a machine rounds the data's means."""
+    there = tmp_path / "older"
+    shutil.copytree(finished, there)
+    described = json.loads((there / "config.json").read_text())
+    del described["offline"]["held_out"], described["host"], described["agent"]["beta"]
+    described["observations"]["mean"][0] += 1e-6
+    (there / "config.json").write_text(json.dumps(described))
+    best = "--config.checkpoint.best=True"
+    assert run(there, 20, 20, best) == 0
+    assert run(there, 20, 20, best, "--config.agent.beta=2") == 2
+    assert run(there, 20, 20, best, "--config.horizon=9") == 2

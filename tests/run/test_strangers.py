@@ -57,7 +57,7 @@ def test_what_is_right_passes(example, tmp_path, recwarn):
                 "State(actor, critic, value, slow)",
                 "State(actor, critic, value, critic)",
             ),
-            "`update` must return the state in the form in which it was given: PyTree",
+            "state in the form in which it was given: .target_critic.opt_state",
         ),
         (
             (
@@ -68,7 +68,22 @@ def test_what_is_right_passes(example, tmp_path, recwarn):
         ),
         (
             ("data = batch.data", "data = batch.rows"),
-            "ALGORITHM, line 78, fails with AttributeError: 'Batch' object has no",
+            "fails with AttributeError: 'Batch' object has no",
+        ),
+        (
+            ("act = policies.gaussian(", "act = (None, None)\n    policies.gaussian("),
+            "fails with AttributeError: 'NoneType' object has no attribute 'start'",
+        ),
+        (
+            ("s.actor.params, obs)", "s.actress.params, obs)"),
+            "'State' object has no attribute 'actress'",
+        ),
+        (
+            (
+                "critic_net.apply(s.critic.params, obs, action)",
+                "critic_net.apply(s.critic.params, obs, action).min(0)",
+            ),
+            "the agent's `q` returns float32[3] for 3 rows; it must be of the shape",
         ),
     ],
 )
@@ -114,7 +129,15 @@ def test_a_store_that_cannot_run_is_refused(change, said, tmp_path):
     assert said in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_the_line_is_the_strangers(tmp_path):
+    change = ("data = batch.data", "data = batch.rows")
+    text = (EXAMPLES / "layernorm_iql.py").read_text()
+    line = text[: text.index(change[0])].count("\n") + 1
+    with pytest.raises(UserError, match=f"ALGORITHM, line {line}, fails with"):
+        prepared(tmp_path, "layernorm_iql", change)
+
+
 def test_a_critic_whose_values_meet_every_target_is_warned_of(tmp_path):
     unsqueezed = ("return nn.Dense(1)(x).squeeze(-1)", "return nn.Dense(1)(x)")
     with pytest.warns(doors.DoorWarning, match="layernorm_iql.py:ALGORITHM, line "):
-        prepared(tmp_path, "layernorm_iql", unsqueezed)
+        prepared(tmp_path, "layernorm_iql", unsqueezed, ("*act, q=q)", "*act)"))

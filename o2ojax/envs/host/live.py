@@ -137,9 +137,18 @@ def told_of(live: Live) -> Iterator[None]:
         if isinstance(error, HostError):
             said = str(error)
         else:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            said = f"{told(error)} ({Path(last.filename).name}, line {last.lineno})"
+            said = f"{told(error)} ({_place(error, live.env)})"
         raise EpisodeError(said, live.seed, np.float32(live.actions)) from error
+
+
+def _place(error: Exception, env: Any) -> str:
+    """The line of an environment's own file that an error came through, or the last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    module = sys.modules.get(type(env.unwrapped).__module__)
+    file = getattr(module, "__file__", None)
+    of_its_own = [frame for frame in frames if frame.filename == file]
+    last = (of_its_own or frames)[-1]
+    return f"{Path(last.filename).name}, line {last.lineno}"
 
 
 class Known(NamedTuple):
@@ -183,9 +192,7 @@ def probe(source: Source, horizon: int = 0) -> Known:
     with generators_kept():
         played = _played(first, 0, actions)
         _played(second, 1, actions[:5])  # as in a run: it has played before
-        started = time.perf_counter()
         again = _played(second, 0, actions)
-        seconds = (time.perf_counter() - started) / len(again)
         owns_generators = _draws(first, actions)
     known = Known(
         first.spaces,
@@ -194,9 +201,9 @@ def probe(source: Source, horizon: int = 0) -> Known:
         _bits(played) == _bits(again),
         owns_generators,
         threaded=(
-            seconds > THREADED_FROM
-            and _simulates_with_mujoco(first.env)
+            _simulates_with_mujoco(first.env)
             and not owns_generators
+            and _seconds(second, actions[: len(again) - 1]) > THREADED_FROM
         ),
         decision_time=float(getattr(first.env.unwrapped, "dt", 0.0) or 0.0),
     )
@@ -234,6 +241,15 @@ def _draws(live: Live, actions: np.ndarray) -> bool:
         if terminated or truncated:
             break
     return _generators() != before
+
+
+def _seconds(live: Live, actions: np.ndarray) -> float:
+    """Of a step, in an episode that lasts for these actions."""
+    live.begin(0)
+    started = time.perf_counter()
+    for action in actions:
+        live.step(action)
+    return (time.perf_counter() - started) / len(actions)
 
 
 def _simulates_with_mujoco(env: Any) -> bool:

@@ -24,7 +24,7 @@ from .spaces import Spaces
 
 
 class Request(NamedTuple):
-    """A step of N episodes.
+    """A step of N episodes; in the compiled loop, of one, without the first axis.
 
     ticket:   [N, TICKET]  of the episode so far.
     seed:     [N]          of the episode.
@@ -41,9 +41,10 @@ class Request(NamedTuple):
 
 
 def unpacked(rows: np.ndarray) -> Request:
-    """Rows of bits, uint32 [N, TICKET + 3 + A], as the parts that stand there in turn.
+    """The parts of requests that come as one array of bits, uint32 [N, TICKET + 3 + A].
 
-    One array costs a callback of JAX a third of what five do.
+    A row holds the fields of a `Request` one after another: one array costs a callback
+    of JAX a third of what five do.
     """
     rows = np.ascontiguousarray(rows)
     ticket, numbers, action = np.split(rows, [TICKET, TICKET + 3], axis=1)
@@ -72,7 +73,14 @@ class Pool:
         horizon: int,
         owns_generators: bool,
         num_threads: int = 1,
+        num_callers: int = 1,
     ):
+        """
+        Args:
+            num_threads: that step environments at once.
+            num_callers: devices, each of which asks for rows of its own.
+        """
+        self.num_callers = num_callers
         self.source, self.spaces, self.horizon = source, spaces, horizon
         self.owns_generators, self.num_threads = owns_generators, num_threads
         self.threads = futures.ThreadPoolExecutor(max(1, num_threads - 1))
@@ -105,8 +113,7 @@ class Pool:
         self.most = max(self.most, len(rows))
         kept = generators_kept() if self.owns_generators else contextlib.nullcontext()
         with kept:
-            tickets = self._do(asked, actions)
-            return self._answers(asked, tickets)
+            return self._answers(asked, self._advance(asked, actions))
 
     def close(self) -> None:
         """Closes its environments."""
@@ -130,32 +137,50 @@ class Pool:
     def _unused(self) -> Live:
         if self.idle:
             return self.idle.pop()
-        if len(self.live) >= 2 * self.most:  # those of training, and of an evaluation
+        at_once = self.most * self.num_callers
+        if len(self.live) >= 2 * at_once:  # those of training, and of an evaluation
             return self.live.popitem(last=False)[1]
         return Live(self.source, self.spaces)
 
-    def _do(self, asked: Request, actions: np.ndarray | None) -> list[bytes]:
-        """Does all steps that were not done before; the tickets after them."""
-        tickets, to_do = [], {}
+    def _advance(
+        self, asked: Request, actions: np.ndarray | None
+    ) -> list[tuple[bytes, Step | None]]:
+        """Takes the steps that were not taken before: each row's new ticket and step.
+
+        None stands for the step of an episode whose actions are missing.
+        """
+        tickets, steps, to_do = [], {}, {}
         for at, action in enumerate(asked.action):
             before = asked.ticket[at].tobytes()
             ticket = next_ticket(before, action)
             tickets.append(ticket)
-            if ticket in self.live:
-                self.live.move_to_end(ticket)
-            if ticket in self.over or ticket in self.live or ticket in to_do:
+            if ticket in steps or ticket in to_do:
+                continue
+            if (step := self._taken(ticket)) is not None:
+                steps[ticket] = step
                 continue
             live = self.live.pop(before, None)
             if live is None and (actions is not None or asked.age[at] == 0):
-                done = actions[at, : asked.age[at]] if asked.age[at] else ()
-                live = self._again(int(asked.seed[at]), done)
+                played = actions[at, : asked.age[at]] if asked.age[at] else ()
+                live = self._replayed(int(asked.seed[at]), played)
             if live is not None:
                 to_do[ticket] = live, action.copy()
         self._step_all(list(to_do.values()))
         for at, ticket in enumerate(tickets):
             if ticket in to_do:
-                self._keep(ticket, to_do.pop(ticket)[0], int(asked.age[at]) + 1)
-        return tickets
+                live, _ = to_do.pop(ticket)
+                steps[ticket] = live.last
+                self._keep(ticket, live, int(asked.age[at]) + 1)
+        return [(ticket, steps.get(ticket)) for ticket in tickets]
+
+    def _taken(self, ticket: bytes) -> Step | None:
+        """A step that was taken before, if it is still known."""
+        if ticket in self.live:
+            self.live.move_to_end(ticket)
+            return self.live[ticket].last
+        if ticket in self.over:
+            self.over.move_to_end(ticket)
+        return self.over.get(ticket)
 
     def _step_all(self, to_do: list[tuple[Live, np.ndarray]]) -> None:
         """Each thread does its share, and this one the first."""
@@ -176,22 +201,20 @@ class Pool:
     def _keep(self, ticket: bytes, live: Live, age: int) -> None:
         if self._stops(live.last, age):
             self.over[ticket] = live.last
-            if len(self.over) > 4 * self.most:
+            if len(self.over) > 4 * self.most * self.num_callers:
                 self.over.popitem(last=False)
             self.idle.append(live)
         else:
             self.live[ticket] = live
 
-    def _answers(self, asked: Request, tickets: list[bytes]) -> np.ndarray:
+    def _answers(
+        self, asked: Request, taken: list[tuple[bytes, Step | None]]
+    ) -> np.ndarray:
         size, after, missing = self.spaces.num_obs, [], bytes(4 * (TICKET + 1))
-        answers = np.zeros((len(tickets), answer_width(size)), np.uint32)
+        answers = np.zeros((len(taken), answer_width(size)), np.uint32)
         numbers = answers.view(np.float32)
-        for at, ticket in enumerate(tickets):
-            if ticket in self.over:
-                last = self.over[ticket]
-            elif ticket in self.live:
-                last = self.live[ticket].last
-            else:
+        for at, (ticket, last) in enumerate(taken):
+            if last is None:
                 after.append(missing)
                 continue
             obs, stops = last.obs, self._stops(last, int(asked.age[at]) + 1)
@@ -202,13 +225,13 @@ class Pool:
             numbers[at, 2 * size : 2 * size + EXTRAS] = told
             after.append(ticket + _FOUND)
         after = np.frombuffer(b"".join(after), np.uint32)
-        answers[:, 2 * size + EXTRAS :] = after.reshape(len(tickets), -1)
+        answers[:, 2 * size + EXTRAS :] = after.reshape(len(taken), -1)
         return answers
 
     def _stops(self, last: Step, age: int) -> bool:
         return last.terminated or last.truncated or age >= self.horizon
 
-    def _again(self, seed: int, actions: Iterable[np.ndarray]) -> Live:
+    def _replayed(self, seed: int, actions: Iterable[np.ndarray]) -> Live:
         """A live environment where an episode is, by playing it again."""
         live = self._fresh(seed)
         for action in actions:

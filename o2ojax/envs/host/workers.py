@@ -56,21 +56,24 @@ class Host:
         known: Known,
         workers: int = 0,
         timeout: float = 60.0,
+        num_callers: int = 1,
     ):
         """
         Args:
             workers: processes; 0 for this one.
             timeout: seconds after which a process that does not answer is replaced.
+            num_callers: devices, each of which asks for rows of its own.
         """
         self.num_obs = known.spaces.num_obs
         self.failure: Exception | None = None
         self._lock = threading.Lock()  # several devices may call at once
         given = source, known.spaces, known.horizon, known.owns_generators
         if workers:
+            given = (*given, 1, num_callers)
             self.pools: list[Any] = [Worker(given, timeout) for _ in range(workers)]
         else:
             cores = len(os.sched_getaffinity(0)) if known.threaded else 1
-            self.pools = [_Here(Pool(*given, num_threads=cores))]
+            self.pools = [_Here(Pool(*given, cores, num_callers))]
 
     def reset(self, seeds: Any) -> tuple[np.ndarray, np.ndarray]:
         """Seeds [...] -> first observations [..., O] and tickets [..., TICKET]."""
