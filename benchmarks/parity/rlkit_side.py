@@ -29,9 +29,7 @@ def mlp(params: Any, module: Any) -> list:
     p = params["params"]["MLP_0"]
     modules = [*module.fcs, module.last_fc]
     return [
-        pair
-        for at, one in enumerate(modules)
-        for pair in layer(p[f"Dense_{at}"], one)
+        pair for at, one in enumerate(modules) for pair in layer(p[f"Dense_{at}"], one)
     ]
 
 
@@ -39,7 +37,9 @@ def policy(params: Any, module: Any) -> list:
     """The squashed policy: mean and log std are layers of their own there."""
     p = params["params"]["MLP_0"]
     pairs = [
-        pair for at, one in enumerate(module.fcs) for pair in layer(p[f"Dense_{at}"], one)
+        pair
+        for at, one in enumerate(module.fcs)
+        for pair in layer(p[f"Dense_{at}"], one)
     ]
     last = p[f"Dense_{len(module.fcs)}"]
     num = len(last["bias"]) // 2
