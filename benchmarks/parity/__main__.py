@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-AGENTS = ("iql", "fowm", "smac", "cql", "td3_bc", "bcq", "awac")
+AGENTS = ("iql", "fowm", "smac", "cql", "td3_bc", "bcq", "awac", "off2on")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
