@@ -13,7 +13,10 @@ from benchmarks.parity.harness import DTYPE
 
 def _begin() -> types.ModuleType:
     """PyTorch on one thread, in the precision under test."""
-    import torch
+    try:
+        import torch
+    except ImportError:
+        sys.exit("PyTorch is not installed; see benchmarks/parity/README.md")
 
     # Its optimisers import a compiler that takes half a minute, only to switch it off.
     compiler = types.ModuleType("torch._dynamo")

@@ -42,3 +42,11 @@ def test_unknown_agents_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         command.parse([str(tmp_path), "--only=iql,ppo"])
     assert "ppo: choose from iql" in capsys.readouterr().err
+
+
+def test_a_fault_must_show_where_nothing_departs():
+    same, known = report_of(0.0), report_of(0.0, Departure("it is known", 1e-6))
+    assert command.is_right(same, control=False)
+    assert not command.is_right(same, control=True)
+    assert command.is_right(known, control=True)
+    assert command.is_right(report_of(1e-3), control=True)
