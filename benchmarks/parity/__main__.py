@@ -64,7 +64,7 @@ def compare(name: str, options: argparse.Namespace) -> bool:
     agent = importlib.import_module(f"benchmarks.parity.{name}")
     well = True
     for report in agent.comparisons():
-        print(report.table(), flush=True)
+        print(report.table(judged=not options.float32), flush=True)
         well &= options.float32 or is_right(report, options.control)
     return well
 

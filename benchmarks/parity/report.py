@@ -98,8 +98,8 @@ class Report:
         """Whether a fault in targets has to show: it learns, without a departure."""
         return bool(self.weights) and self.departure is None
 
-    def table(self) -> str:
-        """All of it, as text."""
+    def table(self, judged: bool = True) -> str:
+        """All of it, as text; with what came of the limit, where it is judged."""
         lines = [f"== {self.title}"]
         if self.departure:
             lines.append(f"   departs: {self.departure.why}")
@@ -110,7 +110,8 @@ class Report:
             lines.append(f"   weights {name:16s} {each}   way {way}")
         total = "  ".join(f"{name} {x:.1e}" for name, x in self.summary().items())
         verdict = "beyond" if self.exceeds() else "within"
-        lines.append(f"   LARGEST {total}  {verdict} {self.limit():.0e}")
+        verdict = f"  {verdict} {self.limit():.0e}" if judged else ""
+        lines.append(f"   LARGEST {total}{verdict}")
         return "\n".join(lines)
 
 
