@@ -165,7 +165,11 @@ class Pool:
                 live = self._replayed(int(asked.seed[at]), played)
             if live is not None:
                 to_do[ticket] = live, action.copy()
-        self._step_all(list(to_do.values()))
+        try:
+            self._step_all(list(to_do.values()))
+        except Exception:
+            self.idle += [live for live, _ in to_do.values()]  # to be closed
+            raise
         for at, ticket in enumerate(tickets):
             if ticket in to_do:
                 live, _ = to_do.pop(ticket)
