@@ -82,33 +82,30 @@ def _walk(course: population.Stages, sizes: population.Sizes, member, spec) -> N
         )
         store = ring.add(store, new) if ring.add else store
         _learn(online_agent, ring, state, store, key)
-    who = online_agent if sizes.online_steps else agent
-    for name in ("explore", "exploit"):
-        _act(
-            getattr(who, name),
-            ring if sizes.online_steps else buffer,
-            state,
-            store,
-            key,
-            spec,
+        agent, buffer = online_agent, ring
+    for policy in (agent.explore, agent.exploit):
+        _act(policy, buffer, state, store, key, spec)
+    if agent.q is not None:
+        _ask(agent.q, state, spec)
+
+
+def _ask(q: Callable, state, spec: EnvSpec) -> None:
+    """Asks the critics about three rows."""
+    rows = jax.tree.map(
+        lambda x: jnp.zeros((3, *x.shape)), (spec.obs, base.blank_action(spec))
+    )
+    found = q(state, *rows)
+    if jnp.ndim(found) != 2 or jnp.shape(found)[1] != 3:
+        raise UserError(
+            f"the agent's `q` returns {_form(found)} for 3 rows; it must be of the"
+            " shape [E, 3], with what each of E critics says"
         )
-    if who.q is not None:
-        rows = jax.tree.map(
-            lambda x: jnp.zeros((3, *x.shape)), (spec.obs, base.blank_action(spec))
-        )
-        found = who.q(state, *rows)
-        if jnp.shape(found)[1:] != (3,) or jnp.ndim(found) != 2:
-            raise UserError(
-                f"the agent's `q` returns {_form(found)} for 3 rows; it must be of the"
-                " shape [E, 3], with what each of E critics says"
-            )
 
 
 def _act(policy: Policy, buffer: Buffer, state, store, key, spec: EnvSpec) -> None:
     """Begins a trial, acts once, and sees what came of it."""
     memory = policy.start(state, buffer.trial_context(store, jnp.int32(0), key), key)
-    found = policy.act(state, memory, base.blank_obs(spec), key)
-    action, after = found
+    action, after = policy.act(state, memory, base.blank_obs(spec), key)
     if jnp.shape(action) != (spec.action_dim,):
         raise UserError(
             "a policy's `act` returns an action of the shape"
@@ -125,12 +122,7 @@ def _learn(agent: Agent, buffer: Buffer, state, store, key) -> None:
     """Samples a batch and updates from it."""
     _, batch = buffer.sample(store, key)
     found = agent.update(state, batch, key)
-    if not (isinstance(found, tuple) and isinstance(found[-1], Info)):
-        raise UserError(
-            "the agent's `update` must return (state, Info), and it returns a"
-            f" {type(found).__name__} that ends in a {_last_kind(found)}"
-        )
-    after, info = found
+    after, info = _pair(found, Info, "the agent's `update`", "(state, Info)")
     _expect(state, after, "the agent's `update`", "the state")
     for name, value in info.metrics.items():
         if jnp.shape(value):
@@ -148,12 +140,8 @@ def _checked(make: Callable) -> Callable:
 
         def sample(store, key):
             found = buffer.sample(store, key)
-            if not (isinstance(found, tuple) and isinstance(found[-1], Batch)):
-                raise UserError(
-                    "the store's `sample` must return (replay, Batch), and it returns a"
-                    f" {type(found).__name__}"
-                )
-            after, batch = found
+            what = "the store's `sample`"
+            after, batch = _pair(found, Batch, what, "(replay, Batch)")
             _expect(store, after, "the store's `sample`", "the store")
             if inputs.needs.kind != replay.TASKS:
                 _expect_rows(batch, inputs.batch)
@@ -169,8 +157,14 @@ def _checked(make: Callable) -> Callable:
     return build
 
 
-def _last_kind(found: Any) -> str:
-    return type(found[-1] if isinstance(found, tuple) else found).__name__
+def _pair(found: Any, kind: type, what: str, right: str) -> tuple:
+    """What is found, if it is a pair that ends in something of this kind."""
+    if type(found) is tuple and len(found) == 2 and isinstance(found[1], kind):
+        return found
+    told = f"a {type(found).__name__}"
+    if type(found) is tuple and found:
+        told += f" that ends in a {type(found[-1]).__name__}"
+    raise UserError(f"{what} must return {right}, and it returns {told}")
 
 
 def _expect(before: Any, after: Any, what: str, whose: str) -> None:
