@@ -6,8 +6,6 @@ newest checkpoint, which contains its `Run` and its `Record`.
 """
 
 import dataclasses
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +30,7 @@ from o2ojax.run.job import total as total_of
 from o2ojax.run.logs import Logs, NoLogs
 from o2ojax.run.progress import Progress
 from o2ojax.run.readiness import with_rise
+from o2ojax.run.stopping import stop_on_signal
 from o2ojax.run.warm_start import warm_start
 from o2ojax.types import Played, Run
 
@@ -521,28 +520,3 @@ def _rate(job: Job, phase: str, done: int, record: Record) -> float:
     """Steps or updates per second, summed over members, without compilation time."""
     seconds = record.seconds[phase]
     return done * job.num_members / seconds if seconds else 0.0
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Defers SIGTERM and the first SIGINT; yields a function that tells if one came."""
-    received = []
-
-    def note(number, frame):
-        del frame
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        # The handler may have interrupted `Console`, so it writes to stderr directly.
-        if not received and processes.leads():
-            os.write(2, b"stops and saves as soon as it can; Ctrl-C again: at once\n")
-        received.append(number)
-
-    before = {
-        number: signal.signal(number, note)
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
