@@ -21,7 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--member", type=int, metavar="K", help="default: the one with the best score"
     )
     parser.add_argument(
-        "--checkpoint", type=int, metavar="N", help="default: the newest"
+        "--checkpoint",
+        type=int,
+        metavar="N",
+        help="as a folder in RUN/checkpoints is named: the updates of the offline"
+        " phase, and online these, 1, and the steps since (default: the newest)",
     )
     parser.add_argument(
         "--explore", action="store_true", help="the policy that gathers data"

@@ -232,6 +232,7 @@ class Env(NamedTuple):
         None where there is nothing to see.
     check: () -> None, called on the host after each compiled call. Raises UserError for
         what has gone wrong in it, which a compiled program cannot.
+    seen: [N, O], the observations of some steps that were tried; None where none were.
     """
 
     spec: EnvSpec
@@ -240,6 +241,7 @@ class Env(NamedTuple):
     success: Callable | None = None
     render: Callable | None = None
     check: Callable[[], None] = lambda: None
+    seen: Any = None
 
 
 class Workers(NamedTuple):

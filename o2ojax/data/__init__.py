@@ -14,6 +14,7 @@ from o2ojax.data.dataset import (
     hold_windows,
     return_range,
     subsample,
+    warn_of_another,
     with_extras,
 )
 from o2ojax.data.inspection import Inspection, inspect
@@ -47,6 +48,7 @@ __all__ = [
     "score",
     "shipped_names",
     "subsample",
+    "warn_of_another",
     "with_extras",
     "write",
 ]

@@ -1,6 +1,7 @@
 """Construction and validation of datasets, in NumPy on the host."""
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -230,6 +231,33 @@ def fit(dataset: Dataset, spec: EnvSpec) -> None:
                 " config.env must name the same task, and a config file may have set"
                 " the one that you did not"
             )
+
+
+def warn_of_another(dataset: Dataset, seen: np.ndarray) -> None:
+    """Warns where an environment never shows what its data do.
+
+    Args:
+        seen: [N, O], observations of some steps in the environment.
+    """
+    obs = np.asarray(dataset.transitions.obs)
+    low, high = obs.min(axis=0), obs.max(axis=0)
+    reach = (high - low) + 1e-3 * np.maximum(abs(low), abs(high)) + 1e-6
+    foreign = ((seen < low - reach) | (seen > high + reach)).all(axis=0)
+    if not foreign.any():
+        return
+    told = [
+        f"{at} is in [{low[at]:.3g}, {high[at]:.3g}] in the data, and in"
+        f" [{seen[:, at].min():.3g}, {seen[:, at].max():.3g}] here"
+        for at in np.flatnonzero(foreign)[:3]
+    ]
+    warnings.warn(
+        f"{dataset.name}: {foreign.sum()} of {len(foreign)} observed numbers are far"
+        f" from the data's in all of the {len(seen)} steps that were tried in the"
+        f" environment ({'; '.join(told)}): is it the same task, in the same units, and"
+        " are its parts in the same order?",
+        DataWarning,
+        stacklevel=2,
+    )
 
 
 def _in_words(obs: Any) -> str:

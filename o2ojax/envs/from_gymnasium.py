@@ -75,7 +75,9 @@ def environment(
         obs_keys=known.spaces.keys,
     )
     success = _success if known.has_success else None
-    return Env(spec, _reset(host, spec), _step(host, spec), success, check=host.check)
+    step = _step(host, spec)
+    check, seen = host.check, known.seen
+    return Env(spec, _reset(host, spec), step, success, check=check, seen=seen)
 
 
 def _success(after: EnvState, transition: Transition) -> Array:

@@ -148,7 +148,7 @@ def prepare(
     else:
         env = make_env(config)
         validation.check_task(config, env.spec)
-        dataset = _read(config, env.spec)
+        dataset = _read(config, env)
     before = workdirs.read_description(workdir) or {}
     store_steps = before.get("store_steps") or config.online.steps
     sizes = sizes_of(config, _reward_scale(config, dataset), store_steps)
@@ -217,14 +217,16 @@ def _bounds(config: RunConfig, spec: EnvSpec) -> Any:
     return None if chosen == "unit" else chosen
 
 
-def _read(config: RunConfig, spec: EnvSpec) -> Transition | None:
+def _read(config: RunConfig, env: Env) -> Transition | None:
     """Reads the dataset, if any, and checks it against environment and agent."""
     if not config.dataset:
         return None
-    needs = config.needs
+    needs, spec = config.needs, env.spec
     bounds = _bounds(config, spec)
     logged = data.read(config.dataset, config.clip_actions, bounds, config.env_keys)
     data.fit(logged, spec)
+    if env.seen is not None:
+        data.warn_of_another(logged, env.seen)
     logged = data.with_extras(logged, needs.extras)
     if needs.kind == replay.WINDOWS:
         data.hold_windows(logged, spec, needs.horizon)

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 from o2ojax.data import (
     DataError,
     Dataset,
+    DataWarning,
     episode_returns,
     fingerprint,
     fit,
@@ -14,6 +16,7 @@ from o2ojax.data import (
     hold_windows,
     return_range,
     subsample,
+    warn_of_another,
 )
 from o2ojax.types import EnvSpec, Transition, vector
 
@@ -203,6 +206,23 @@ def test_a_dataset_fits_only_environments_of_its_sizes():
         fit(dataset, EnvSpec("cart", obs=vector(4), action_dim=1, horizon=9))
     with pytest.raises(DataError, match="actions of size 1, .* has 2"):
         fit(dataset, EnvSpec("cart", obs=vector(1), action_dim=2, horizon=9))
+
+
+def test_observations_in_another_order_are_told():
+    """A goal far from where the agent is: the two cannot be taken for each other."""
+    rng = np.random.default_rng(0)
+    at, goal = rng.normal(size=(2, 50, 1)) + np.array([[[0]], [[20]]])
+    obs = np.concatenate([at, goal], axis=1).astype(np.float32)
+    dataset = Dataset(
+        "walk",
+        from_arrays(obs, np.zeros((50, 1)), np.zeros(50), np.zeros(50, bool)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_another(dataset, obs[10:15])
+        warn_of_another(dataset, np.where(np.arange(5)[:, None], 1e3, obs[:5]))
+    with pytest.warns(DataWarning, match="walk: 2 of 2 observed numbers"):
+        warn_of_another(dataset, obs[10:15, ::-1])
 
 
 def test_windows_need_episodes_that_end_and_are_long_enough():

@@ -162,6 +162,7 @@ class Known(NamedTuple):
     threaded: whether threads step several at once: those of MuJoCo, which lets other
         threads go on, where a step is so long that this gains.
     decision_time: seconds between two decisions; 0 where it tells none.
+    seen:     [N, O], the observations of the probe.
     """
 
     spaces: Spaces
@@ -171,6 +172,7 @@ class Known(NamedTuple):
     owns_generators: bool
     threaded: bool
     decision_time: float
+    seen: np.ndarray
 
 
 PROBE_STEPS = 20
@@ -206,6 +208,7 @@ def probe(source: Source, horizon: int = 0) -> Known:
             and _seconds(second, actions[: len(again) - 1]) > THREADED_FROM
         ),
         decision_time=float(getattr(first.env.unwrapped, "dt", 0.0) or 0.0),
+        seen=np.stack([step.obs for step in played]),
     )
     first.close()
     second.close()
