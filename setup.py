@@ -20,6 +20,7 @@ setup(
         "o2ojax": ["py.typed"],
         "o2ojax.data": ["shipped/*"],
         "o2ojax.envs": ["assets/*"],
+        "o2ojax.envs.native": ["*.cc"],
         "o2ojax.experiments": ["*.sh"],
     },
     entry_points={"console_scripts": ["o2ojax=o2ojax.experiments.command:main"]},

@@ -261,7 +261,7 @@ def make(
             for half in ("medium", "expert")
         ]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *halves)
-    env = envs.make(config.env, config.physics, config.simulator)
+    env = envs.make(config.env, config.physics, config.simulator, native=config.native)
     if config.env in SCRIPTED:
         return demonstrate(kind, env, num_rows, progress)
     if kind == "medium-replay":

@@ -1,6 +1,7 @@
 """Registry of environments. A task is defined once and runs on any physics."""
 
 import difflib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -87,9 +88,43 @@ def choose_physics(name: str) -> str:
     return "mujoco" if jax.default_backend() == "cpu" else "mjx"
 
 
-def caveats(physics: str) -> list[str]:
+def _without_python(native: str) -> Callable:
+    """The builder of MuJoCo's physics: called by XLA itself, or through a callback.
+
+    Raises:
+        UserError: `native` is "require", and XLA cannot call it here.
+    """
+    reason = "" if native == "never" else why_not_native()
+    if reason and native == "require":
+        raise UserError(f"config.native is require, and {reason}")
+    if reason or native == "never":
+        return c_physics
+    from o2ojax.envs.native import native_physics
+
+    return native_physics
+
+
+def why_not_native() -> str:
+    """Why XLA cannot call MuJoCo itself on this machine; "" where it can."""
+    if jax.default_backend() != "cpu":
+        return "agents learn on an accelerator, from which MuJoCo is far"
+    from o2ojax.envs.native import library
+
+    try:
+        library.load()
+    except library.Unavailable as error:
+        return str(error)
+    return ""
+
+
+def caveats(physics: str, native: str = "auto") -> list[str]:
     """Warnings about a physics on this machine."""
     found = []
+    if physics == "mujoco" and native == "auto" and (reason := why_not_native()):
+        found.append(
+            f"{reason}: each step of the environments goes through Python, which takes"
+            " longer, and programs that play are compiled at each start"
+        )
     if jax.default_backend() == "cpu" and physics in SLOW_ON_CPU:
         found.append(
             f"physics {physics!r} on a CPU takes about {SLOW_ON_CPU[physics]} times as"
@@ -140,12 +175,15 @@ def make(
     simulator: Simulator = Simulator(),  # noqa: B008
     num_train: int = 0,
     num_test: int = 0,
+    native: str = "auto",
     **others: Any,
 ) -> Env:
     """Builds an environment.
 
     Args:
         num_train, num_test: numbers of tasks of a family; 0 for all.
+        native: whether XLA calls MuJoCo's C library itself, which changes no number:
+            "auto", where it can be compiled; "never" or "require".
         others: args, keys, horizon and host, as in `Options`.
     Raises:
         UserError: the environment or physics is unknown, cannot be built, or does not
@@ -164,8 +202,11 @@ def make(
             f" {', '.join(FAMILIES)}"
         )
     chosen = choose_physics(physics)
+    make_physics = PHYSICS[chosen]
+    if chosen == "mujoco" and entry.any_physics:
+        make_physics = _without_python(native)
     numbers = num_train, num_test
-    options = Options(chosen, PHYSICS[chosen], simulator, *numbers, **others)
+    options = Options(chosen, make_physics, simulator, *numbers, **others)
     for option, field in (
         ("args", "env_args"),
         ("keys", "env_keys"),

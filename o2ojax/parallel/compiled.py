@@ -1,11 +1,11 @@
 """Compiles the function of one member for all members."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 
+from o2ojax.data.files import cache_folder
 from o2ojax.parallel import devices, tuning
 
 
@@ -67,8 +67,7 @@ def over_learners(
 def use_cache() -> None:
     """Programs compile once per machine, unless another cache is set already."""
     if not jax.config.jax_compilation_cache_dir:
-        cache = Path.home() / ".cache" / "o2ojax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
 
 
 def _apart(args: tuple, sized: bool) -> tuple[tuple, tuple]:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from o2ojax import agents, envs, fields, registry
 from o2ojax.envs import Simulator
-from o2ojax.fields import count, flag, number, section, special, text, whole
+from o2ojax.fields import choice, count, flag, number, section, special, text, whole
 from o2ojax.replay import STORES, TASKS, Needs, NoOptions, Store
 
 RETURN_RANGE = "return_range"
@@ -199,6 +199,8 @@ class RunConfig:
     dataset:    a shipped name, a file, or a door; "" for none.
     clip_actions: clips actions outside [-1, 1] in a dataset, which else are an error.
     physics:    "auto", or a name in `envs.PHYSICS`.
+    native:     whether XLA calls MuJoCo's C library itself: "auto", where it can be
+        compiled, "never" or "require". It changes speed and no number.
     simulator:  changes to the simulator's model.
     agent:      config of the algorithm.
     batch:      rows per batch.
@@ -217,6 +219,7 @@ class RunConfig:
     action_bounds: Any = special("auto", ACTION_BOUNDS, _action_bounds)
     clip_actions: bool = flag(False)
     physics: str = text("auto", "the name of a physics")
+    native: str = choice("auto", "never", "require")
     simulator: Simulator = Simulator()
     tasks: Tasks = Tasks()
     agent: Any = None
@@ -320,7 +323,7 @@ class RunConfig:
         entry = envs.ENVS.find(self.env)
         found = []
         if entry.any_physics:
-            found = envs.caveats(envs.choose_physics(self.physics))
+            found = envs.caveats(envs.choose_physics(self.physics), self.native)
         if entry.parameters and self.needs.kind != TASKS:
             found.append(
                 f"{self.algorithm} is blind to the tasks of {self.env}: it cannot see"

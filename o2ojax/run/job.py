@@ -189,6 +189,7 @@ def make_env(config: RunConfig) -> Env:
         config.simulator,
         tasks.train,
         tasks.test,
+        native=config.native,
         args=config.env_args,
         keys=config.env_keys,
         horizon=config.horizon,

@@ -23,7 +23,7 @@ VERSIONED = ("jax", "jaxlib", "flax", "optax", "distrax", "mujoco", "gymnasium")
 # Fields that may change when a run is resumed. A changed door's file causes a warning;
 # observations are a dataset's, whose fingerprint is compared, as the machine rounds it.
 FREE_TO_CHANGE = (
-    *("wandb", "checkpoint", "doors", "host", "store_steps"),
+    *("wandb", "checkpoint", "doors", "host", "native", "store_steps"),
     "observations",
 )
 
