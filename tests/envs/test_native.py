@@ -62,14 +62,10 @@ def test_the_bits_are_those_of_the_callback(name):
     assert np.isfinite(found[1][0]).all()
 
 
-def hopper(change):
-    """A decision of three hoppers, of which the second one's state was changed."""
-    model = load_model("hopper.xml")
-    sizes = model.nq, model.nv, model.na, model.nv
-    rng = np.random.default_rng(0)
-    parts = [np.float32(rng.uniform(-0.1, 0.1, (3, size))) for size in sizes]
-    change(*parts)
-    state = PhysicsState(*parts, np.zeros((3, 0, 3), np.float32))
+def decided(model, qpos, qvel):
+    """A decision of three environments, [3, nq] and [3, nv], by both."""
+    rest = np.zeros((3, model.na)), np.zeros((3, model.nv)), np.zeros((3, 0, 3))
+    state = PhysicsState(*map(np.float32, (qpos, qvel, *rest)))
     given = state, np.zeros((3, model.nu), np.float32), np.zeros(3, np.int32)
     return [
         jax.device_get(jax.jit(jax.vmap(make([model], 4, ())))(*given))
@@ -77,25 +73,32 @@ def hopper(change):
     ]
 
 
-def explode(qpos, qvel, act, warm):
-    qvel[1] = 1e12  # MuJoCo warns, and begins anew
-
-
-def denormal(qpos, qvel, act, warm):
-    qvel[1], warm[1] = 1e-40, -1e-41
-
-
-def not_a_number(qpos, qvel, act, warm):
-    qpos[1] = np.nan
-
-
-@pytest.mark.parametrize("change", [explode, denormal, not_a_number])
-def test_extreme_states_lead_where_the_callback_leads(change, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings to a file there
-    found, expected = hopper(change)
+@pytest.mark.parametrize("position, speed", [(0.1, 1e12), (np.nan, 0.1)])
+def test_an_explosion_leads_where_the_callback_leads(
+    position, speed, tmp_path, monkeypatch
+):
+    """MuJoCo warns, in a file, and begins anew."""
+    monkeypatch.chdir(tmp_path)
+    model = load_model("hopper.xml")
+    qpos, qvel = (np.full((3, size), 0.1) for size in (model.nq, model.nv))
+    qpos[1], qvel[1] = position, speed
+    found, expected = decided(model, qpos, qvel)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.isfinite(found.qpos[[0, 2]]).all()
+
+
+SLIDE = """<mujoco><option gravity="0 0 0"/><worldbody><body>
+<joint name="x" type="slide"/><geom size=".1"/></body></worldbody>
+<actuator><motor joint="x"/></actuator></mujoco>"""
+
+
+def test_numbers_that_xla_flushes_to_zero_are_zero():
+    model = mujoco.MjModel.from_xml_string(SLIDE)
+    speed = np.array([[1e-40], [1.2e-38], [-1e-39]])
+    found, expected = decided(model, np.full((3, 1), 1e-30), speed)
+    np.testing.assert_array_equal(found.qvel, expected.qvel)
+    np.testing.assert_array_equal(found.qvel != 0, [[False], [True], [False]])
 
 
 def test_several_devices_may_call_it_at_once():

@@ -128,7 +128,8 @@ def on_four(whole, tmp_path_factory):
     """A run on four devices; one device's run, ended on four; and what was seen."""
     place = tmp_path_factory.mktemp("four")
     begun, back = place / "begun", copy_of_offline_phase(whole, place / "back")
-    runs = (*SMALL, f"--workdir={back}", "--", *SMALL, f"--workdir={begun}")
+    seen = "--config.native=never"  # what goes through Python
+    runs = (*SMALL, f"--workdir={back}", "--", *SMALL, seen, f"--workdir={begun}")
     process = started(
         "tests/parallel/four_devices.py", place / "facts", *runs, num_devices=4
     )
