@@ -1,15 +1,17 @@
 """The function approximators. An ensemble is one network with stacked weights."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from o2ojax.parallel import tuning
 from o2ojax.types import Array, Key, Params
+
+if TYPE_CHECKING:
+    import distrax
 
 Init = Callable[..., Array]
 Activation = Callable[[Array], Array]
@@ -172,6 +174,13 @@ class Ensemble(NamedTuple):
         return tuning.map_networks(self.network.apply, params, *inputs)
 
 
+def diagonal_gaussian(mean: Array, std: Array | float) -> "distrax.Distribution":
+    """A Gaussian over the last axis, with independent coordinates."""
+    import distrax  # most of a second, with what it pulls in: only where it is used
+
+    return distrax.MultivariateNormalDiag(mean, jnp.broadcast_to(std, mean.shape))
+
+
 class GaussianActor(nn.Module):
     """IQL's policy: an unsquashed Gaussian whose spread is the same in all states.
 
@@ -185,13 +194,13 @@ class GaussianActor(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, obs: Array, train: bool = False) -> distrax.Distribution:
+    def __call__(self, obs: Array, train: bool = False) -> "distrax.Distribution":
         mean = jnp.tanh(
             MLP(self.widths, self.action_dim, dropout=self.dropout)(obs, train)
         )
         log_std = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
         std = jnp.exp(jnp.clip(log_std, *self.log_std_bounds))
-        return distrax.MultivariateNormalDiag(mean, jnp.broadcast_to(std, mean.shape))
+        return diagonal_gaussian(mean, std)
 
 
 class SquashedActor(nn.Module):
@@ -231,7 +240,7 @@ class Squashed:
     """
 
     def __init__(self, mean: Array, std: Array):
-        self.gaussian = distrax.MultivariateNormalDiag(mean, std)
+        self.gaussian = diagonal_gaussian(mean, std)
 
     def sample_and_log_prob(self, key: Array) -> tuple[Array, Array]:
         """An action [..., A] and its log-density [...]."""

@@ -8,9 +8,8 @@ what the environment was given: clipped. For Adroit, the authors also clip the
 advantage, bound Q by 0 and ignore terminations; that is left out.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -30,6 +29,9 @@ from o2ojax.fields import (
 )
 from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
+
+if TYPE_CHECKING:
+    import distrax
 
 
 @fields.config
@@ -87,7 +89,7 @@ class SigmoidStdActor(nn.Module):
     log_std_bounds: tuple[float, float] = (-6.0, 0.0)
 
     @nn.compact
-    def __call__(self, obs: Array) -> distrax.Distribution:  # noqa: D102
+    def __call__(self, obs: Array) -> "distrax.Distribution":  # noqa: D102
         mean = jnp.tanh(
             networks.MLP(
                 self.widths,
@@ -99,7 +101,7 @@ class SigmoidStdActor(nn.Module):
         logit = self.param("log_std_logit", nn.initializers.zeros, (self.action_dim,))
         low, high = self.log_std_bounds
         std = jnp.exp(low + (high - low) * nn.sigmoid(logit))
-        return distrax.MultivariateNormalDiag(mean, jnp.broadcast_to(std, mean.shape))
+        return networks.diagonal_gaussian(mean, std)
 
 
 def awac(spec: EnvSpec, config: AWACConfig) -> Agent:

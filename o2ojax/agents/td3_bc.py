@@ -7,9 +7,8 @@ PyTorch's, uniformly in +-1/sqrt(fan in).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -29,6 +28,9 @@ from o2ojax.fields import (
 )
 from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
+
+if TYPE_CHECKING:
+    import distrax
 
 
 @fields.config
@@ -192,11 +194,9 @@ def td3_bc(
         state = TD3BCState(actor, critic, target_actor, target_critic, step)
         return state, Info(critic_metrics | actor_metrics)
 
-    def around(state: TD3BCState, obs: Array) -> distrax.Distribution:
+    def around(state: TD3BCState, obs: Array) -> "distrax.Distribution":
         action = actor_net.apply(state.actor.params, normalised(obs))
-        return distrax.MultivariateNormalDiag(
-            action, jnp.full_like(action, config.exploration)
-        )
+        return networks.diagonal_gaussian(action, config.exploration)
 
     def q(state, obs, action):
         return critic_net.apply(state.critic.params, normalised(obs), action)

@@ -1,6 +1,7 @@
 """Compiles the function of one member for all members."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from concurrent import futures
 
 import jax
 from jax.sharding import Mesh
@@ -15,6 +16,7 @@ def over_members(
     donate: bool = False,
     sized: bool = False,
     mesh: Mesh | None = None,
+    once: bool = False,
 ) -> Callable:
     """Jits and vmaps the function of one member over all members.
 
@@ -23,6 +25,7 @@ def over_members(
         donate: whether to donate the first argument.
         sized: whether there is a last argument, beyond `in_axes`, that is static.
         mesh: the devices over which members are divided; None for one device.
+        once: whether it is called once: that it compiles fast counts for more.
     """
 
     def many(*args):
@@ -30,7 +33,7 @@ def over_members(
         mapped = jax.vmap(lambda *args: one(*args, *size), in_axes)
         return devices.over_places(mesh, mapped, in_axes)(*args)
 
-    return _jit(many, in_axes, donate, sized)
+    return _jit(many, in_axes, donate, sized, once)
 
 
 def over_learners(
@@ -68,6 +71,31 @@ def use_cache() -> None:
     """Programs compile once per machine, unless another cache is set already."""
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+class Ahead:
+    """Compiles programs in threads of its own, before they are needed.
+
+    XLA compiles without Python's lock, beside the programs that run meanwhile.
+    """
+
+    def __init__(self, num_threads: int):
+        self._threads = futures.ThreadPoolExecutor(num_threads, "compiles")
+        self._begun: dict[Hashable, futures.Future] = {}
+
+    def begin(self, key: Hashable, compiled: Callable[[], Callable]) -> None:
+        """Begins to call what returns a compiled program."""
+        self._begun[key] = self._threads.submit(compiled)
+
+    def take(self, key: Hashable) -> Callable | None:
+        """The program of a key, once it is ready; None if none was begun."""
+        begun = self._begun.pop(key, None)
+        return begun and begun.result()
+
+    def close(self) -> None:
+        """Gives up what has not begun, and waits for the rest."""
+        self._threads.shutdown(cancel_futures=True)
 
 
 def _apart(args: tuple, sized: bool) -> tuple[tuple, tuple]:
@@ -75,10 +103,12 @@ def _apart(args: tuple, sized: bool) -> tuple[tuple, tuple]:
     return (args[:-1], args[-1:]) if sized else (args, ())
 
 
-def _jit(many: Callable, in_axes: tuple, donate: bool, sized: bool) -> Callable:
+def _jit(
+    many: Callable, in_axes: tuple, donate: bool, sized: bool, once: bool = False
+) -> Callable:
     return jax.jit(
         many,
         donate_argnums=(0,) if donate else (),
-        compiler_options=tuning.compiler_options(),
+        compiler_options=tuning.compiler_options(once),
         static_argnums=(len(in_axes),) if sized else (),
     )

@@ -1,8 +1,18 @@
 """Comparison of runs: reading results, tables, learning curves and films."""
 
-from o2ojax.report.figures import draw
+from collections.abc import Sequence
+from pathlib import Path
+
 from o2ojax.report.results import Result, choose, names, read, title
 from o2ojax.report.tables import csv, estimate, latex, markdown, rows, table
+
+
+def draw(results: Sequence[Result], path: str | Path) -> None:
+    """Writes learning curves, as `figures.draw` does."""
+    from o2ojax.report import figures  # matplotlib takes half a second to import
+
+    figures.draw(results, path)
+
 
 __all__ = [
     "Result",

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from o2ojax.data import reference
 from o2ojax.data.files import write_whole
@@ -83,7 +82,7 @@ def living(runs: Runs) -> Runs:
 
 def iqm(runs: Runs) -> float:
     """The interquartile mean of all runs of all tasks."""
-    return float(stats.trim_mean(np.concatenate(list(runs.values())), 0.25))
+    return float(statistics.interquartile_mean(np.concatenate(list(runs.values()))))
 
 
 def optimality_gap(runs: Runs) -> float:

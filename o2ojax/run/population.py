@@ -397,7 +397,7 @@ def programs(
     mapped = functools.partial(compiled.over_members, mesh=mesh)
     learnt = functools.partial(compiled.over_learners, mesh=mesh)
     return Programs(
-        init=mapped(one.init, (0, None)),
+        init=mapped(one.init, (0, None), once=True),
         offline=Phase(
             learn=learnt(one.offline, (0, 0, None, None), sized=True),
             evaluate=mapped(one.evaluate_offline, (0, 0, None, None)),

@@ -71,7 +71,8 @@ class Progress:
         if bars is not None:
             bars.remove_task(task)
         seconds = time.perf_counter() - started
-        self._console.print(f"compiled {name} in {seconds:.1f} s", style="dim")
+        if seconds > 0.5:  # else it was kept, or compiled while something else ran
+            self._console.print(f"compiled {name} in {seconds:.1f} s", style="dim")
 
     def point(self, phase: str, step: int, score: dict[str, Any]) -> None:
         """Shows an evaluation: IQM of the score over members, with its 95% interval."""

@@ -6,6 +6,7 @@ newest checkpoint, which contains its `Run` and its `Record`.
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +20,7 @@ from o2ojax import report
 from o2ojax.data.files import write_json
 from o2ojax.errors import UserError
 from o2ojax.meta import adaptation
-from o2ojax.parallel import devices, processes
+from o2ojax.parallel import compiled, devices, processes
 from o2ojax.registry import short
 from o2ojax.report import statistics
 from o2ojax.run import population, readiness, workdir
@@ -100,6 +101,7 @@ def run_phases(
             best = Checkpoints(job.workdir / "best", newest=1)
             opened.callback(best.close)
         session = Session(job, checkpoints, logs, progress, record, best)
+        opened.callback(session.ahead.close)
         session.asked_to_stop = asked_to_stop
         run = session.phase(run)
         session.save(run)
@@ -107,7 +109,7 @@ def run_phases(
             checkpoints.finish()
             for line in readiness_lines(record):
                 progress.headline(line)
-            run = hand_over(job, run, record)
+            run = session.hand_over(run)
             run = session.phase(run)
             session.save(run)
     return run, record
@@ -190,14 +192,6 @@ def begin(job: Job, progress: Progress) -> tuple[Run, Record]:
     return job.programs.init(job.members, job.dataset), Record()
 
 
-def hand_over(job: Job, run: Run, record: Record) -> Run:
-    """Turns the final Run of the offline phase into the first of the online phase."""
-    record.phase, record.step = "online", job.sizes.warmup
-    run = jax.block_until_ready(job.programs.hand_over(run, job.members, job.dataset))
-    job.check()
-    return run
-
-
 class Session:
     """A running job: its compiled programs, its open files and its record."""
 
@@ -219,6 +213,8 @@ class Session:
             job.config.entry, job.spec, job.sizes, one
         )
         self._compiled: dict[tuple, Callable] = {}
+        self._looked_ahead = False
+        self.ahead = compiled.Ahead(min(4, len(os.sched_getaffinity(0))))
         self._warned: set[tuple[str, int]] = set()
 
     def phase(self, run: Run) -> Run:
@@ -247,6 +243,16 @@ class Session:
                     self.save(run)
         return run
 
+    def hand_over(self, run: Run) -> Run:
+        """Turns the last Run of the offline phase into the first one online."""
+        job, record = self.job, self.record
+        record.phase, record.step = "online", job.sizes.warmup
+        arguments = (run, job.members, job.dataset)
+        turn = self.compile("the hand-over", job.programs.hand_over, arguments)
+        run = jax.block_until_ready(turn(*arguments))
+        job.check()
+        return run
+
     def is_due(self) -> bool:
         """Whether a checkpoint is due in mid-phase."""
         chosen, record = self.job.config.checkpoint, self.record
@@ -265,9 +271,9 @@ class Session:
             first, amount = first // per_round, (size // per_round, updates)
         arguments = (run, job.members, job.dataset, np.int32(first))
         learn = getattr(job.programs, record.phase).learn
-        compiled = self.compile(name, learn, arguments, amount)
+        program = self.compile(name, learn, arguments, amount)
         started = time.perf_counter()
-        run, metrics = jax.block_until_ready(compiled(*arguments))
+        run, metrics = jax.block_until_ready(program(*arguments))
         job.check()
         seconds = time.perf_counter() - started
         record.seconds[record.phase] += seconds
@@ -290,8 +296,8 @@ class Session:
         job, record = self.job, self.record
         evaluate = getattr(job.programs, record.phase).evaluate
         arguments = (run, job.members, job.dataset, np.int32(record.step))
-        compiled = self.compile(f"{record.phase} evaluation", evaluate, arguments)
-        played = devices.gather(job.layout, compiled(*arguments))
+        program = self.compile(f"{record.phase} evaluation", evaluate, arguments)
+        played = devices.gather(job.layout, program(*arguments))
         job.check()
         figures = {"returns": np.array(played.returns, np.float32)}  # [M, episodes]
         if "success" in played.metrics:
@@ -387,10 +393,52 @@ class Session:
         self, name: str, program: Callable, arguments: tuple, *size: int
     ) -> Callable:
         """Compiles a program once per size and reports the time it took."""
-        if (name, size) not in self._compiled:
+        key = name, size
+        if key not in self._compiled:
             with self.progress.compiling(name):
-                self._compiled[name, size] = program.lower(*arguments, *size).compile()
-        return self._compiled[name, size]
+                ready = self.ahead.take(key)
+                if ready is None:
+                    lowered = program.lower(*arguments, *size)
+                    if not self._looked_ahead:
+                        self.compile_ahead(arguments[0])
+                    ready = lowered.compile()
+                self._compiled[key] = ready
+        return self._compiled[key]
+
+    def compile_ahead(self, run: Run) -> None:
+        """Begins to compile what comes later, beside the first program.
+
+        On several devices, the shapes of arrays do not tell where their parts are.
+        """
+        job, programs, self._looked_ahead = self.job, self.job.programs, True
+        if job.layout.mesh is not None:
+            return
+        rest, step = (job.members, job.dataset), np.int32(0)
+        log, per_round = job.config.log.every, job.sizes.transitions_per_round
+        amount = log // per_round, job.sizes.updates_per_round
+
+        def begin(name, program, run, *others, size=()):
+            run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), run)
+            given = run, *rest, *others, *size
+            self.ahead.begin((name, size), lambda: program.lower(*given).compile())
+
+        def handing_over():
+            lowered = programs.hand_over.lower(shapes, *rest)
+            after, (learn, evaluate) = lowered.out_info, programs.online
+            begin("online phase", learn, after, step, size=(amount,))
+            begin("online evaluation", evaluate, after, step)
+            return lowered.compile()
+
+        if self.record.phase == "online":
+            begin("online evaluation", programs.online.evaluate, run, step)
+            return
+        if job.sizes.offline_updates:
+            begin("offline evaluation", programs.offline.evaluate, run, step)
+            if self._has_critics:
+                begin("a look at critics", programs.readiness, run)
+        if job.sizes.online_steps:
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), run)
+            self.ahead.begin(("the hand-over", ()), handing_over)
 
     def save_best(self, run: Run) -> None:
         """Keeps this state as the best so far by its members' mean score."""
