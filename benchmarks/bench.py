@@ -6,7 +6,17 @@ against each other.
 
 import sys
 
-from benchmarks import command, compiling, hosts, memory, steps, stores, updates, whole
+from benchmarks import (
+    command,
+    compiling,
+    hosts,
+    memory,
+    starts,
+    steps,
+    stores,
+    updates,
+    whole,
+)
 
 SECTIONS = {
     "updates": updates.UPDATES,
@@ -19,6 +29,7 @@ SECTIONS = {
     "latency": hosts.LATENCY,
     "replay": stores.SECTION,
     "compile": compiling.SECTION,
+    "starts": starts.SECTION,
     "memory": memory.SECTION,
     "whole": whole.SECTION,
 }

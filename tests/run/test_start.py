@@ -63,10 +63,7 @@ def start(name, cache, workdir):
     return asked, kept, missed
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["iql", *(pytest.param(x, marks=pytest.mark.slow) for x in ("fowm", "smac"))],
-)
+@pytest.mark.parametrize("name", ["iql", pytest.param("fowm", marks=pytest.mark.slow)])
 def test_a_second_start_compiles_nothing(name, tmp_path):
     asked, _, missed = start(name, tmp_path / "cache", tmp_path / "one")
     assert missed > 5

@@ -194,6 +194,7 @@ class Helpers {
     if (!alone) {
       std::lock_guard<std::mutex> lock(mutex_);
       calls_.push_back(&call);
+      came_.store(Clock::now());
       ++news_;
     }
     if (!alone && asleep_.load() > 0) wake_.notify_all();
@@ -212,6 +213,7 @@ class Helpers {
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
   static constexpr auto kClose = std::chrono::microseconds(200);
 
   void live() {
@@ -225,21 +227,20 @@ class Helpers {
     }
   }
 
-  // Returns whether it was a short wait, as it is expected to be again.
+  // Returns whether the news came soon, as the next are expected to.
   bool wait_for_news(int64_t seen, bool expect_close) {
-    using std::chrono::steady_clock;
-    auto begin = steady_clock::now();
+    auto begin = Clock::now();
     while (news_.load(std::memory_order_acquire) == seen) {
 #if defined(__x86_64__)
       _mm_pause();
 #endif
-      if (expect_close && steady_clock::now() - begin < kClose) continue;
+      if (expect_close && Clock::now() - begin < kClose) continue;
       std::unique_lock<std::mutex> lock(mutex_);
       ++asleep_;
       wake_.wait(lock, [&] { return news_.load() != seen; });
       --asleep_;
     }
-    return steady_clock::now() - begin < kClose;
+    return came_.load() - begin < kClose;
   }
 
   Call* enter(int64_t& seen) {
@@ -258,6 +259,7 @@ class Helpers {
   std::condition_variable wake_;
   std::vector<Call*> calls_;
   std::atomic<int64_t> news_{0};
+  std::atomic<Clock::time_point> came_{Clock::time_point()};  // the newest of them
   std::atomic<int> asleep_{0};
 };
 
