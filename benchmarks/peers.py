@@ -13,9 +13,11 @@ which d3rlpy leaves out unless it is asked, and computes its delayed steps where
 skips them.
 
 *Steps* of random play, restarts included. Ours: a compiled loop that draws the actions
-and returns whole transitions. Gymnasium's: a call for all environments, with actions
-drawn by NumPy; a call that only restarts an environment counts as a step of it.
-`mujoco.rollout` neither observes, rewards nor restarts: it is the ceiling.
+and returns whole transitions, with MuJoCo called by XLA and, beside it, through Python.
+Gymnasium's: a call for all environments, with actions drawn by NumPy; a call that only
+restarts an environment counts as a step of it. EnvPool's: its XLA interface in a
+compiled loop that draws the actions, too, and sums the rewards. `mujoco.rollout`
+neither observes, rewards nor restarts: it is the ceiling.
 
 All may have as many threads as the process has cores; d3rlpy takes fewer where that is
 faster when it warms up. Each peer is a process that waits while another is timed:
@@ -51,8 +53,8 @@ VENV = ROOT / ".venv-peers"
 OURS = "o2ojax"
 NUM_EPISODES, EPISODE = 100, 1_000
 WIDTHS, NUM_CRITICS, NUM_ACTIONS = (256, 256), 2, 10
-TASKS = ("halfcheetah", "hopper")
-NUM_ENVS = (1, 8, 64)
+TASKS = ("halfcheetah", "hopper", "walker2d", "ant")
+NUM_ENVS = (1, 8, 64, 512)
 
 # An algorithm: what makes our config's sizes those compared, beside widths and critics.
 ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -98,11 +100,25 @@ def gymnasium(mode: str, task: str, num_envs: int) -> Peer:
     return running(f"gymnasium {mode} {task}", command)
 
 
+def envpool(task: str, num_envs: int) -> Peer:
+    """EnvPool, through its XLA interface."""
+    sizes = {"envs": num_envs, "steps": steps_of(num_envs)}
+    job = json.dumps({"env": task, "threads": timing.cores(), **sizes})
+    command = [str(VENV / "bin" / "python"), "-m", "benchmarks.peers_envpool", job]
+    return running(f"envpool {task}", command)
+
+
+def steps_of(num_envs: int) -> int:
+    """Steps of each environment in a compiled call."""
+    return max(20, 2_000 // num_envs)
+
+
 # A peer is an entry here: its name, and what starts it.
 LEARNERS: dict[str, Callable[[str, Path], Peer]] = {"d3rlpy": d3rlpy}
 STEPPERS: dict[str, Callable[[str, int], Peer]] = {
     "SyncVectorEnv": lambda task, num_envs: gymnasium("sync", task, num_envs),
     "AsyncVectorEnv": lambda task, num_envs: gymnasium("async", task, num_envs),
+    "EnvPool": envpool,
 }
 
 
@@ -174,16 +190,25 @@ def compiled_in(config: Any) -> dict[str, Any]:
 
 def measure_steps(task: str, windows: int) -> list[Figure]:
     """Steps per second of environments side by side: ours, the peers' and physics."""
+    require_environment()
     found = []
     for num_envs in NUM_ENVS:
-        num_steps = max(20, 2_000 // num_envs)  # of each environment in a compiled call
-        ours, state = steps.player(envs.make(task, "mujoco"), num_envs, num_steps)
-        ours.run(1)  # to the middle of an episode
+        num_steps = steps_of(num_envs)
+        ours, through_python = (
+            steps.player(envs.make(task, "mujoco", native=kind), num_envs, num_steps)
+            for kind in ("require", "never")
+        )
+        ours, state = ours
+        for work in (ours, through_python[0]):
+            work.run(1)  # to the middle of an episode
         with contextlib.ExitStack() as stack:
-            works = {OURS: (ours, {})}
+            works = {OURS: (ours, {}), "through Python": (through_python[0], {})}
             for name, start in STEPPERS.items():
+                if name == "AsyncVectorEnv" and num_envs > 64:
+                    continue  # as many processes, of some 100 MB each
                 process = stack.enter_context(start(task, num_envs))
-                works[name] = Work(process.go, num_envs), process.ready
+                in_a_call = num_envs * process.ready.get("steps", 1)
+                works[name] = Work(process.go, in_a_call), process.ready
             works["mujoco.rollout"] = steps.raw_rollout(task, state(), num_steps), {}
             found += compare(works, {"environments": num_envs}, "steps/s", windows)
     return found

@@ -13,9 +13,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from benchmarks.peers_protocol import serve
-
-IDS = {"halfcheetah": "HalfCheetah-v4", "hopper": "Hopper-v4"}
+from benchmarks.peers_protocol import IDS, serve
 
 
 def prepare(job: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], Any]]:

@@ -18,6 +18,12 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 10.0  # seconds that a peer has to end by itself
+IDS = {  # of Gymnasium's tasks, by ours
+    "halfcheetah": "HalfCheetah-v4",
+    "hopper": "Hopper-v4",
+    "walker2d": "Walker2d-v4",
+    "ant": "Ant-v4",
+}
 
 
 class PeerError(RuntimeError):
