@@ -94,33 +94,22 @@ def _without_python(native: str) -> Callable:
     Raises:
         UserError: `native` is "require", and XLA cannot call it here.
     """
-    reason = "" if native == "never" else why_not_native()
+    if native == "never":
+        return c_physics
+    from o2ojax.envs.native import library, native_physics
+
+    reason = library.why_not()
     if reason and native == "require":
         raise UserError(f"config.native is require, and {reason}")
-    if reason or native == "never":
-        return c_physics
-    from o2ojax.envs.native import native_physics
-
-    return native_physics
-
-
-def why_not_native() -> str:
-    """Why XLA cannot call MuJoCo itself on this machine; "" where it can."""
-    if jax.default_backend() != "cpu":
-        return "agents learn on an accelerator, from which MuJoCo is far"
-    from o2ojax.envs.native import library
-
-    try:
-        library.load()
-    except library.Unavailable as error:
-        return str(error)
-    return ""
+    return c_physics if reason else native_physics
 
 
 def caveats(physics: str, native: str = "auto") -> list[str]:
     """Warnings about a physics on this machine."""
+    from o2ojax.envs.native import library
+
     found = []
-    if physics == "mujoco" and native == "auto" and (reason := why_not_native()):
+    if physics == "mujoco" and native == "auto" and (reason := library.why_not()):
         found.append(
             f"{reason}: each step of the environments goes through Python, which takes"
             " longer, and programs that play are compiled at each start"

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from o2ojax.envs.entry import EnvEntry, Options
 from o2ojax.envs.host import live, pool, sources
 from o2ojax.envs.host.workers import Host
+from o2ojax.envs.native.calls import host_call
 from o2ojax.errors import UserError
 from o2ojax.types import Array, Env, EnvSpec, EnvState, Key, Transition, vector
 
@@ -86,11 +87,11 @@ def _success(after: EnvState, transition: Transition) -> Array:
 
 
 def _reset(host: Host, spec: EnvSpec) -> Callable[[Key, Array], EnvState]:
+    ask = host_call(host.reset, f"reset {host.name}", [_SEED], [spec.obs, _TICKET])
+
     def reset(key: Key, task: Array) -> EnvState:
         seed = jax.random.bits(key, (), jnp.uint32)
-        obs, ticket = jax.pure_callback(
-            host.reset, (spec.obs, _TICKET), seed, vmap_method="broadcast_all"
-        )
+        obs, ticket = ask(seed)
         actions = jnp.zeros((spec.horizon, spec.action_dim))
         episode = Episode(seed, actions, ticket, jnp.float32(0))
         return EnvState(episode, obs, jnp.int32(0), task)
@@ -130,6 +131,7 @@ def _step(host: Host, spec: EnvSpec) -> Callable:
     return step
 
 
+_SEED = jax.ShapeDtypeStruct((), jnp.uint32)
 _TICKET = jax.ShapeDtypeStruct((live.TICKET,), jnp.uint32)
 
 
@@ -138,17 +140,22 @@ def _asker(host: Host, spec: EnvSpec) -> Callable:
 
     The actions go to the host only where an episode has to be played again.
     """
-    width = pool.answer_width(spec.obs_dim)
-
-    def call(rows: Array, *actions: Array) -> Array:
-        shape = jax.ShapeDtypeStruct((*rows.shape[:-1], width), jnp.uint32)
-        return jax.pure_callback(host.step, shape, rows, *actions)
+    row, answer, actions = (
+        jax.ShapeDtypeStruct(shape, dtype)
+        for shape, dtype in (
+            ((pool.request_width(spec.action_dim),), jnp.uint32),
+            ((pool.answer_width(spec.obs_dim),), jnp.uint32),
+            ((spec.horizon, spec.action_dim), jnp.float32),
+        )
+    )
+    call = host_call(host.step, f"step {host.name}", [row], [answer])
+    replay = host_call(host.step, f"replay {host.name}", [row, actions], [answer])
 
     @_of_any_batch
     def answers(rows: Array, actions: Array) -> Array:
         found = call(rows)
         here = (found[..., -1] == 1).all()
-        return jax.lax.cond(here, lambda: found, lambda: call(rows, actions))
+        return jax.lax.cond(here, lambda: found, lambda: replay(rows, actions))
 
     def ask(request: pool.Request, actions: Array) -> tuple[Array, ...]:
         # in the order in which `pool.unpacked` reads them

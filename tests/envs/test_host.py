@@ -200,7 +200,7 @@ def test_the_log_is_sent_only_to_play_an_episode_again(monkeypatch):
     states = jax.tree.map(lambda x: jnp.stack([x, x]), begun(env))
     halfway = play(env, states, 0, 12)
     whole = play(env, halfway, 12, 8)
-    assert calls == [((2, W, 4 + 3 + 2), 0)] * 20
+    assert calls == [((2 * W, 4 + 3 + 2), 0)] * 20
     calls.clear()
     again = play(build(), halfway, 12, 8)  # nothing of which is live
     same(jax.device_get(whole), jax.device_get(again))

@@ -19,6 +19,9 @@ from o2ojax.envs.native import library
 from o2ojax.envs.physics import PhysicsState, Simulator, c_physics
 from o2ojax.errors import UserError
 
+compiled = pytest.mark.skipif(
+    bool(library.why_not()), reason=f"nothing native here: {library.why_not()}"
+)
 NUM_ENVS = 7
 SINGLE = [name for name in envs.ENVS if name not in envs.FAMILIES]
 SIMULATED = [name for name in envs.FAMILIES if not name.startswith("point")]
@@ -54,6 +57,7 @@ def played(env, num_steps):
     return jax.device_get(jax.jit(play)(jax.random.key(0)))
 
 
+@compiled
 @pytest.mark.parametrize("name", TASKS)
 def test_the_bits_are_those_of_the_callback(name):
     found, expected = (played(made(name, kind), 1000) for kind in ("require", "never"))
@@ -73,6 +77,7 @@ def decided(model, qpos, qvel):
     ]
 
 
+@compiled
 @pytest.mark.parametrize("position, speed", [(0.1, 1e12), (np.nan, 0.1)])
 def test_an_explosion_leads_where_the_callback_leads(
     position, speed, tmp_path, monkeypatch
@@ -93,6 +98,7 @@ SLIDE = """<mujoco><option gravity="0 0 0"/><worldbody><body>
 <actuator><motor joint="x"/></actuator></mujoco>"""
 
 
+@compiled
 def test_numbers_that_xla_flushes_to_zero_are_zero():
     model = mujoco.MjModel.from_xml_string(SLIDE)
     speed = np.array([[1e-40], [1.2e-38], [-1e-39]])
@@ -101,6 +107,7 @@ def test_numbers_that_xla_flushes_to_zero_are_zero():
     np.testing.assert_array_equal(found.qvel != 0, [[False], [True], [False]])
 
 
+@compiled
 def test_several_devices_may_call_it_at_once():
     env = made("hopper", "require")
 
@@ -125,6 +132,7 @@ CRAMPED = """<mujoco><size memory="2K"/><worldbody><geom type="plane" size="1 1 
 </mujoco>"""
 
 
+@compiled
 def test_what_mujoco_cannot_do_is_told():
     """Its default is to end the process."""
     model = mujoco.MjModel.from_xml_string(CRAMPED)
@@ -137,9 +145,12 @@ def test_what_mujoco_cannot_do_is_told():
             jax.jit(move)(state, jnp.zeros(0), jnp.int32(0)).qpos.block_until_ready()
 
 
+@compiled
 def test_a_model_that_nobody_made_known_is_told():
     native.native_physics([load_model("hopper.xml")], 4, ())
-    call = jax.ffi.ffi_call(native._registered(), jax.ShapeDtypeStruct((3,), "float32"))
+    call = jax.ffi.ffi_call(
+        library.target("Step"), jax.ShapeDtypeStruct((3,), "float32")
+    )
     with pytest.raises(jax.errors.JaxRuntimeError, match="no model of this handle"):
         jax.jit(lambda x: call(x, handle=np.int64(7)))(jnp.zeros(3))
 
@@ -200,6 +211,7 @@ def test_a_cache_that_cannot_be_written_is_told(fresh, monkeypatch):
         library.load()
 
 
+@compiled
 @pytest.mark.slow  # it compiles
 def test_two_that_compile_at_once_both_load_it(fresh):
     code = "from o2ojax.envs.native import library; library.load(); print('loaded')"

@@ -175,9 +175,10 @@ def wait_for(workdir, phase, step, process):
     raise TimeoutError(f"no line of {phase} {step}")
 
 
-def start(workdir):
+def start(workdir, *others):
+    command = [sys.executable, "-m", "experiments.run", *SMALL, *others]
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.run", *SMALL, f"--workdir={workdir}"],
+        [*command, f"--workdir={workdir}"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -186,8 +187,9 @@ def start(workdir):
 
 
 def test_a_killed_run_resumes_to_the_same_end_bit_for_bit(whole, tmp_path):
-    for phase, step in (("offline", 30), ("online", 30)):
-        process = start(tmp_path)
+    """With MuJoCo called by XLA, and called through Python, in turn."""
+    for phase, step, native in (("offline", 30, "auto"), ("online", 30, "never")):
+        process = start(tmp_path, f"--config.native={native}")
         wait_for(tmp_path, phase, step, process)
         process.send_signal(signal.SIGKILL)
         process.wait()

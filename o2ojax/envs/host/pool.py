@@ -51,6 +51,11 @@ def unpacked(rows: np.ndarray) -> Request:
     return Request(ticket, *numbers.T, np.ascontiguousarray(action).view(np.float32))
 
 
+def request_width(num_actions: int) -> int:
+    """Numbers of a request."""
+    return TICKET + 3 + num_actions
+
+
 EXTRAS = 4  # numbers of an answer besides two observations
 
 

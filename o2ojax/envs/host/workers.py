@@ -64,6 +64,7 @@ class Host:
             timeout: seconds after which a process that does not answer is replaced.
             num_callers: devices, each of which asks for rows of its own.
         """
+        self.name = repr((*source, known.horizon))
         self.num_obs = known.spaces.num_obs
         self.failure: Exception | None = None
         self._lock = threading.Lock()  # several devices may call at once
@@ -75,27 +76,22 @@ class Host:
             cores = len(os.sched_getaffinity(0)) if known.threaded else 1
             self.pools = [_Here(Pool(*given, cores, num_callers))]
 
-    def reset(self, seeds: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Seeds [...] -> first observations [..., O] and tickets [..., TICKET]."""
-        seeds = np.asarray(seeds)
-        num, flat = seeds.size, seeds.reshape(-1)
-        obs = np.full((num, self.num_obs), np.nan, np.float32)
-        tickets = np.zeros((num, TICKET), np.uint32)
-        self._ask("reset", (flat,), (obs, tickets))
-        return obs.reshape(*seeds.shape, -1), tickets.reshape(*seeds.shape, TICKET)
+    def reset(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Seeds [N] -> first observations [N, O] and tickets [N, TICKET]."""
+        obs = np.full((len(seeds), self.num_obs), np.nan, np.float32)
+        tickets = np.zeros((len(seeds), TICKET), np.uint32)
+        self._ask("reset", (seeds,), (obs, tickets))
+        return obs, tickets
 
-    def step(self, rows: Any, *actions: Any) -> np.ndarray:
-        """Answers [..., answer_width] to requests of any leading axes, as `Pool.step`.
+    def step(self, rows: np.ndarray, *actions: np.ndarray) -> np.ndarray:
+        """Answers [N, answer_width] to requests, as `Pool.step`.
 
         What follows a failure is NaN.
         """
-        rows, *actions = (np.asarray(x) for x in (rows, *actions))
-        lead = rows.shape[:-1]
-        given = [x.reshape(-1, *x.shape[len(lead) :]) for x in (rows, *actions)]
-        answers = np.ones((len(given[0]), answer_width(self.num_obs)), np.uint32)
+        answers = np.ones((len(rows), answer_width(self.num_obs)), np.uint32)
         answers.view(np.float32)[:, :-1] = np.nan
-        self._ask("step", given, (answers,))
-        return answers.reshape(*lead, -1)
+        self._ask("step", (rows, *actions), (answers,))
+        return answers
 
     def check(self) -> None:
         """Raises what an environment has raised since the last call.

@@ -5,7 +5,6 @@ can be kept by JAX's compilation cache, which one with a callback cannot.
 """
 
 import ctypes
-import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ def native_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Ad
         library.Unavailable: the C++ part cannot be compiled or loaded here.
     """
     model, tracked = models[0], body_ids(models[0], bodies)
-    target, handle = _registered(), _handle(models, frame_skip, tracked)
+    target, handle = library.target("Step"), _handle(models, frame_skip, tracked)
     cuts = np.cumsum([model.nq, model.nv, model.na, model.nv])
     size = cuts[-1] + 3 * len(tracked)
     call = jax.ffi.ffi_call(
@@ -46,16 +45,6 @@ def native_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Ad
         return PhysicsState(*parts, places.reshape(len(tracked), 3))
 
     return advance
-
-
-@functools.cache
-def _registered() -> str:
-    """Makes the C++ part known to XLA. Returns its name, which tells versions apart."""
-    loaded = library.load()
-    loaded.start(len(os.sched_getaffinity(0)) - 1)
-    name = f"o2ojax_step_{library.digest()[:16]}"
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(loaded.Step), platform="cpu")
-    return name
 
 
 _KEPT: dict[int, Any] = {}  # models that C++ points to
@@ -76,7 +65,9 @@ def _handle(models: Models, frame_skip: int, tracked: np.ndarray) -> np.int64:
     if int(handle) not in _KEPT:
         addresses = (ctypes.c_void_p * len(models))(*(m._address for m in models))
         bodies = np.ascontiguousarray(tracked, np.int32)
-        library.load().add(
+        loaded = library.load()
+        loaded.start(len(os.sched_getaffinity(0)) - 1)
+        loaded.add(
             ctypes.c_int64(handle),
             addresses,
             len(models),

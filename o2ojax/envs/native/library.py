@@ -21,7 +21,7 @@ import mujoco
 
 from o2ojax.data.files import cache_folder, write_whole
 
-SOURCE = Path(__file__).parent / "step.cc"
+SOURCES = tuple(Path(__file__).parent / name for name in ("step.cc", "call.cc"))
 FLAGS = ("-O2", "-std=c++17", "-shared", "-fPIC", "-pthread")
 
 
@@ -32,9 +32,38 @@ class Unavailable(Exception):
 @functools.cache
 def digest() -> str:
     """Names what is compiled: another source, version or machine has another one."""
-    parts = SOURCE.read_text(), jaxlib.__version__, mujoco.__version__, str(FLAGS)
+    parts = (
+        *(path.read_text() for path in SOURCES),
+        jaxlib.__version__,
+        mujoco.__version__,
+        str(FLAGS),
+    )
     parts += platform.machine(), *platform.libc_ver()
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@functools.cache
+def target(symbol: str) -> str:
+    """Makes a handler known to XLA. Returns its name, which tells versions apart.
+
+    Raises:
+        Unavailable: the library cannot be compiled or loaded.
+    """
+    name = f"o2ojax_{symbol}_{digest()[:16]}"
+    handler = jax.ffi.pycapsule(getattr(load(), symbol))
+    jax.ffi.register_ffi_target(name, handler, platform="cpu")
+    return name
+
+
+def why_not() -> str:
+    """Why XLA cannot call the C++ part on this machine; "" where it can."""
+    if jax.default_backend() != "cpu":
+        return "agents learn on an accelerator, from which MuJoCo is far"
+    try:
+        load()
+    except Unavailable as error:
+        return str(error)
+    return ""
 
 
 def load() -> ctypes.CDLL:
@@ -95,7 +124,13 @@ def _compile(path: Path) -> None:
     if not libraries:
         raise Unavailable(f"{home} has no libmujoco.so to link with")
     command = [compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", f"-I{home / 'include'}"]
-    command += [str(SOURCE), str(libraries[0]), f"-Wl,-rpath,{home}", "-o", str(path)]
+    command += [
+        *map(str, SOURCES),
+        str(libraries[0]),
+        f"-Wl,-rpath,{home}",
+        "-o",
+        str(path),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     except subprocess.TimeoutExpired:
