@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,15 +32,3 @@ def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file atomically."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_whole(path, lambda temporary: temporary.write_text(text))
-
-
-def cache_folder() -> Path:
-    """Where what was compiled is kept: $XDG_CACHE_HOME/o2ojax, ~/.cache/o2ojax.
-
-    A process whose user has no home keeps it among the temporary files.
-    """
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # no $HOME, and no entry of the user
-        base = Path(tempfile.gettempdir())
-    return base / "o2ojax"

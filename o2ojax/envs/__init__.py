@@ -88,7 +88,7 @@ def choose_physics(name: str) -> str:
     return "mujoco" if jax.default_backend() == "cpu" else "mjx"
 
 
-def _without_python(native: str) -> Callable:
+def _mujoco_builder(native: str) -> Callable:
     """The builder of MuJoCo's physics: called by XLA itself, or through a callback.
 
     Raises:
@@ -193,7 +193,7 @@ def make(
     chosen = choose_physics(physics)
     make_physics = PHYSICS[chosen]
     if chosen == "mujoco" and entry.any_physics:
-        make_physics = _without_python(native)
+        make_physics = _mujoco_builder(native)
     numbers = num_train, num_test
     options = Options(chosen, make_physics, simulator, *numbers, **others)
     for option, field in (

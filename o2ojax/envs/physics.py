@@ -5,7 +5,6 @@ numbers below, not a simulator's whole workspace, so restarts, copies and checkp
 are cheap.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 
 from o2ojax import fields
 from o2ojax.fields import count, fraction, whole
+from o2ojax.machine import num_cores
 from o2ojax.types import Array
 
 
@@ -187,7 +187,7 @@ def host_step(models: Models, frame_skip: int, tracked: np.ndarray) -> Callable:
         (rows [N, nq + nv + na + nv], positions [N, K, 3]), float64.
     """
     model = models[0]  # all models have its sizes and can use its workspaces
-    num_threads = len(os.sched_getaffinity(0))
+    num_threads = num_cores()
     idle = [mujoco.MjData(model) for _ in range(num_threads)]
     pool = ThreadPoolExecutor(num_threads)
     size = mujoco.mj_stateSize(model, _STATE)

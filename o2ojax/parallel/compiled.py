@@ -6,7 +6,7 @@ from concurrent import futures
 import jax
 from jax.sharding import Mesh
 
-from o2ojax.data.files import cache_folder
+from o2ojax.machine import cache_folder
 from o2ojax.parallel import devices, tuning
 
 
@@ -68,7 +68,10 @@ def over_learners(
 
 
 def use_cache() -> None:
-    """Programs compile once per machine, unless another cache is set already."""
+    """Keeps all compiled programs of this process, also small ones, on the disk.
+
+    A cache that JAX has already, as by $JAX_COMPILATION_CACHE_DIR, stays as it is.
+    """
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -77,7 +80,8 @@ def use_cache() -> None:
 class Ahead:
     """Compiles programs in threads of its own, before they are needed.
 
-    XLA compiles without Python's lock, beside the programs that run meanwhile.
+    XLA compiles without Python's lock, beside the programs that run meanwhile. Settings
+    of JAX that hold in one thread, as by `jax.default_device(...)`, do not reach them.
     """
 
     def __init__(self, num_threads: int):
@@ -94,8 +98,8 @@ class Ahead:
         return begun and begun.result()
 
     def close(self) -> None:
-        """Gives up what has not begun, and waits for the rest."""
-        self._threads.shutdown(cancel_futures=True)
+        """Gives up what has not begun. What has is compiled to its end, in vain."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _apart(args: tuple, sized: bool) -> tuple[tuple, tuple]:

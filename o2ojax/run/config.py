@@ -200,7 +200,8 @@ class RunConfig:
     clip_actions: clips actions outside [-1, 1] in a dataset, which else are an error.
     physics:    "auto", or a name in `envs.PHYSICS`.
     native:     whether XLA calls MuJoCo's C library itself: "auto", where it can be
-        compiled, "never" or "require". It changes speed and no number.
+        compiled, "never" or "require". It changes speed and no number. (Environments of
+        Gymnasium are always called by XLA itself, where that can be.)
     simulator:  changes to the simulator's model.
     agent:      config of the algorithm.
     batch:      rows per batch.

@@ -6,7 +6,6 @@ newest checkpoint, which contains its `Run` and its `Record`.
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ import numpy as np
 from o2ojax import report
 from o2ojax.data.files import write_json
 from o2ojax.errors import UserError
+from o2ojax.machine import num_cores
 from o2ojax.meta import adaptation
 from o2ojax.parallel import compiled, devices, processes
 from o2ojax.registry import short
@@ -214,14 +214,14 @@ class Session:
         )
         self._compiled: dict[tuple, Callable] = {}
         self._looked_ahead = False
-        self.ahead = compiled.Ahead(min(4, len(os.sched_getaffinity(0))))
+        self.ahead = compiled.Ahead(min(4, num_cores()))
         self._warned: set[tuple[str, int]] = set()
 
     def phase(self, run: Run) -> Run:
         """Continues the record's current phase to its end."""
         job, record = self.job, self.record
         total = total_of(job, record.phase)
-        log, evaluation = job.config.log.every, job.config.eval.every
+        evaluation = job.config.eval.every
         if not total and not record.points:  # evaluate before the online phase
             self.look_for_nan(run)
             self.evaluate(run)
@@ -229,9 +229,7 @@ class Session:
             return run
         with self.progress.phase(record.phase, total, record.step) as bar:
             while record.step < total and not record.reached:
-                size = min(total, (record.step // log + 1) * log) - record.step
-                if self.at_first_round():
-                    size = job.sizes.transitions_per_round
+                _, size, _ = chunk_at(job, record.phase, record.step)
                 run = self.chunk(run, size, bar)
                 at_end = record.step == total
                 if record.step % evaluation == 0 or at_end:
@@ -262,13 +260,10 @@ class Session:
     def chunk(self, run: Run, size: int, bar: Any) -> Run:
         """Does `size` updates offline, or transitions per member online, and logs."""
         job, record = self.job, self.record
-        name, first, amount = f"{record.phase} phase", record.step, size
+        name, _, amount = chunk_at(job, record.phase, record.step)
+        first = record.step
         if record.phase == "online":
-            per_round = job.sizes.transitions_per_round
-            updates = job.sizes.updates_per_round
-            if self.at_first_round():
-                name, updates = "first round", job.sizes.first_round
-            first, amount = first // per_round, (size // per_round, updates)
+            first //= job.sizes.transitions_per_round
         arguments = (run, job.members, job.dataset, np.int32(first))
         learn = getattr(job.programs, record.phase).learn
         program = self.compile(name, learn, arguments, amount)
@@ -284,12 +279,6 @@ class Session:
         self.logs.write(record.phase, record.step, number(job, record), metrics)
         bar.advance(size, size * job.num_members / seconds)
         return run
-
-    def at_first_round(self) -> bool:
-        """Whether the next round is the first and has another number of updates."""
-        sizes, record = self.job.sizes, self.record
-        at_start = record.phase == "online" and record.step == sizes.warmup
-        return at_start and sizes.first_round != sizes.updates_per_round
 
     def evaluate(self, run: Run) -> None:
         """Evaluates the `exploit` policy of every member and records the results."""
@@ -400,13 +389,13 @@ class Session:
                 if ready is None:
                     lowered = program.lower(*arguments, *size)
                     if not self._looked_ahead:
-                        self.compile_ahead(arguments[0])
+                        self.compile_ahead(name, lowered, arguments[0])
                     ready = lowered.compile()
                 self._compiled[key] = ready
         return self._compiled[key]
 
-    def compile_ahead(self, run: Run) -> None:
-        """Begins to compile what comes later, beside the first program.
+    def compile_ahead(self, name: str, lowered: Any, run: Run) -> None:
+        """Begins to compile what comes after a program, beside it.
 
         On several devices, the shapes of arrays do not tell where their parts are.
         """
@@ -414,31 +403,33 @@ class Session:
         if job.layout.mesh is not None:
             return
         rest, step = (job.members, job.dataset), np.int32(0)
-        log, per_round = job.config.log.every, job.sizes.transitions_per_round
-        amount = log // per_round, job.sizes.updates_per_round
 
         def begin(name, program, run, *others, size=()):
-            run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), run)
-            given = run, *rest, *others, *size
+            given = _shapes(run), *rest, *others, *size
             self.ahead.begin((name, size), lambda: program.lower(*given).compile())
 
-        def handing_over():
-            lowered = programs.hand_over.lower(shapes, *rest)
-            after, (learn, evaluate) = lowered.out_info, programs.online
-            begin("online phase", learn, after, step, size=(amount,))
-            begin("online evaluation", evaluate, after, step)
+        def begin_online(run):
+            name, _, amount = chunk_at(job, "online", job.sizes.warmup)
+            begin(name, programs.online.learn, run, step, size=(amount,))
+            begin("online evaluation", programs.online.evaluate, run, step)
+
+        def hand_over():
+            lowered = programs.hand_over.lower(before, *rest)
+            begin_online(lowered.out_info)
             return lowered.compile()
 
-        if self.record.phase == "online":
+        before = _shapes(run)
+        if name == "the hand-over":
+            begin_online(lowered.out_info)
+        elif self.record.phase == "online":
             begin("online evaluation", programs.online.evaluate, run, step)
-            return
-        if job.sizes.offline_updates:
-            begin("offline evaluation", programs.offline.evaluate, run, step)
-            if self._has_critics:
-                begin("a look at critics", programs.readiness, run)
-        if job.sizes.online_steps:
-            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), run)
-            self.ahead.begin(("the hand-over", ()), handing_over)
+        else:
+            if self.record.step < job.sizes.offline_updates:
+                begin("offline evaluation", programs.offline.evaluate, run, step)
+                if self._has_critics:
+                    begin("a look at critics", programs.readiness, run)
+            if job.sizes.online_steps:
+                self.ahead.begin(("the hand-over", ()), hand_over)
 
     def save_best(self, run: Run) -> None:
         """Keeps this state as the best so far by its members' mean score."""
@@ -455,6 +446,32 @@ class Session:
             self.record.log_size = self.logs.size()
             record = dataclasses.asdict(self.record)
             self.checkpoints.save(number(self.job, self.record), run, record)
+
+
+def chunk_at(job: Job, phase: str, step: int) -> tuple[str, int, Any]:
+    """The chunk from a step on: its name, its length, and what it is compiled for.
+
+    It is as long as until the next log line, in updates or transitions per member; but
+    a first round that has another number of updates is a chunk by itself.
+    """
+    sizes, log = job.sizes, job.config.log.every
+    length = min(total_of(job, phase), (step // log + 1) * log) - step
+    if phase == "offline":
+        return "offline phase", length, length
+    per_round, updates = sizes.transitions_per_round, sizes.updates_per_round
+    if step == sizes.warmup and sizes.first_round != updates:
+        return "first round", per_round, (1, sizes.first_round)
+    return "online phase", length, (length // per_round, updates)
+
+
+def _shapes(tree: Any) -> Any:
+    """Of arrays, or of their shapes, what a program is compiled for."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, weak_type=getattr(x, "weak_type", False)
+        ),
+        tree,
+    )
 
 
 def per_member(played: Played) -> dict[str, np.ndarray]:

@@ -208,7 +208,7 @@ def test_the_log_is_sent_only_to_play_an_episode_again(monkeypatch):
 
 
 def test_threads_step_mujocos_environments_to_the_same_bits(monkeypatch):
-    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda pid: range(3))
+    monkeypatch.setattr(workers, "num_cores", lambda: 3)
     monkeypatch.setattr(live, "THREADED_FROM", 0.0)
     source = sources.Source("gymnasium:InvertedPendulum-v5", {})
     known = live.probe(source)

@@ -17,6 +17,7 @@ from o2ojax.envs.host.live import TICKET, EpisodeError, Known
 from o2ojax.envs.host.pool import Pool, answer_width
 from o2ojax.envs.host.sources import HostError, Source
 from o2ojax.errors import UserError
+from o2ojax.machine import num_cores
 
 # The modules beside this one under another name, as o2ojax itself would import JAX.
 BOOT = """
@@ -73,7 +74,7 @@ class Host:
             given = (*given, 1, num_callers)
             self.pools: list[Any] = [Worker(given, timeout) for _ in range(workers)]
         else:
-            cores = len(os.sched_getaffinity(0)) if known.threaded else 1
+            cores = num_cores() if known.threaded else 1
             self.pools = [_Here(Pool(*given, cores, num_callers))]
 
     def reset(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -117,6 +118,9 @@ class Host:
                 self._spread(what, given, answers)
             except Exception as error:
                 self.failure = error
+            except BaseException:  # answers may be left over, of nothing that is asked
+                self.failure = HostError("when it was interrupted")
+                raise
 
     def _spread(self, what, given, answers) -> None:
         """Row i goes to pool i modulo their number, where it was before, too."""

@@ -4,11 +4,10 @@ The numbers are those of `physics.c_physics`, bit for bit. A program with this p
 can be kept by JAX's compilation cache, which one with a callback cannot.
 """
 
+import copy
 import ctypes
 import hashlib
-import os
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ import numpy as np
 
 from o2ojax.envs.native import library
 from o2ojax.envs.physics import Advance, Models, PhysicsState, body_ids
+from o2ojax.machine import num_cores
 from o2ojax.types import Array
 
 
@@ -47,7 +47,7 @@ def native_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Ad
     return advance
 
 
-_KEPT: dict[int, Any] = {}  # models that C++ points to
+_KEPT: dict[int, Models] = {}  # copies of models, to which C++ points
 
 
 def _handle(models: Models, frame_skip: int, tracked: np.ndarray) -> np.int64:
@@ -62,18 +62,17 @@ def _handle(models: Models, frame_skip: int, tracked: np.ndarray) -> np.int64:
         mujoco.mj_saveModel(model, None, buffer)
         content.update(buffer)
     handle = np.int64(int.from_bytes(content.digest()[:8], "little", signed=True))
-    if int(handle) not in _KEPT:
-        addresses = (ctypes.c_void_p * len(models))(*(m._address for m in models))
-        bodies = np.ascontiguousarray(tracked, np.int32)
-        loaded = library.load()
-        loaded.start(len(os.sched_getaffinity(0)) - 1)
-        loaded.add(
-            ctypes.c_int64(handle),
-            addresses,
-            len(models),
-            frame_skip,
-            bodies.ctypes.data_as(ctypes.c_void_p),
-            len(bodies),
-        )
-        _KEPT[int(handle)] = tuple(models)
+    copies = _KEPT.setdefault(int(handle), tuple(map(copy.copy, models)))
+    addresses = (ctypes.c_void_p * len(copies))(*(m._address for m in copies))
+    bodies = np.ascontiguousarray(tracked, np.int32)
+    loaded = library.load()
+    loaded.start(num_cores() - 1)
+    loaded.add(  # nothing, if they are known
+        ctypes.c_int64(handle),
+        addresses,
+        len(copies),
+        frame_skip,
+        bodies.ctypes.data_as(ctypes.c_void_p),
+        len(bodies),
+    )
     return handle

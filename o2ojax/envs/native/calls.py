@@ -4,6 +4,7 @@ import collections
 import ctypes
 import hashlib
 import math
+import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,8 +28,8 @@ def host_call(method: Callable, name: str, args: Shapes, results: Shapes) -> Cal
     """Makes compiled programs call a method of an object of the host.
 
     The method gets arrays of rows, and returns such ones: under `vmap`, one call gets
-    all rows. It should not raise, as what it says would be lost. Its object must be
-    alive while programs that call it run.
+    all rows. What it raises is printed, and the program fails. Its object must be alive
+    while programs run that call it: the function returned here holds it.
 
     Args:
         method: of an object, (arrays [N, *shape]) -> an array [N, ...], or some.
@@ -69,7 +70,9 @@ def host_call(method: Callable, name: str, args: Shapes, results: Shapes) -> Cal
 
     handle = np.int64(_registered(method, name, (*args, *results), len(args)))
 
-    def call(*given: Array) -> Any:
+    def call(*given: Array, kept: Callable = method) -> Any:
+        del kept  # only so that its object lives as long as this function
+        given = [x.astype(each.dtype) for x, each in zip(given, args, strict=True)]
         made = jax.ffi.ffi_call(
             library.target("Call"), shaped(given), vmap_method="broadcast_all"
         )(*given, handle=handle)
@@ -83,7 +86,7 @@ def _registered(method: Callable, name: str, arrays: Shapes, num_args: int) -> i
     _counts[name] += 1
     digest = hashlib.sha256(f"{name} {_counts[name]}".encode()).digest()
     handle = int.from_bytes(digest[:8], "little", signed=True)
-    known = weakref.WeakMethod(method)
+    known = weakref.WeakMethod(method)  # C++ keeps what is registered for good
     forms = [(math.prod(x.shape), tuple(x.shape), np.dtype(x.dtype)) for x in arrays]
 
     def entry(addresses: Any, sizes: Any) -> int:
@@ -95,16 +98,24 @@ def _registered(method: Callable, name: str, arrays: Shapes, num_args: int) -> i
                 )
                 view = np.frombuffer(memory, dtype)
                 views.append(view.reshape(sizes[at] // size, *shape))
-            made = known()(*(view.copy() for view in views[:num_args]))
+            function = known()
+            if function is None:
+                raise ReferenceError(f"what was to {name} is gone")
+            made = function(*(view.copy() for view in views[:num_args]))
             made = made if isinstance(made, tuple) else (made,)
             for view, value in zip(views[num_args:], made, strict=True):
+                if (value.shape, value.dtype) != (view.shape, view.dtype):
+                    raise TypeError(
+                        f"{value.dtype}{list(value.shape)} came where"
+                        f" {view.dtype}{list(view.shape)} was due"
+                    )
                 view[...] = value
         except BaseException:  # nothing may leave Python here
+            traceback.print_exc()
             return 1
         return 0
 
-    function = _FUNCTION(entry)
-    _kept.append(function)
-    loaded = library.load()
-    loaded.add_function(ctypes.c_int64(handle), function)
+    pointer = _FUNCTION(entry)
+    _kept.append(pointer)
+    library.load().add_function(ctypes.c_int64(handle), pointer)
     return handle

@@ -2,8 +2,9 @@
 //
 // A row of the batch is a state (qpos, qvel, act, warm start), its control and the index
 // of its model, as float32; the answer is the state after `frame_skip` steps and the
-// positions of the tracked bodies. The numbers are those of `physics.host_step`.
+// positions of the tracked bodies. The numbers are those of `physics.c_physics`.
 
+#include <algorithm>
 #include <atomic>
 #include <cfloat>
 #include <chrono>
@@ -14,6 +15,7 @@
 #include <cstring>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -25,8 +27,8 @@
 #include <immintrin.h>
 #endif
 
-// Ours alone in this thread, while it steps; MuJoCo's own Python package uses it, too.
-extern "C" __attribute__((weak)) mjfLogHandler _mjPRIVATE_setTlsLogHandler(mjfLogHandler);
+// This thread's alone. MuJoCo's own Python package needs it, too, and for the same.
+extern "C" mjfLogHandler _mjPRIVATE_setTlsLogHandler(mjfLogHandler);
 
 namespace {
 
@@ -34,16 +36,17 @@ namespace ffi = xla::ffi;
 
 // An error of MuJoCo leaves its C code by a jump, since the default is to exit.
 thread_local std::jmp_buf* on_error = nullptr;
-thread_local char message[1024];
+thread_local mjfLogHandler others = nullptr;  // before ours
+thread_local char error_said[1024];
 
-void heed(const mjLogMessage* told) {
+void on_message(const mjLogMessage* told) {
   if (told->level == mjLOG_ERROR && on_error) {
-    std::strncpy(message, told->subject, sizeof(message) - 1);
+    std::strncpy(error_said, told->subject, sizeof(error_said) - 1);
     std::longjmp(*on_error, 1);
   }
-  _mjPRIVATE_setTlsLogHandler(nullptr);  // a warning goes where it would have gone
+  _mjPRIVATE_setTlsLogHandler(others);  // a warning goes where it would have gone
   mju_message(told);
-  _mjPRIVATE_setTlsLogHandler(heed);
+  _mjPRIVATE_setTlsLogHandler(on_message);
 }
 
 // XLA's threads flush denormal numbers to zero, and others do not: here, none does.
@@ -55,6 +58,16 @@ class PlainArithmetic {
 
  private:
   unsigned before_;
+#elif defined(__aarch64__)
+ public:
+  PlainArithmetic() {
+    asm volatile("mrs %0, fpcr" : "=r"(before_));
+    asm volatile("msr fpcr, %0" : : "r"(before_ & ~(uint64_t{1} << 24)));
+  }
+  ~PlainArithmetic() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
+
+ private:
+  uint64_t before_;
 #else
  public:
   PlainArithmetic() {}
@@ -85,7 +98,11 @@ class Simulation {
         return data;
       }
     }
-    return mj_makeData(models_[0]);
+    std::jmp_buf here;
+    on_error = &here;
+    mjData* made = setjmp(here) ? nullptr : mj_makeData(models_[0]);
+    on_error = nullptr;
+    return made;  // nullptr if there is no memory
   }
 
   void give_back(mjData* data) {
@@ -93,9 +110,14 @@ class Simulation {
     idle_.push_back(data);
   }
 
-  // One decision. Returns nullptr, or what MuJoCo says went wrong.
-  const char* step(mjData* data, const float* in, float* out) const {
-    const mjModel* m = models_[static_cast<size_t>(in[width_in() - 1])];
+  // One decision. Returns whether it went well; else `error_said` says why not.
+  bool step(mjData* data, const float* in, float* out) const {
+    float variant = in[width_in() - 1];
+    if (!(variant >= 0 && variant < models_.size())) {
+      std::strcpy(error_said, "there is no such variant of the model");
+      return false;
+    }
+    const mjModel* m = models_[static_cast<size_t>(variant)];
     in = read(in, data->qpos, m->nq);
     in = read(in, data->qvel, m->nv);
     in = read(in, data->act, m->na);
@@ -105,7 +127,7 @@ class Simulation {
     on_error = &here;
     if (setjmp(here)) {
       on_error = nullptr;
-      return message;
+      return false;
     }
     for (int i = 0; i < frame_skip_; ++i) mj_step(m, data);
     on_error = nullptr;
@@ -116,7 +138,7 @@ class Simulation {
     for (int body : tracked_) {  // -1 is the centre of mass
       out = write(body < 0 ? data->subtree_com : data->xpos + 3 * body, out, 3);
     }
-    return nullptr;
+    return true;
   }
 
  private:
@@ -143,7 +165,7 @@ class Simulation {
 };
 
 // Rows to step, of which each thread that takes part takes the next chunk.
-struct Call {
+struct Batch {
   Simulation* simulation;
   const float* in;
   float* out;
@@ -151,33 +173,35 @@ struct Call {
   std::atomic<int64_t> next{0};
   std::atomic<int> inside{0};  // helpers at work
   std::mutex mutex;
+  bool failed = false;
   std::string error;
 
   bool has_work() const { return next.load(std::memory_order_relaxed) < num_rows; }
 
   void work() {
     PlainArithmetic plain;
-    mjfLogHandler before = nullptr;
-    if (_mjPRIVATE_setTlsLogHandler) before = _mjPRIVATE_setTlsLogHandler(heed);
+    others = _mjPRIVATE_setTlsLogHandler(on_message);
+    std::strcpy(error_said, "there is no memory for another simulation");
     mjData* data = simulation->borrow();
-    const char* failed = nullptr;
-    while (!failed) {
+    bool well = data != nullptr;
+    while (well) {
       int64_t row = next.fetch_add(chunk), end = std::min(row + chunk, num_rows);
       if (row >= num_rows) break;
-      for (; row < end && !failed; ++row) {
-        failed = simulation->step(data, in + row * simulation->width_in(),
-                                  out + row * simulation->width_out());
+      for (; row < end && well; ++row) {
+        well = simulation->step(data, in + row * simulation->width_in(),
+                                out + row * simulation->width_out());
       }
     }
-    if (failed) {
-      std::lock_guard<std::mutex> lock(mutex);
-      error = failed;
-      next = num_rows;
-      mj_deleteData(data);  // what it was left in is not known
-    } else {
+    _mjPRIVATE_setTlsLogHandler(others);
+    if (well) {
       simulation->give_back(data);
+      return;
     }
-    if (_mjPRIVATE_setTlsLogHandler) _mjPRIVATE_setTlsLogHandler(before);
+    std::lock_guard<std::mutex> lock(mutex);
+    failed = true;
+    error = error_said;
+    next = num_rows;
+    if (data) mj_deleteData(data);  // what it was left in is not known
   }
 };
 
@@ -185,31 +209,34 @@ struct Call {
 // calls follow each other closely, as in random play, it stays awake between them.
 class Helpers {
  public:
-  explicit Helpers(int num) : num_(num) {
-    for (int i = 0; i < num; ++i) std::thread([this] { live(); }).detach();
+  explicit Helpers(int num) {
+    try {
+      for (; num_ < num; ++num_) std::thread([this] { live(); }).detach();
+    } catch (const std::system_error&) {  // as many as may be
+    }
   }
 
-  void run(Call& call) {
-    bool alone = num_ == 0 || call.num_rows <= call.chunk;
+  void run(Batch& batch) {
+    bool alone = num_ == 0 || batch.num_rows <= batch.chunk;
     if (!alone) {
       std::lock_guard<std::mutex> lock(mutex_);
-      calls_.push_back(&call);
+      batches_.push_back(&batch);
       came_.store(Clock::now());
       ++news_;
     }
     if (!alone && asleep_.load() > 0) wake_.notify_all();
-    call.work();
+    batch.work();
     if (alone) return;
     {
       std::lock_guard<std::mutex> lock(mutex_);  // from here on, nobody comes in
-      for (auto at = calls_.begin(); at != calls_.end(); ++at) {
-        if (*at == &call) {
-          calls_.erase(at);
+      for (auto at = batches_.begin(); at != batches_.end(); ++at) {
+        if (*at == &batch) {
+          batches_.erase(at);
           break;
         }
       }
     }
-    while (call.inside.load(std::memory_order_acquire) > 0) std::this_thread::yield();
+    while (batch.inside.load(std::memory_order_acquire) > 0) std::this_thread::yield();
   }
 
  private:
@@ -220,9 +247,9 @@ class Helpers {
     bool close = false;
     for (int64_t seen = 0;;) {
       close = wait_for_news(seen, close);
-      while (Call* call = enter(seen)) {
-        call->work();
-        call->inside.fetch_sub(1, std::memory_order_release);
+      while (Batch* batch = enter(seen)) {
+        batch->work();
+        batch->inside.fetch_sub(1, std::memory_order_release);
       }
     }
   }
@@ -243,21 +270,21 @@ class Helpers {
     return came_.load() - begin < kClose;
   }
 
-  Call* enter(int64_t& seen) {
+  Batch* enter(int64_t& seen) {
     std::lock_guard<std::mutex> lock(mutex_);
     seen = news_.load();
-    for (Call* call : calls_) {
-      if (!call->has_work()) continue;
-      call->inside.fetch_add(1, std::memory_order_relaxed);
-      return call;
+    for (Batch* batch : batches_) {
+      if (!batch->has_work()) continue;
+      batch->inside.fetch_add(1, std::memory_order_relaxed);
+      return batch;
     }
     return nullptr;
   }
 
-  int num_;
+  int num_ = 0;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::vector<Call*> calls_;
+  std::vector<Batch*> batches_;
   std::atomic<int64_t> news_{0};
   std::atomic<Clock::time_point> came_{Clock::time_point()};  // the newest of them
   std::atomic<int> asleep_{0};
@@ -287,15 +314,15 @@ ffi::Error step(ffi::Buffer<ffi::F32> in, ffi::ResultBuffer<ffi::F32> out, int64
   if (given.back() != simulation->width_in() || asked.back() != simulation->width_out()) {
     return ffi::Error::Internal("the rows are not those of the model");
   }
-  Call call;
-  call.simulation = simulation;
-  call.in = in.typed_data();
-  call.out = out->typed_data();
-  call.num_rows = in.element_count() / given.back();
-  call.chunk = std::max<int64_t>(1, call.num_rows / 64);
-  lib.helpers->run(call);
-  if (call.error.empty()) return ffi::Error::Success();
-  return ffi::Error::Internal("MuJoCo: " + call.error);
+  Batch batch;
+  batch.simulation = simulation;
+  batch.in = in.typed_data();
+  batch.out = out->typed_data();
+  batch.num_rows = in.element_count() / given.back();
+  batch.chunk = std::max<int64_t>(1, batch.num_rows / 64);
+  lib.helpers->run(batch);
+  if (!batch.failed) return ffi::Error::Success();
+  return ffi::Error::Internal("MuJoCo: " + batch.error);
 }
 
 }  // namespace
