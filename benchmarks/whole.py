@@ -48,7 +48,7 @@ PARTS += ("evaluation", "logging", "checkpoint", "summary", REST)
 WATCHED = (  # what belongs to a part; its compiled programs are parts of their own
     (training, "prepare", "read"),
     (training, "begin", "begin"),
-    (training, "hand_over", "hand-over"),
+    (Session, "hand_over", "hand-over"),
     (training, "finish", "summary"),
     (Session, "evaluate", "logging"),
     (Logs, "write", "logging"),
@@ -107,7 +107,7 @@ def watch(config: ConfigDict) -> tuple[dict[str, float], Job]:
         with clock.part("compile"):
             program = compile_one(session, name, *given)
         part = "evaluation" if "evaluation" in name else session.record.phase
-        return clock.over(part, program)
+        return clock.over("hand-over" if name == "the hand-over" else part, program)
 
     with tempfile.TemporaryDirectory() as folder, ExitStack() as replaced:
         for holder, name, part in WATCHED:

@@ -216,7 +216,7 @@ def test_warp_without_its_package_is_refused(monkeypatch):
 
 
 def test_what_one_should_know_is_said_where_a_physics_is_chosen():
-    assert envs.caveats("mujoco") == []
+    assert envs.caveats("mujoco", "never") == []
     [slow] = envs.caveats("mjx")
     assert "on a CPU takes about" in slow
     assert any("not deterministic" in line for line in envs.caveats("mjx-warp"))

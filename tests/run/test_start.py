@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from o2ojax.envs.native import library
+
 ROOT = Path(__file__).parents[2]
 COUNTED = """
 import collections, json, sys
@@ -63,6 +65,9 @@ def start(name, cache, workdir):
     return asked, kept, missed
 
 
+@pytest.mark.skipif(
+    bool(library.why_not()), reason=f"nothing native here: {library.why_not()}"
+)
 @pytest.mark.parametrize("name", ["iql", pytest.param("fowm", marks=pytest.mark.slow)])
 def test_a_second_start_compiles_nothing(name, tmp_path):
     asked, _, missed = start(name, tmp_path / "cache", tmp_path / "one")
