@@ -1,7 +1,8 @@
 """Tables and curves over runs: `python -m experiments.report RUN [RUN ...]`.
 
 And films: `python -m experiments.report RUN --video=FILE.gif`; methods over several
-tasks: `RUN RUN ... --aggregate`; and what critics said at the hand-over: `--readiness`.
+tasks: `RUN RUN ... --aggregate`; and what critics said at the hand-over:
+`--readiness`, and whether it foretells the fall: `RUN RUN ... --foretell`.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from rich.console import Console
 from o2ojax import report
 from o2ojax.errors import UserError
 from o2ojax.registry import short
-from o2ojax.report import aggregates
+from o2ojax.report import aggregates, foretelling
 from o2ojax.report.figures import KINDS
 from o2ojax.run.readiness import FIGURES
 
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = [_read(run) for run in options.runs]
         if options.readiness:
             print(readiness_table(results))
+            return 0
+        if options.foretell:
+            print(foretelling.table(results))
             return 0
         if options.aggregate:
             _aggregate(results, options.out or Path("profiles.png"))
@@ -93,6 +97,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="what critics said at the end of the offline phase, and what it means",
     )
     parser.add_argument(
+        "--foretell",
+        action="store_true",
+        help="how well each of these figures goes with the dip and the regret of the"
+        " runs' members: Spearman's rank correlation",
+    )
+    parser.add_argument(
         "--video",
         type=Path,
         metavar="FILE.gif",
@@ -111,8 +121,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.aggregate and (options.form or options.video):
         parser.error("--aggregate goes with --out alone")
     others = options.form or options.video or options.aggregate or options.out
-    if options.readiness and others:
-        parser.error("--readiness goes with runs alone")
+    for name in ("readiness", "foretell"):
+        if getattr(options, name) and others:
+            parser.error(f"--{name} goes with runs alone")
     if options.member is not None and not options.video:
         parser.error("--member goes with --video")
     return options
