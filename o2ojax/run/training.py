@@ -20,7 +20,7 @@ from o2ojax.data.files import write_json
 from o2ojax.errors import UserError
 from o2ojax.machine import num_cores
 from o2ojax.meta import adaptation
-from o2ojax.parallel import compiled, devices, processes
+from o2ojax.parallel import compiled, devices, processes, tuning
 from o2ojax.registry import short
 from o2ojax.report import statistics
 from o2ojax.run import population, readiness, workdir
@@ -397,10 +397,12 @@ class Session:
     def compile_ahead(self, name: str, lowered: Any, run: Run) -> None:
         """Begins to compile what comes after a program, beside it.
 
-        On several devices, the shapes of arrays do not tell where their parts are.
+        On several devices, the shapes of arrays do not tell where their parts are. On
+        an accelerator, XLA chooses between kernels by timing them, and what runs
+        meanwhile would change the choice.
         """
         job, programs, self._looked_ahead = self.job, self.job.programs, True
-        if job.layout.mesh is not None:
+        if job.layout.mesh is not None or not tuning.on_cpu():
             return
         rest, step = (job.members, job.dataset), np.int32(0)
 
