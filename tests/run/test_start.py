@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments import run as command
 from o2ojax.envs.native import library
+from o2ojax.parallel import compiled
 
 ROOT = Path(__file__).parents[2]
 COUNTED = """
@@ -78,3 +80,32 @@ def test_a_second_start_compiles_nothing(name, tmp_path):
         (tmp_path / run / "metrics.jsonl").read_text() for run in ("one", "two")
     )
     assert first == second
+
+
+def test_what_is_compiled_ahead_is_what_comes(tmp_path, monkeypatch):
+    begun, taken = [], []
+
+    class Watched(compiled.Ahead):
+        def begin(self, key, make):
+            begun.append(key)
+            super().begin(key, make)
+
+        def take(self, key):
+            program = super().take(key)
+            if program is not None:
+                taken.append(key)
+            return program
+
+    monkeypatch.setattr(compiled, "Ahead", Watched)
+    monkeypatch.chdir(ROOT)
+    config, *others = RUNS["iql"]
+    arguments = [f"--config={config}", *others, *SMALL, "--config.online.warmup=10"]
+    assert command.main([*arguments, f"--workdir={tmp_path / 'run'}"]) == 0
+    assert {name for name, _ in begun} == {
+        "offline evaluation",
+        "a look at critics",
+        "the hand-over",
+        "online phase",
+        "online evaluation",
+    }
+    assert sorted(map(str, taken)) == sorted(map(str, begun))
