@@ -55,6 +55,15 @@ def gradient_step(
     return TrainState(optax.apply_updates(learned.params, updates), opt_state), metrics
 
 
+def minibatches(rows: Any, num: int) -> Any:
+    """Cuts rows [num * B, ...] into minibatches [num, B, ...] for updates in a scan.
+
+    Minibatch i has the rows i, i + num, i + 2 num, ..., so that each of them has its
+    part of the dataset's rows and of the gathered ones, which stand one after another.
+    """
+    return jax.tree.map(lambda x: x.reshape(-1, num, *x.shape[1:]).swapaxes(0, 1), rows)
+
+
 def mean_over(function: Callable[[Any], Any], inputs: Any) -> Any:
     """Averages `function` over the first axis of its inputs, by a sequential scan."""
 

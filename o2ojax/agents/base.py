@@ -21,12 +21,14 @@ class Plan(NamedTuple):
     offline_updates: of each member.
     online_steps:    of each member; 0 for a run that stays offline.
     obs_mean, obs_std: [O]  of the dataset's observations; 0 and 1 without one.
+    online_updates:  of each member, in its online steps.
     """
 
     offline_updates: int
     online_steps: int
     obs_mean: Array | float = 0.0
     obs_std: Array | float = 1.0
+    online_updates: int = 0
 
 
 def nothing_to_check(*given) -> None:
@@ -45,6 +47,7 @@ class Algorithm(NamedTuple):
         planned to stay offline; "" where it makes no difference.
     longer: by phase, what to know before a run's phase becomes longer than planned.
     batches: (config) -> how many batches an offline update takes, in one.
+    online_batches: (config) -> likewise, an online update.
     trial: (config) -> of how many episodes a trial is by which it is judged. Above 0,
         every round of the online phase begins new trials, of other tasks.
     whole_batch: why devices cannot share its batches; "" where all its losses are means
@@ -61,6 +64,7 @@ class Algorithm(NamedTuple):
     offline_only: str = ""
     longer: Mapping[str, str] = MappingProxyType({})
     batches: Callable[[Any], int] = lambda config: 1
+    online_batches: Callable[[Any], int] = lambda config: 1
     trial: Callable[[Any], int] = lambda config: 0
     whole_batch: str = ""
     warm_starts: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType({})

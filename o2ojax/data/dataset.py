@@ -270,21 +270,91 @@ def _in_words(obs: Any) -> str:
     return f"shape {obs.shape} of {obs.dtype}"
 
 
-def with_extras(dataset: Dataset, names: Sequence[str]) -> Dataset:
-    """Selects the extras `names` of a dataset.
+def with_extras(
+    dataset: Dataset,
+    names: Sequence[str],
+    gamma: float = 1.0,
+    reward: tuple[float, float] = (1.0, 0.0),
+) -> Dataset:
+    """Selects the extras `names` of a dataset; computes those that it can and lacks.
 
+    Args:
+        gamma: discount of "return_to_go".
+        reward: scale and shift of its rewards.
     Raises:
-        DataError: an extra is missing.
+        DataError: an extra is missing, or cannot be computed.
     """
-    found = dataset.transitions.extras
+    found = dict(dataset.transitions.extras)
     for name in names:
-        if name not in found:
+        if name not in found and name not in DERIVED:
             raise DataError(
                 f"dataset {dataset.name!r} has no {name}, which the agent learns from;"
                 f" write it as extras/{name}, one row for each step"
             )
+        if name not in found:
+            found[name] = DERIVED[name](dataset, gamma, reward)
     kept = {name: found[name] for name in names}
     return dataset._replace(transitions=dataset.transitions._replace(extras=kept))
+
+
+def return_to_go(
+    dataset: Dataset, gamma: float, reward: tuple[float, float]
+) -> np.ndarray:
+    """What every row and those after it earned in its episode, discounted, [N].
+
+    G_t = r_t + gamma G_{t + 1}, and 0 beyond the episode, in `scale * reward + shift`.
+    Where an episode was cut and all its rewards are the same, r, they are taken to go
+    on for ever: G = r / (1 - gamma). So it is of a sparse task that was not done.
+
+    Nakamoto et al., "Cal-QL: Calibrated Offline RL Pre-Training for Efficient Online
+    Fine-Tuning" (2023), arxiv.org/abs/2303.05479, as in the authors' code.
+    """
+    rows = dataset.transitions
+    scale, shift = reward
+    earned = scale * np.float64(rows.reward) + shift
+    found = np.empty(len(earned))
+    after = 0.0
+    for at in range(len(earned) - 1, -1, -1):
+        after = earned[at] + gamma * (0.0 if rows.last[at] else after)
+        found[at] = after
+    ends = np.flatnonzero(rows.last)
+    starts = np.append(0, ends[:-1] + 1)
+    for start, end in zip(starts, ends, strict=True):
+        whole = slice(start, end + 1)
+        cut = rows.discount[end] == 1
+        if cut and gamma < 1 and np.ptp(rows.reward[whole]) == 0:
+            found[whole] = earned[end] / (1 - gamma)
+    return found.astype(np.float32)
+
+
+def next_action(
+    dataset: Dataset, gamma: float, reward: tuple[float, float]
+) -> np.ndarray:
+    """The action that followed in the same episode, [N, A]; 0 where there is none."""
+    del gamma, reward
+    rows = dataset.transitions
+    after = np.concatenate([rows.action[1:], np.zeros_like(rows.action[:1])])
+    return np.where(rows.last[:, None], np.float32(0), after)
+
+
+DERIVED = {"return_to_go": return_to_go, "next_action": next_action}
+
+
+def hold_episodes(dataset: Dataset, spec: EnvSpec, why: str) -> None:
+    """Checks that a dataset tells where its episodes end.
+
+    Args:
+        why: what would be wrong otherwise.
+    Raises:
+        DataError: it is one stream, longer than an episode can be.
+    """
+    ends = np.flatnonzero(dataset.transitions.last)
+    if len(ends) == 1 and ends[0] >= spec.horizon:
+        raise DataError(
+            f"dataset {dataset.name!r} has {ends[0] + 1:,} rows in which no episode"
+            f" ends, but those of {spec.name} end after {spec.horizon} steps: {why};"
+            " give its timeouts or terminals"
+        )
 
 
 def hold_windows(dataset: Dataset, spec: EnvSpec, horizon: int) -> None:
@@ -293,14 +363,8 @@ def hold_windows(dataset: Dataset, spec: EnvSpec, horizon: int) -> None:
     Raises:
         DataError: no episode ends, or one is shorter than a window.
     """
-    ends = np.flatnonzero(dataset.transitions.last)
-    lengths = np.diff(ends, prepend=-1)
-    if len(ends) == 1 and lengths[0] > spec.horizon:
-        raise DataError(
-            f"dataset {dataset.name!r} has {lengths[0]:,} rows in which no episode"
-            f" ends, but those of {spec.name} end after {spec.horizon} steps: windows"
-            " would run from one into the next; give its timeouts or terminals"
-        )
+    hold_episodes(dataset, spec, "windows would run from one into the next")
+    lengths = np.diff(np.flatnonzero(dataset.transitions.last), prepend=-1)
     if lengths.min() < horizon:
         raise DataError(
             f"dataset {dataset.name!r} has an episode of {lengths.min()} steps, shorter"

@@ -21,12 +21,16 @@ class Needs(NamedTuple):
     context: `meta.task_store.ContextSampling` of an agent that infers its task, else
              None.
     extras:  names of the `Transition.extras` that the agent learns from.
+    given:   those of them that the agent's own policy adds to what it gathers.
+    gamma:   discount of "return_to_go", if that is among the extras.
     """
 
     kind: str = ROWS
     horizon: int = 1
     context: Any = None
     extras: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    gamma: Any = 1.0
 
 
 class Inputs(NamedTuple):
@@ -40,6 +44,8 @@ class Inputs(NamedTuple):
     num_envs:  environments whose transitions arrive interleaved.
     num_tasks: number of training tasks.
     needs:     requirements of the agent.
+    horizon:   steps after which an episode is cut.
+    reward:    scale and shift of the rewards that the agent learns from.
     """
 
     dataset: Transition | None
@@ -50,6 +56,8 @@ class Inputs(NamedTuple):
     num_envs: int = 1
     num_tasks: int = 1
     needs: Needs = Needs()
+    horizon: int = 1
+    reward: tuple[float, float] = (1.0, 0.0)
 
     @property
     def ring_size(self) -> int:
@@ -72,7 +80,7 @@ class Store(NamedTuple):
     serves:  ROWS, WINDOWS or TASKS: the contents of its batches.
     needs_dataset: whether the online store requires a dataset.
     extras:  names of the `Transition.extras` that it computes for online transitions
-             when an episode ends. Its `add` takes transitions without extras.
+             when an episode ends. Its `add` takes transitions without them.
     check:   (run config) -> None. Raises UserError for a config that cannot work.
     warnings: metric name -> message, shown when the metric is above 0.
     """

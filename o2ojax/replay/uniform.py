@@ -4,13 +4,18 @@ The stores close over the traced dataset, so it is an argument of the compiled p
 and all members share one copy; only the ring belongs to a member.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from o2ojax.replay import ring
+from o2ojax.replay import extras, ring
+from o2ojax.replay.extras import RETURN_TO_GO
 from o2ojax.replay.ring import Ring
 from o2ojax.replay.store import Inputs, Store
 from o2ojax.types import Array, Batch, Buffer, Key, Transition
+
+EXTRAS = (RETURN_TO_GO,)  # that these stores compute of what is gathered
 
 
 def take(rows: Transition, index: Array) -> Transition:
@@ -131,17 +136,30 @@ def of_dataset(inputs: Inputs, options) -> Buffer:
     return offline(inputs.dataset, inputs.batch)
 
 
+def _with_extras(make: Callable[[Inputs], Buffer]) -> Callable:
+    """The builder of a store whose rows get what the agent's `Needs` ask for."""
+
+    def build(inputs: Inputs, options) -> Buffer:
+        del options
+        return make(inputs)._replace(add=extras.adder(inputs))
+
+    return build
+
+
 UNION = Store(
-    lambda inputs, options: union(inputs.dataset, inputs.ring_size, inputs.batch),
+    _with_extras(lambda given: union(given.dataset, given.ring_size, given.batch)),
     of_dataset,
     needs_dataset=True,
+    extras=EXTRAS,
 )
 SYMMETRIC = Store(
-    lambda inputs, options: symmetric(inputs.dataset, inputs.ring_size, inputs.batch),
+    _with_extras(lambda given: symmetric(given.dataset, given.ring_size, given.batch)),
     of_dataset,
     needs_dataset=True,
+    extras=EXTRAS,
 )
 ONLINE = Store(
-    lambda inputs, options: online(inputs.like, inputs.ring_size, inputs.batch),
+    _with_extras(lambda given: online(given.like, given.ring_size, given.batch)),
     of_dataset,
+    extras=EXTRAS,
 )

@@ -76,9 +76,9 @@ def _walk(course: population.Stages, sizes: population.Sizes, member, spec) -> N
         _learn(agent, buffer, state, store, key)
     if sizes.online_steps:
         state, store = hand_over(state, store, ring.init(), key)
+        gathered = _act(online_agent.explore, ring, state, store, key, spec)
         new = jax.tree.map(
-            lambda x: jnp.zeros((sizes.num_envs, *x.shape), x.dtype),
-            base.blank_transition(spec),
+            lambda x: jnp.zeros((sizes.num_envs, *x.shape), x.dtype), gathered
         )
         store = ring.add(store, new) if ring.add else store
         _learn(online_agent, ring, state, store, key)
@@ -102,8 +102,10 @@ def _ask(q: Callable, state, spec: EnvSpec) -> None:
         )
 
 
-def _act(policy: Policy, buffer: Buffer, state, store, key, spec: EnvSpec) -> None:
-    """Begins a trial, acts once, and sees what came of it."""
+def _act(
+    policy: Policy, buffer: Buffer, state, store, key, spec: EnvSpec
+) -> Transition:
+    """Begins a trial, acts once, and returns what would be stored of it."""
     memory = policy.start(state, buffer.trial_context(store, jnp.int32(0), key), key)
     action, after = policy.act(state, memory, base.blank_obs(spec), key)
     if jnp.shape(action) != (spec.action_dim,):
@@ -115,7 +117,9 @@ def _act(policy: Policy, buffer: Buffer, state, store, key, spec: EnvSpec) -> No
     transition = base.blank_transition(spec)
     after, stored = policy.observe(state, memory, transition)
     _expect(memory, after, "a policy's `observe`", "the memory")
-    _expect(transition, stored, "a policy's `observe`", "the transition")
+    plain = stored._replace(extras={})
+    _expect(transition, plain, "a policy's `observe`", "the transition")
+    return stored
 
 
 def _learn(agent: Agent, buffer: Buffer, state, store, key) -> None:

@@ -203,7 +203,7 @@ def _recorded(config: RunConfig) -> tuple[Transition, HeldOut, Env]:
     if bounds == "env":
         raise UserError("config.action_bounds is env, and config.env is none")
     logged = data.read(config.dataset, config.clip_actions, bounds, config.env_keys)
-    logged = data.with_extras(logged, config.needs.extras)
+    logged = _with_extras(config, logged)
     rows, share = logged.transitions, config.offline.held_out
     units = logged.action_bounds
     rows, held = estimation.hold_out(rows, share, config.offline.fitted_q)
@@ -228,7 +228,9 @@ def _read(config: RunConfig, env: Env) -> Transition | None:
     data.fit(logged, spec)
     if env.seen is not None:
         data.warn_of_another(logged, env.seen)
-    logged = data.with_extras(logged, needs.extras)
+    if "return_to_go" in needs.extras:
+        data.hold_episodes(logged, spec, "returns-to-go would run through all of them")
+    logged = _with_extras(config, logged)
     if needs.kind == replay.WINDOWS:
         data.hold_windows(logged, spec, needs.horizon)
     if needs.kind != replay.TASKS:
@@ -238,6 +240,15 @@ def _read(config: RunConfig, env: Env) -> Transition | None:
     )
     known = parameters[: spec.num_train]
     return data.hold_tasks(logged, spec, known, needs.context.context)
+
+
+def _with_extras(config: RunConfig, logged: data.Dataset) -> data.Dataset:
+    """The dataset with what the agent asks of it besides."""
+    needs = config.needs
+    if not needs.extras:
+        return data.with_extras(logged, ())
+    reward = _reward_scale(config, logged.transitions), config.reward.shift
+    return data.with_extras(logged, needs.extras, needs.gamma, reward)
 
 
 def _reward_scale(config: RunConfig, dataset: Transition | None) -> float:

@@ -17,6 +17,7 @@ from o2ojax import agents, learning, loop, replay
 from o2ojax.agents import base
 from o2ojax.meta import adaptation
 from o2ojax.parallel import compiled, devices
+from o2ojax.replay import extras
 from o2ojax.run import estimation, readiness
 from o2ojax.run.estimation import HeldOut
 from o2ojax.types import (
@@ -80,6 +81,13 @@ class Sizes(NamedTuple):
     def transitions_per_round(self) -> int:
         """Transitions that a member collects per round."""
         return self.steps_per_round * self.num_envs
+
+    @property
+    def online_updates(self) -> int:
+        """Online updates of each member; one round may have `first_round` of them."""
+        rounds = (self.online_steps - self.warmup) // self.transitions_per_round
+        extra = self.first_round - self.updates_per_round
+        return rounds * self.updates_per_round + extra if rounds > 0 else 0
 
 
 class Member(NamedTuple):
@@ -175,19 +183,25 @@ def stages(
 
     It is called under tracing: the config's floats and the dataset are traced.
     """
-    plan = agents.Plan(sizes.offline_updates, sizes.online_steps)
+    plan = agents.Plan(
+        sizes.offline_updates, sizes.online_steps, online_updates=sizes.online_updates
+    )
     make, options = sizes.store, sizes.options
 
     def stages_of(member: Member, dataset: Transition | None) -> Stages:
+        needs = algorithm.needs(member.config)
+        blank = base.blank_transition(spec)
         inputs = replay.Inputs(
             dataset=dataset,
-            like=base.blank_transition(spec),
+            like=blank._replace(extras=extras.blank(needs, blank, dataset)),
             batch=sizes.batch,
             steps=sizes.store_steps or sizes.online_steps,
             capacity=sizes.capacity,
             num_envs=sizes.num_envs,
             num_tasks=spec.num_train,
-            needs=algorithm.needs(member.config),
+            needs=needs,
+            horizon=spec.horizon,
+            reward=(sizes.reward_scale, sizes.reward_shift),
         )
         known, offline, online = plan, EMPTY, EMPTY
         if sizes.held_out.num_rows:
@@ -202,7 +216,8 @@ def stages(
                 obs_std=jax.tree.map(lambda x: x.std(axis=0), dataset.obs),
             )
         if sizes.online_steps:
-            online = gate(make.online(inputs, options))
+            rows = algorithm.online_batches(member.config) * sizes.batch
+            online = gate(make.online(inputs._replace(batch=rows), options))
         recipe = algorithm.recipe(spec, member.config, known)
         return Stages(
             Stage(recipe.offline, offline),

@@ -167,7 +167,7 @@ def _check_store(run: RunConfig) -> None:
             f"config.replay.name is {run.replay.name!r}, which draws from a dataset,"
             " and config.dataset names none; set config.replay.name=online"
         )
-    missing = sorted(set(needs.extras) - set(store.extras))
+    missing = sorted(set(needs.extras) - set(needs.given) - set(store.extras))
     if missing and run.online.steps:
         raise UserError(
             f"{run.algorithm} learns from {', '.join(missing)}, which a dataset may"
