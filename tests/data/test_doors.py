@@ -98,5 +98,5 @@ def test_only_the_extras_that_are_asked_for_are_kept(door):
     assert data.with_extras(dataset, ()).transitions.extras == {}
     kept = data.with_extras(dataset, ("return_to_go",)).transitions
     assert isinstance(kept, Transition) and list(kept.extras) == ["return_to_go"]
-    with pytest.raises(data.DataError, match="has no next_action"):
-        data.with_extras(dataset, ("next_action",))
+    with pytest.raises(data.DataError, match="has no human_label"):
+        data.with_extras(dataset, ("human_label",))
