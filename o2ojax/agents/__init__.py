@@ -9,6 +9,7 @@ AGENTS = Registry(
         "awac": "o2ojax.agents.awac:ALGORITHM",
         "bc": "o2ojax.agents.bc:ALGORITHM",
         "bcq": "o2ojax.agents.bcq:ALGORITHM",
+        "cal_ql": "o2ojax.agents.cal_ql:ALGORITHM",
         "cql": "o2ojax.agents.cql:ALGORITHM",
         "fowm": "o2ojax.agents.fowm:ALGORITHM",
         "iql": "o2ojax.agents.iql:ALGORITHM",

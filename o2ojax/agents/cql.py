@@ -94,6 +94,37 @@ def optimisers(config: CQLConfig) -> Optimisers:
     )
 
 
+def multiplier_of(log_multiplier: Array) -> Array:
+    """The Lagrange multiplier, [], up to the bound of the authors' code."""
+    return jnp.minimum(jnp.exp(log_multiplier), 1e6)
+
+
+def draw(policy: networks.Squashed, key: Key, num: int) -> tuple[Array, Array]:
+    """Draws actions [B, num, A], with their log-densities [B, num]."""
+    keys = jax.random.split(key, num)
+    return jax.vmap(policy.sample_and_log_prob, out_axes=1)(keys)
+
+
+def compared(
+    policy: networks.Squashed, next_policy: networks.Squashed, key: Key, num: int
+) -> tuple[Array, Array]:
+    """Draws the actions that the gap compares, all for the same state.
+
+    Args:
+        policy, next_policy: at the state and at the next one.
+        num: actions of each of three kinds: uniform, the policy's, and the next ones'.
+    Returns:
+        actions [B, K, A], K = 3 num, in this order; and log mu, [B, K].
+    """
+    key_uniform, key_own, key_ahead = jax.random.split(key, 3)
+    own, log_own = draw(policy, key_own, num)
+    ahead, log_ahead = draw(next_policy, key_ahead, num)
+    uniform = jax.random.uniform(key_uniform, own.shape, minval=-1.0, maxval=1.0)
+    log_uniform = jnp.full(log_own.shape, -own.shape[-1] * jnp.log(2.0))  # 0.5^A
+    actions = jnp.concatenate([uniform, own, ahead], axis=1)
+    return actions, jnp.concatenate([log_uniform, log_own, log_ahead], axis=1)
+
+
 def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
@@ -118,26 +149,6 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
             target_critic=critic,
             log_multiplier=log_multiplier,
         )
-
-    def multiplier_of(log_multiplier: Array) -> Array:
-        return jnp.minimum(jnp.exp(log_multiplier), 1e6)  # the authors' code's bound
-
-    def draw(policy: networks.Squashed, key: Key, num: int) -> tuple[Array, Array]:
-        """Actions [B, num, A] and their log-densities [B, num]."""
-        keys = jax.random.split(key, num)
-        return jax.vmap(policy.sample_and_log_prob, out_axes=1)(keys)
-
-    def compared(
-        policy: networks.Squashed, next_policy: networks.Squashed, key: Key
-    ) -> tuple[Array, Array]:
-        """For the gap: actions [B, K, A], K = 3 num_actions, and log mu [B, K]."""
-        key_uniform, key_own, key_ahead = jax.random.split(key, 3)
-        own, log_own = draw(policy, key_own, config.num_actions)
-        ahead, log_ahead = draw(next_policy, key_ahead, config.num_actions)
-        uniform = jax.random.uniform(key_uniform, own.shape, minval=-1.0, maxval=1.0)
-        log_uniform = jnp.full(log_own.shape, -spec.action_dim * jnp.log(2.0))  # 0.5^A
-        actions = jnp.concatenate([uniform, own, ahead], axis=1)
-        return actions, jnp.concatenate([log_uniform, log_own, log_ahead], axis=1)
 
     def update(state: CQLState, batch: Batch, key: Key) -> tuple[CQLState, Info]:
         data = batch.data
@@ -176,7 +187,7 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
 
         # ... and value what the data does above all else: above uniform actions, the
         # policy's own, and those it would take in the next state, all in this state.
-        drawn, log_density = compared(policy, next_policy, key_gap)
+        drawn, log_density = compared(policy, next_policy, key_gap, config.num_actions)
         # with the data's action in front, [B, 1 + K, A], one product for them all
         actions = jnp.concatenate([data.action[:, None], drawn], axis=1)
         rows = (data.obs, actions, log_density, target, batch.weight)
