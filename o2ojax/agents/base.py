@@ -124,6 +124,20 @@ def critics(
     return Ensemble(one, config.num_critics)
 
 
+def check_subset(config: Any) -> None:
+    """Refuses a target's critics that are more than there are critics.
+
+    Args:
+        config: an agent's, with the fields `num_critics` and `num_target_critics`.
+    """
+    if config.num_target_critics > config.num_critics:
+        raise UserError(
+            f"config.agent.num_target_critics is {config.num_target_critics}; a target"
+            f" takes at most all {config.num_critics} critics of"
+            " config.agent.num_critics"
+        )
+
+
 def blank_obs(spec: EnvSpec) -> Obs:
     """An observation to shape networks by, without leading axes."""
     return jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), spec.obs)

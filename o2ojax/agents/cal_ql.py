@@ -11,8 +11,8 @@ the best of several next actions is chosen after the lower critic is taken, `tar
 is inside the penalty's weight, two learned numbers scale the policy's log standard
 deviation, and weights begin orthogonal. Departures from that code: rows of an episode
 that is not over have no lower bound yet, where the authors' buffer has whole episodes
-alone; and `num_target_critics` and the layer norms are from WSRL, which begins with this
-agent (`wsrl.py`).
+alone; and `num_target_critics` and the layer norms are from WSRL, which begins with
+this agent (`wsrl.py`).
 """
 
 import flax.linen as nn
@@ -131,9 +131,7 @@ def cal_ql(spec: EnvSpec, config: CalQLConfig) -> Agent:
     actor_net = ScaledActor(
         spec.action_dim, config.actor_widths, config.actor_layer_norm
     )
-    critic_net = base.critics(
-        config, networks.orthogonal(), networks.orthogonal(0.01)
-    )
+    critic_net = base.critics(config, networks.orthogonal(), networks.orthogonal(0.01))
     optimise = optimisers(config)
     target_entropy = config.entropy_per_dim * spec.action_dim
 
@@ -279,7 +277,8 @@ def needs(config: CalQLConfig) -> Needs:
 
 
 def check(run) -> None:
-    """Refuses what one return-to-go for each row does not allow."""
+    """Refuses what one return-to-go for each row does not allow, and lost critics."""
+    base.check_subset(run.agent)
     if run.agent.calibrate and "gamma" in run.population:
         raise UserError(
             "config.population.gamma: members share the dataset, and with it the"

@@ -46,6 +46,11 @@ TRAITS = {
     "awac": Traits(suited=dict(temperature=0.02)),
     "bc": Traits(imitates=True),
     "bcq": Traits(repeats=True, suited=dict(lr=1e-3, perturbation=0.5)),
+    "cal_ql": Traits(
+        of_an_option=("target_gap",),  # of `lagrange`
+        at_birth=("init_temperature",),
+        suited=CONSERVATIVE,
+    ),
     "cql": Traits(
         of_an_option=("target_gap",),  # of `lagrange`
         at_birth=("init_temperature",),
