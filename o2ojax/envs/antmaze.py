@@ -1,0 +1,228 @@
+"""antmaze-umaze, antmaze-medium and antmaze-large: D4RL's AntMaze.
+
+Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning" (2020),
+arxiv.org/abs/2004.07219; code: github.com/Farama-Foundation/D4RL, `d4rl/locomotion`.
+An ant walks through a maze to a goal that it does not see. The mazes, starts, goals,
+rewards and ends are those that D4RL evaluates in, its `-v2`: the goal lies in one cell
+of the maze and is redrawn within it for each episode.
+
+The model is gymnasium's `ant.xml` with D4RL's numbers: decisions of 0.1 s instead of
+0.05 s, torques of 30 instead of 150 Nm, and softer contacts. Departure: the first states
+of episodes are drawn from 1024 that are drawn once.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from o2ojax.envs.entry import EnvEntry
+from o2ojax.envs.locomotion import ASSETS
+from o2ojax.envs.physics import (
+    Advance,
+    Models,
+    PhysicsState,
+    Simulator,
+    place,
+    randomise_dynamics,
+)
+from o2ojax.envs.rendering import Pose, renderer
+from o2ojax.envs.restart import restarting
+from o2ojax.types import Array, Env, EnvSpec, vector
+
+CELL = 4.0  # m
+WALL_HEIGHT = 2.0  # m
+NEAR = 0.5  # m, distance from which a goal is reached
+TIME_STEP, FRAME_SKIP = 0.02, 5  # seconds, and simulation steps per decision
+TORQUE = 30.0  # Nm, of an action of 1
+SOFTNESS = (0.8, 0.8, 0.01, 0.5, 2.0)  # impedance of contacts, MuJoCo's `solimp`
+NUM_STARTS = 1024
+
+# At most four walls are as near to a geom of the ant as one that it touches, and few of
+# its 25 possible contacts with the floor and of those with walls exist at once. MJX in
+# JAX would otherwise compute each geom's contacts with each wall of the maze.
+MJX_LIMITS = {"max_geom_pairs": 48, "max_contact_points": 32}
+
+
+class Maze(NamedTuple):
+    """A maze, its first row southernmost: `#` is a wall, S the start, G the goal's cell.
+
+    horizon: decisions after which an episode is truncated.
+    """
+
+    rows: tuple[str, ...]
+    horizon: int
+
+    def cells(self, kind: str) -> np.ndarray:
+        """Centres (x, y) of the cells of a kind, m [N, 2]; the start is the origin."""
+        grid = np.array([list(row) for row in self.rows])
+        place, origin = np.argwhere(grid == kind), np.argwhere(grid == "S")
+        return CELL * (place - origin)[:, ::-1]
+
+
+MAZES = {
+    "antmaze-umaze": Maze(
+        (
+            "#####",
+            "#S..#",
+            "###.#",
+            "#G..#",
+            "#####",
+        ),
+        horizon=700,
+    ),
+    "antmaze-medium": Maze(
+        (
+            "########",
+            "#S.##..#",
+            "#..#...#",
+            "##...###",
+            "#..#...#",
+            "#.#..#.#",
+            "#...#.G#",
+            "########",
+        ),
+        horizon=1000,
+    ),
+    "antmaze-large": Maze(
+        (
+            "############",
+            "#S...#.....#",
+            "#.##.#.#.#.#",
+            "#......#...#",
+            "#.####.###.#",
+            "#..#.#.....#",
+            "##.#.#.#.###",
+            "#..#...#.G.#",
+            "############",
+        ),
+        horizon=1000,
+    ),
+}
+
+
+class Walk(NamedTuple):
+    """State of an episode: the physics and the goal, m [2]."""
+
+    physics: PhysicsState
+    goal: Array
+
+
+def observe(walk: Walk) -> Array:
+    """Positions, from the torso's x and y on, and velocities: [29]. Not the goal."""
+    return jnp.concatenate([walk.physics.qpos, walk.physics.qvel])
+
+
+def reached(walk: Walk) -> Array:
+    """Whether the torso is within NEAR of the goal, bool []."""
+    return jnp.linalg.norm(walk.physics.qpos[:2] - walk.goal) <= NEAR
+
+
+def load_model(maze: Maze) -> mujoco.MjModel:
+    """Builds the ant in a maze, whose walls are one box per cell, as D4RL's are.
+
+    Boxes of several cells would be fewer, but would push a leg at a seam differently.
+    """
+    spec = mujoco.MjSpec.from_file(str(ASSETS / "ant.xml"))
+    spec.option.timestep = TIME_STEP
+    for actuator in spec.actuators:
+        actuator.gear[0] = TORQUE
+    half = np.array([CELL / 2, CELL / 2, WALL_HEIGHT / 2])
+    for x, y in maze.cells("#"):
+        wall = spec.worldbody.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX, pos=[x, y, half[2]], size=half
+        )
+        wall.conaffinity = 1  # the ant touches it
+        wall.rgba = 0.7, 0.5, 0.3, 1.0
+    for geom in spec.geoms:
+        geom.solimp = SOFTNESS
+    for name, limit in MJX_LIMITS.items():
+        spec.add_numeric(name=name, data=[limit], size=1)
+    _add_camera(spec, maze)
+    return spec.compile()
+
+
+def _add_camera(spec: mujoco.MjSpec, maze: Maze) -> None:
+    """Adds a camera that sees the whole maze from above, which films are drawn from."""
+    walls = maze.cells("#")
+    low, high = walls.min(axis=0) - CELL / 2, walls.max(axis=0) + CELL / 2
+    width, depth = high - low
+    height = max(0.75 * width, depth) / 2 / np.tan(np.deg2rad(45) / 2)  # frames are 4:3
+    x, y = (low + high) / 2
+    spec.worldbody.add_camera(name="above", pos=[x, y, height + WALL_HEIGHT], fovy=45)
+
+
+@functools.cache
+def load_models(name: str, simulator: Simulator) -> Models:
+    """Builds the variants of a maze's model; deterministic."""
+    return randomise_dynamics(
+        [load_model(MAZES[name]) for _ in range(simulator.variants)], simulator
+    )
+
+
+def start_states(maze: Maze, model: mujoco.MjModel) -> Walk:
+    """Draws the initial states of episodes: leaves [NUM_STARTS, ...]; deterministic.
+
+    The ant begins at rest at the origin, but for noise of U(-0.1, 0.1) in each position
+    and 0.1 N(0, 1) in each velocity. The goal is the centre of its cell, shifted by
+    U(0, 1) + U(0, 0.5) m in both x and y.
+    """
+    generator = np.random.default_rng(0)
+    positions = model.qpos0 + generator.uniform(-0.1, 0.1, (NUM_STARTS, model.nq))
+    velocities = 0.1 * generator.standard_normal((NUM_STARTS, model.nv))
+    shift = generator.uniform(0.0, [[[1.0]], [[0.5]]], (2, NUM_STARTS, 2)).sum(axis=0)
+    goals = np.float32(maze.cells("G") + shift)
+    return Walk(place(model, positions, velocities, ()), goals)
+
+
+def antmaze(
+    name: str,
+    make_physics: Callable[[Models, int, tuple[str, ...]], Advance],
+    simulator: Simulator = Simulator(),  # noqa: B008
+) -> Env:
+    """Builds one of `MAZES` on a physics."""
+    maze, models = MAZES[name], load_models(name, simulator)
+    model = models[0]
+    move = make_physics(models, FRAME_SKIP, ())
+    starts = start_states(maze, model)
+
+    def advance(before: Walk, action: Array, variant: Array):
+        # NaN actions of one member must not corrupt the workspaces that all share.
+        control = jnp.where(jnp.isfinite(action), action, 0.0)
+        after = Walk(move(before.physics, control, variant), before.goal)
+        done = reached(after)
+        return after, done.astype(jnp.float32), done
+
+    spec = EnvSpec(
+        name,
+        vector(model.nq + model.nv),
+        model.nu,
+        maze.horizon,
+        simulator.variants,
+        decision_time=TIME_STEP * FRAME_SKIP,
+    )
+    return restarting(
+        spec,
+        starts,
+        advance,
+        observe,
+        # Only the goal ends an episode, but for the time limit, which has a discount.
+        lambda after, transition: transition.discount == 0.0,
+        renderer(model, pose_of, NEAR),
+    )
+
+
+def pose_of(walk: Walk) -> Pose:
+    """Poses to render for states with leaves [T, ...]."""
+    goal = np.asarray(walk.goal)
+    height = np.full_like(goal[:, :1], NEAR)
+    physics = walk.physics
+    return Pose(physics.qpos, physics.qvel, np.concatenate([goal, height], axis=1))
+
+
+ENTRY = EnvEntry(
+    lambda name, options: antmaze(name, options.make_physics, options.simulator)
+)
