@@ -7,8 +7,8 @@ rewards and ends are those that D4RL evaluates in, its `-v2`: the goal lies in o
 of the maze and is redrawn within it for each episode.
 
 The model is gymnasium's `ant.xml` with D4RL's numbers: decisions of 0.1 s instead of
-0.05 s, torques of 30 instead of 150 Nm, and softer contacts. Departure: the first states
-of episodes are drawn from 1024 that are drawn once.
+0.05 s, torques of 30 instead of 150 Nm, and softer contacts. Departure: an episode
+begins in one of 1024 pairs of a first state and a goal, which are drawn once.
 """
 
 import functools
@@ -48,8 +48,9 @@ MJX_LIMITS = {"max_geom_pairs": 48, "max_contact_points": 32}
 
 
 class Maze(NamedTuple):
-    """A maze, its first row southernmost: `#` is a wall, S the start, G the goal's cell.
+    """Definition of a maze.
 
+    rows: its cells, southernmost row first: # is a wall, S the start, G the goal's.
     horizon: decisions after which an episode is truncated.
     """
 
@@ -136,17 +137,21 @@ def load_model(maze: Maze) -> mujoco.MjModel:
             type=mujoco.mjtGeom.mjGEOM_BOX, pos=[x, y, half[2]], size=half
         )
         wall.conaffinity = 1  # the ant touches it
-        wall.rgba = 0.7, 0.5, 0.3, 1.0
     for geom in spec.geoms:
         geom.solimp = SOFTNESS
     for name, limit in MJX_LIMITS.items():
         spec.add_numeric(name=name, data=[limit], size=1)
-    _add_camera(spec, maze)
+    _make_visible(spec, maze)
     return spec.compile()
 
 
-def _add_camera(spec: mujoco.MjSpec, maze: Maze) -> None:
-    """Adds a camera that sees the whole maze from above, which films are drawn from."""
+def _make_visible(spec: mujoco.MjSpec, maze: Maze) -> None:
+    """Colours the model, and adds a camera that sees the whole maze from above."""
+    for geom in spec.geoms:
+        is_ant = geom.conaffinity == 0
+        geom.rgba = (0.8, 0.2, 0.1, 1.0) if is_ant else (0.3, 0.35, 0.45, 1.0)
+    floor = spec.geom("floor")
+    floor.material, floor.rgba = "", (0.7, 0.7, 0.7, 1.0)
     walls = maze.cells("#")
     low, high = walls.min(axis=0) - CELL / 2, walls.max(axis=0) + CELL / 2
     width, depth = high - low
