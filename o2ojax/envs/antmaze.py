@@ -152,8 +152,8 @@ def _make_visible(spec: mujoco.MjSpec, maze: Maze) -> None:
         geom.rgba = (0.8, 0.2, 0.1, 1.0) if is_ant else (0.3, 0.35, 0.45, 1.0)
     floor = spec.geom("floor")
     floor.material, floor.rgba = "", (0.7, 0.7, 0.7, 1.0)
-    walls = maze.cells("#")
-    low, high = walls.min(axis=0) - CELL / 2, walls.max(axis=0) + CELL / 2
+    cells = np.concatenate([maze.cells(kind) for kind in "#S.G"])
+    low, high = cells.min(axis=0) - CELL / 2, cells.max(axis=0) + CELL / 2
     width, depth = high - low
     height = max(0.75 * width, depth) / 2 / np.tan(np.deg2rad(45) / 2)  # frames are 4:3
     x, y = (low + high) / 2
