@@ -16,6 +16,12 @@ pearl          the last trials of each task, of as many rows as --last
 These runs are ordinary ones: they resume, and a second call makes other kinds from
 the same runs. With several seeds, the member that scores highest is taken.
 
+AntMaze needs no run. A walker that ships is sent through the maze, see `antmaze`:
+
+fixed          from the start to the goal
+play           from anywhere to a few places, of which the goal is one
+diverse        from anywhere to anywhere
+
 The manipulation tasks need no run. Their scripted policies play, with Gaussian noise:
 
 random         uniform noise
@@ -40,6 +46,7 @@ import numpy as np
 from o2ojax import agents, data, envs, loop, policies
 from o2ojax.data.files import write_json
 from o2ojax.envs import manipulation
+from o2ojax.envs.antmaze import MAZES
 from o2ojax.envs.scripted import SCRIPTED
 from o2ojax.errors import GO_ON, UserError, unknown
 from o2ojax.meta import families
@@ -53,7 +60,7 @@ from o2ojax.run.resolve import load, override, resolve
 from o2ojax.run.workdir import surroundings
 from o2ojax.types import EMPTY, Env, EnvSpec, Policy, Run, Transition
 
-from . import CONFIGS, playing, program
+from . import CONFIGS, antmaze, playing, program
 
 # The SAC runs that a kind is made from.
 KINDS = {
@@ -70,6 +77,13 @@ PEARL = "pearl"  # the kind of a family of tasks, and who gathers it
 # A replay's first episodes have START's, with which push and lift seldom succeed.
 START = {"reach": 2.0, "push": 1.0, "lift": 1.0}
 MEDIUM = {"reach": 1.5, "push": 0.7, "lift": 0.5}
+
+# Where AntMaze's walker begins, and is sent.
+PLAYERS = {
+    "fixed": "sent from the start to the goal, and to and fro there until it meets it",
+    "play": "from anywhere to the start, the goal and two corners, in any order",
+    "diverse": "from anywhere to anywhere",
+}
 
 ROWS = 1_000_000  # of a kind, unless told
 NUM_ENVS = 20  # side by side, where a fixed policy gathers
@@ -100,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             playing.play(config, options.policy, rows, out, Progress())
             return 0
         of_tasks = envs.ENVS.find(config.env).parameters is not None
-        kinds = options.kinds or (PEARL if of_tasks else "random,medium-replay,medium")
+        kinds = options.kinds or default_kinds(config.env, of_tasks)
         kinds = kinds.split(",")
         check(kinds, of_tasks, config, options)
         physics = envs.choose_physics(config.physics)
@@ -108,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workdir = options.workdir or Path("runs") / "collect" / name
         progress = Progress()
         needs = dict.fromkeys(KINDS, ()) if config.env in SCRIPTED else KINDS
-        needs = needs | {PEARL: (PEARL,)}
+        needs = needs | {PEARL: (PEARL,)} | dict.fromkeys(antmaze.PLACES, ())
         stages = sorted({stage for kind in kinds for stage in needs[kind]})
         learners = {
             stage: learn(stage, config, workdir / stage, progress)
@@ -185,6 +199,20 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def known_kinds(name: str, of_tasks: bool) -> tuple[str, ...]:
+    """The kinds of dataset that an environment has."""
+    if of_tasks:
+        return (PEARL,)
+    return tuple(antmaze.PLACES if name in MAZES else KINDS)
+
+
+def default_kinds(name: str, of_tasks: bool) -> str:
+    """Those that are made if none is named."""
+    known = known_kinds(name, of_tasks)
+    plain = ("random", "medium-replay", "medium")
+    return ",".join(known if of_tasks or name in MAZES else plain)
+
+
 def check(
     kinds: Sequence[str],
     of_tasks: bool,
@@ -192,7 +220,7 @@ def check(
     options: argparse.Namespace,
 ) -> None:
     """Refuses what cannot work, before hours are spent on it."""
-    known = (PEARL,) if of_tasks else KINDS
+    known = known_kinds(config.env, of_tasks)
     for kind in kinds:
         if kind not in known:
             raise unknown(f"kind of dataset of {config.env}", kind, known)
@@ -261,7 +289,17 @@ def make(
             for half in ("medium", "expert")
         ]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *halves)
-    env = envs.make(config.env, config.physics, config.simulator, native=config.native)
+    anywhere = {"anywhere": True} if kind in ("play", "diverse") else {}
+    env = envs.make(
+        config.env,
+        config.physics,
+        config.simulator,
+        native=config.native,
+        args=anywhere,
+    )
+    if config.env in MAZES:
+        policy = antmaze.steered(config.env, kind)
+        return play(kind, env, policy, (), num_rows, progress)
     if config.env in SCRIPTED:
         return demonstrate(kind, env, num_rows, progress)
     if kind == "medium-replay":
@@ -319,7 +357,8 @@ def play(
     kind: str, env: Env, policy: Policy, state: Any, num_rows: int, progress: Progress
 ) -> Transition:
     """At least `num_rows` transitions of a policy, drawn by the kind's own key."""
-    key = jax.random.key(1_000 + list(KINDS).index(kind))  # apart from those of seeds
+    kinds = [*KINDS, *antmaze.PLACES]
+    key = jax.random.key(1_000 + kinds.index(kind))  # apart from those of seeds
     with progress.phase(kind, num_rows, 0) as bar:
         return gather(env, policy, state, key, num_rows, bar)
 
@@ -459,6 +498,12 @@ def protocol(kind: str, name: str) -> str:
         return (
             "PEARL (Rakelly et al. 2019, arxiv.org/abs/1903.08254) of this project, its"
             " last rows of each training task; returns are those of exploration"
+        )
+    if name in MAZES:
+        return (
+            "AntMaze's data after D4RL (Fu et al. 2020, arxiv.org/abs/2004.07219), by a"
+            f" walker of this project with noise of {antmaze.NOISE} on its actions,"
+            f" {PLAYERS[kind]}; these are not D4RL's rows"
         )
     if name not in SCRIPTED:
         return (

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from o2ojax.envs.entry import EnvEntry
+from o2ojax.envs.entry import EnvEntry, Options
 from o2ojax.envs.locomotion import ASSETS
 from o2ojax.envs.physics import (
     Advance,
@@ -31,6 +31,7 @@ from o2ojax.envs.physics import (
 )
 from o2ojax.envs.rendering import Pose, renderer
 from o2ojax.envs.restart import restarting
+from o2ojax.errors import UserError
 from o2ojax.types import Array, Env, EnvSpec, vector
 
 CELL = 4.0  # m
@@ -168,18 +169,25 @@ def load_models(name: str, simulator: Simulator) -> Models:
     )
 
 
-def start_states(maze: Maze, model: mujoco.MjModel) -> Walk:
+def start_states(maze: Maze, model: mujoco.MjModel, anywhere: bool = False) -> Walk:
     """Draws the initial states of episodes: leaves [NUM_STARTS, ...]; deterministic.
 
     The ant begins at rest at the origin, but for noise of U(-0.1, 0.1) in each position
     and 0.1 N(0, 1) in each velocity. The goal is the centre of its cell, shifted by
     U(0, 1) + U(0, 0.5) m in both x and y.
+
+    Args:
+        anywhere: begin in any free cell instead, up to 1 m from its centre.
     """
     generator = np.random.default_rng(0)
     positions = model.qpos0 + generator.uniform(-0.1, 0.1, (NUM_STARTS, model.nq))
     velocities = 0.1 * generator.standard_normal((NUM_STARTS, model.nv))
     shift = generator.uniform(0.0, [[[1.0]], [[0.5]]], (2, NUM_STARTS, 2)).sum(axis=0)
     goals = np.float32(maze.cells("G") + shift)
+    if anywhere:
+        free = np.concatenate([maze.cells(kind) for kind in "S.G"])
+        positions[:, :2] += free[generator.integers(len(free), size=NUM_STARTS)]
+        positions[:, :2] += generator.uniform(-1.0, 1.0, (NUM_STARTS, 2))
     return Walk(place(model, positions, velocities, ()), goals)
 
 
@@ -187,12 +195,13 @@ def antmaze(
     name: str,
     make_physics: Callable[[Models, int, tuple[str, ...]], Advance],
     simulator: Simulator = Simulator(),  # noqa: B008
+    anywhere: bool = False,
 ) -> Env:
-    """Builds one of `MAZES` on a physics."""
+    """Builds one of `MAZES` on a physics; episodes may begin `anywhere`."""
     maze, models = MAZES[name], load_models(name, simulator)
     model = models[0]
     move = make_physics(models, FRAME_SKIP, ())
-    starts = start_states(maze, model)
+    starts = start_states(maze, model, anywhere)
 
     def advance(before: Walk, action: Array, variant: Array):
         # NaN actions of one member must not corrupt the workspaces that all share.
@@ -228,6 +237,15 @@ def pose_of(walk: Walk) -> Pose:
     return Pose(physics.qpos, physics.qvel, np.concatenate([goal, height], axis=1))
 
 
-ENTRY = EnvEntry(
-    lambda name, options: antmaze(name, options.make_physics, options.simulator)
-)
+def _build(name: str, options: Options) -> Env:
+    given = dict(options.args)
+    anywhere = given.pop("anywhere", False)
+    if given or not isinstance(anywhere, bool):
+        raise UserError(
+            f"config.env_args is {dict(options.args)}; {name} takes anywhere=True, for"
+            " episodes that begin in any cell, and nothing else"
+        )
+    return antmaze(name, options.make_physics, options.simulator, anywhere)
+
+
+ENTRY = EnvEntry(_build, takes=("args",))
