@@ -1,8 +1,8 @@
 """Cal-QL (Nakamoto et al., NeurIPS 2023), for AntMaze as published, and elsewhere.
 
-AntMaze: 1M offline updates, then 1M environment steps; rewards are 10 r - 5, four layers
-of critics, the Lagrange multiplier. The authors gather a whole episode and then update
-as often as it had steps; here it is in rounds of a thousand steps.
+AntMaze: 1M offline updates, then 1M environment steps; rewards are 10 r - 5, four
+layers of critics, the Lagrange multiplier. The authors gather a whole episode and then
+update as often as it had steps; here it is in rounds of a thousand steps.
 
 Other tasks have no published settings but Adroit's and Kitchen's binary ones: here they
 keep their rewards, have two layers, and a fixed weight of the gap, as CQL has it there.
