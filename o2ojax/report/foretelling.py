@@ -79,8 +79,9 @@ def _correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _points(result: Result) -> list[Mapping[str, float]]:
     """Of each member that lives: what its critics said, its dip and its regret."""
     figures = _figures(Path(result.name) / "metrics.jsonl")
-    score = statistics.scores(result.curves, result.config["env"])
-    outcome = statistics.by_member(score, result.curves.phase).get("online")
+    curves = result.curves
+    score = statistics.scores(curves, result.config["env"])
+    outcome = statistics.by_member(score, curves.phase, step=curves.step).get("online")
     if not figures or outcome is None:
         return []
     columns = figures | {name: outcome[name] for name in OUTCOMES if name in outcome}

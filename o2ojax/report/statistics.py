@@ -88,18 +88,23 @@ def mean_return(curves: Curves) -> np.ndarray:
 
 
 def by_member(
-    score: np.ndarray, phase: np.ndarray, has_scale: bool = True
+    score: np.ndarray,
+    phase: np.ndarray,
+    has_scale: bool = True,
+    step: np.ndarray | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Score, dip and regret of each member in each phase.
 
     Offline, `score` is that of the last point: after 0 updates for a run from scratch.
     Online, `score` is that of the last point,
     `dip` = max(0, max_t (offline - score_t)), and
-    `regret` = mean_t (100 - score_t). A member with a NaN in a phase has NaN there.
+    `regret` = mean_t (100 - score_t), where a point counts for the steps since the one
+    before. A member with a NaN in a phase has NaN there.
 
     Args:
         score: [P, M], at least one of the points offline.
         phase: [P], "offline" or "online".
+        step:  [P], as in `Curves`; None for points that are evenly spaced.
         has_scale: whether 100 means something. If not, there is no regret.
     Returns:
         {"offline": {"score": [M]}, "online": {"score", "dip", "regret": [M]}};
@@ -114,8 +119,24 @@ def by_member(
             "dip": np.maximum((offline - online).max(axis=0), 0),
         }
         if has_scale:
-            achieved["online"]["regret"] = (100 - online).mean(axis=0)
+            achieved["online"]["regret"] = _over_steps(
+                100 - online, None if step is None else step[phase == "online"]
+            )
     return achieved
+
+
+def _over_steps(values: np.ndarray, step: np.ndarray | None) -> np.ndarray:
+    """The mean [M] over points [P, M], each weighted by the steps that led to it.
+
+    A warm-up before the first point does not count: it stands for as many steps as the
+    second, or for its own, if these are fewer.
+    """
+    if step is None or len(step) < 2:
+        return values.mean(axis=0)
+    spans = np.diff(step, prepend=max(0, 2 * step[0] - step[1]))
+    if (spans == spans[0]).all():
+        return values.mean(axis=0)
+    return spans @ values / spans.sum()
 
 
 def groups(config: Mapping, num_members: int) -> list[tuple[dict[str, Any], slice]]:
@@ -168,7 +189,8 @@ def summarise(
     """
     env = config["env"]
     has_scale = curves.success is not None or reference.has_reference(env)
-    achieved = by_member(scores(curves, env), curves.phase, has_scale)
+    found = scores(curves, env)
+    achieved = by_member(found, curves.phase, has_scale, curves.step)
     if curves.success is not None:  # then the score is not the return
         for phase, figures in achieved.items():
             figures["return"] = mean_return(curves)[curves.phase == phase][-1]

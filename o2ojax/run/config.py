@@ -146,9 +146,16 @@ class Online:
 
 @section
 class Eval:
-    """Steps between evaluations, and episodes per member and evaluation."""
+    """When policies are judged.
+
+    every:    steps between two evaluations.
+    early:    environment steps after which there is one besides, as 100,500: falls
+        right after the hand-over are short.
+    episodes: of each member in an evaluation.
+    """
 
     every: int = count(10_000)
+    early: tuple[int, ...] = fields.sizes(or_none=True)
     episodes: int = count(10)
 
 

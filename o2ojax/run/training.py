@@ -221,7 +221,6 @@ class Session:
         """Continues the record's current phase to its end."""
         job, record = self.job, self.record
         total = total_of(job, record.phase)
-        evaluation = job.config.eval.every
         if not total and not record.points:  # evaluate before the online phase
             self.look_for_nan(run)
             self.evaluate(run)
@@ -232,7 +231,7 @@ class Session:
                 _, size, _ = chunk_at(job, record.phase, record.step)
                 run = self.chunk(run, size, bar)
                 at_end = record.step == total
-                if record.step % evaluation == 0 or at_end:
+                if at_end or self.is_judged():
                     self.evaluate(run)
                 if processes.any_of(self.asked_to_stop()):
                     self.save(run)
@@ -250,6 +249,12 @@ class Session:
         run = jax.block_until_ready(turn(*arguments))
         job.check()
         return run
+
+    def is_judged(self) -> bool:
+        """Whether an evaluation is due in mid-phase."""
+        chosen, record = self.job.config.eval, self.record
+        early = record.phase == "online" and record.step in chosen.early
+        return early or record.step % chosen.every == 0
 
     def is_due(self) -> bool:
         """Whether a checkpoint is due in mid-phase."""

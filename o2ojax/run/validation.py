@@ -99,6 +99,13 @@ def _check_rhythm(run: RunConfig) -> None:
                 f" config.log.every, {every}, and at most config.offline.updates,"
                 f" {run.offline.updates}"
             )
+    for steps in run.eval.early:
+        if steps % every or steps > online.steps:
+            raise UserError(
+                f"config.eval.early has {steps}; each must be a multiple of"
+                f" config.log.every, {every}, and at most config.online.steps,"
+                f" {online.steps}"
+            )
     for name in ("eval", "checkpoint"):
         if getattr(run, name).every % every:
             raise UserError(

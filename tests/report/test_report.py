@@ -120,6 +120,20 @@ def test_dip_and_regret_by_hand():
     )  # (60 + 80 + 40) / 3, (65 + 55 + 50) / 3
 
 
+def test_regret_counts_points_by_the_steps_that_led_to_them():
+    score = np.array([[50.0], [90.0], [60.0], [20.0]])
+    phase = np.array(["offline", "online", "online", "online"])
+
+    def regret(*step):
+        found = statistics.by_member(score, phase, step=np.array([7, *step]))
+        return found["online"]["regret"]
+
+    even = (10 + 40 + 80) / 3
+    np.testing.assert_allclose(regret(10, 20, 30), even)
+    np.testing.assert_allclose(regret(1010, 1020, 1030), even)  # after a warm-up
+    np.testing.assert_allclose(regret(1, 5, 10), (10 + 4 * 40 + 5 * 80) / 10)
+
+
 def test_a_member_that_died_online_keeps_only_its_offline_score():
     died = curves([[50, 30]], [[40, 35], [math.nan, 45]])
     achieved = statistics.by_member(statistics.scores(died, "counter"), died.phase)

@@ -132,6 +132,18 @@ def action_of(folder, checkpoint):
     return policy.act(np.ones(11), policy.start(seed=0))[0]
 
 
+def test_a_run_is_judged_soon_after_the_hand_over(tmp_path, capsys):
+    every, early = "--config.log.every=4", "--config.eval.early=4,8"
+    assert run(tmp_path / "soon", 20, 40, every, early) == 0
+    _, phase, step = curves(tmp_path / "soon")
+    assert phase == ["offline", *["online"] * 4] and step == [20, 4, 8, 20, 40]
+    for wrong in ("6", "44"):
+        given = every, f"--config.eval.early={wrong}"
+        assert run(tmp_path / "wrong", 20, 40, *given) == 2
+        said = f"config.eval.early has {wrong}; each must be a multiple of"
+        assert said in capsys.readouterr().err
+
+
 def test_a_run_begins_from_a_kept_checkpoint(tmp_path, capsys):
     series, then = tmp_path / "series", tmp_path / "then"
     keep = "--config.checkpoint.keep=20,40"
