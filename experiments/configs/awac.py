@@ -19,4 +19,6 @@ def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
     config.online.round = 1_000
     config.online.warmup = 1_000
     config.eval.every = 5_000
+    if config.env.startswith("antmaze-"):
+        config.reward.shift = -1.0
     return config
