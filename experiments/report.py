@@ -1,6 +1,7 @@
 """Tables and curves over runs: `python -m experiments.report RUN [RUN ...]`.
 
-And films: `python -m experiments.report RUN --video=FILE.gif`; methods over several
+`--reference=FILE` lays curves that others published under these. And films:
+`python -m experiments.report RUN --video=FILE.gif`; methods over several
 tasks: `RUN RUN ... --aggregate`; and what critics said at the hand-over:
 `--readiness`, and whether it foretells the fall: `RUN RUN ... --foretell`.
 """
@@ -16,7 +17,7 @@ from rich.console import Console
 from o2ojax import report
 from o2ojax.errors import UserError
 from o2ojax.registry import short
-from o2ojax.report import aggregates, foretelling
+from o2ojax.report import aggregates, foretelling, published
 from o2ojax.report.figures import KINDS
 from o2ojax.run.readiness import FIGURES
 
@@ -43,10 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.aggregate:
             _aggregate(results, options.out or Path("profiles.png"))
             return 0
+        theirs = (
+            published.find(options.reference, results) if options.reference else None
+        )
         _print_table(results, options.form)
-        if options.out or not options.video:
-            for path in _draw(results, options.out):
+        if options.out or theirs or not options.video:
+            for path in _draw(results, options.out, theirs):
                 print(f"wrote {path}", file=sys.stderr)
+            if theirs:
+                print(theirs.caption, file=sys.stderr)
         if options.video:
             shown = _film(results[0], options.video, options.member)
             print(f"wrote {options.video}: {shown}", file=sys.stderr)
@@ -75,6 +81,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="where the curves go, a .png, .pdf or .svg; with runs of several"
         " environments, its folder takes a curves-ENV for each (default: here)",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="FILE[:KEY,KEY]",
+        help="draw curves that others published under these runs', of one environment:"
+        " those of the runs' algorithms on the dataset nearest to theirs, or those"
+        " that are named, METHOD, DATASET or METHOD/DATASET",
     )
     forms = parser.add_mutually_exclusive_group()
     for form, what in FORMS.items():
@@ -118,9 +131,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--video={options.video} should end in .gif")
     if options.video and len(options.runs) > 1:
         parser.error("--video films one run at a time")
-    if options.aggregate and (options.form or options.video):
+    if options.aggregate and (options.form or options.video or options.reference):
         parser.error("--aggregate goes with --out alone")
     others = options.form or options.video or options.aggregate or options.out
+    others = others or options.reference
     for name in ("readiness", "foretell"):
         if getattr(options, name) and others:
             parser.error(f"--{name} goes with runs alone")
@@ -181,7 +195,9 @@ def _aggregate(results: Sequence[report.Result], path: Path) -> None:
     print(f"wrote {path}", file=sys.stderr)
 
 
-def _draw(results: Sequence[report.Result], out: Path | None) -> list[Path]:
+def _draw(
+    results: Sequence[report.Result], out: Path | None, theirs: report.Published | None
+) -> list[Path]:
     """Draws a figure for each environment; returns their files."""
     by_env = defaultdict(list)
     for result in results:
@@ -193,7 +209,7 @@ def _draw(results: Sequence[report.Result], out: Path | None) -> list[Path]:
         suffix = out.suffix if out else ".png"
         name = f"curves-{short(env).replace(':', '-').replace('/', '-')}{suffix}"
         paths.append(single or folder / name)
-        report.draw(runs, paths[-1])
+        report.draw(runs, paths[-1], theirs)
     return paths
 
 

@@ -48,9 +48,9 @@ def rows(summary: dict[str, Any], note: str = "") -> list[tuple[str, ...]]:
     table does not show.
     """
     parts = summary.get("groups") or [summary]
-    budget = _count(summary["offline"]["updates"])
+    budget = count(summary["offline"]["updates"])
     if "online" in summary:
-        steps, updates = (_count(summary["online"][x]) for x in ("steps", "updates"))
+        steps, updates = (count(summary["online"][x]) for x in ("steps", "updates"))
         budget += f", {steps} ({updates})"
     cells = []
     for part in parts:
@@ -93,7 +93,7 @@ def label(agent: str, settings: dict[str, Any]) -> str:
     return ", ".join([short(agent), *told])
 
 
-def _count(number: int) -> str:
+def count(number: int) -> str:
     """Formats 20000 as 20k and 1500000 as 1.5M."""
     for size, letter in ((1_000_000, "M"), (1_000, "k")):
         if number >= size:
