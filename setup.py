@@ -21,7 +21,7 @@ setup(
         "o2ojax.data": ["shipped/*"],
         "o2ojax.envs": ["assets/*"],
         "o2ojax.envs.native": ["*.cc"],
-        "o2ojax.experiments": ["*.sh"],
+        "o2ojax.experiments": ["*.sh", "*.o2o"],
     },
     entry_points={"console_scripts": ["o2ojax=o2ojax.experiments.command:main"]},
     install_requires=[

@@ -11,7 +11,8 @@ import functools
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -265,8 +266,9 @@ class RunPolicy(Player):
             used[name] = _used(function, weights, inputs)
             chosen = [weights[at] for at in used[name]]
             partly = _of_some(function, weights, used[name])
-            made = jax.export.export(jax.jit(partly), platforms=PLATFORMS)
-            files[f"{name}.stablehlo"] = bytes(made(chosen, *inputs).serialize())
+            with _without_places():
+                made = jax.export.export(jax.jit(partly), platforms=PLATFORMS)
+                files[f"{name}.stablehlo"] = bytes(made(chosen, *inputs).serialize())
         numbers = sorted({at for chosen in used.values() for at in chosen})
         arrays = io.BytesIO()
         np.savez(arrays, **{str(at): np.asarray(weights[at]) for at in numbers})
@@ -319,6 +321,17 @@ def _functions(policy: Policy, state: Any) -> dict[str, Callable]:
         return tuple(jax.tree.leaves(memory))
 
     return {"start": start, "act": act, "observe": observe}
+
+
+@contextmanager
+def _without_places() -> Iterator[None]:
+    """Programs that are made here do not name the files on this machine."""
+    before = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)
 
 
 def _used(function: Callable, weights: list, inputs: tuple) -> list[int]:

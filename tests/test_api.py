@@ -87,6 +87,13 @@ def test_a_file_holds_no_more_than_acting_needs(tmp_path):
     assert sum(sizes) <= sum(leaf.size for leaf in actor)
 
 
+def test_a_file_does_not_tell_where_it_was_made(tmp_path):
+    with zipfile.ZipFile(policy_of("bc")[0].export(tmp_path / "policy.o2o")) as file:
+        programs = [name for name in file.namelist() if name.endswith("stablehlo")]
+        assert len(programs) == 3
+        assert not any(b".py" in file.read(name) for name in programs)
+
+
 @pytest.mark.parametrize("name", ["smac", "pearl"])
 def test_an_agent_is_told_its_task_by_rows_of_it(name):
     policy, agent = policy_of(name)

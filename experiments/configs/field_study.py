@@ -3,16 +3,16 @@
 The task is `NAME/DATASET`, as `rlpd/hopper-medium-replay`:
 
     iql awac cql cal_ql rebrac fql    offline, and then online by their own updates
-    off2on, wsrl                      likewise: five CQL agents with balanced replay, and
-                                      Cal-QL's critics without the data
-    rlpd, sac                         online alone: from the data too, and from nothing
+    off2on, wsrl                      likewise: five CQL agents with balanced replay;
+                                      Cal-QL's agent without the data
+    rlpd, sac                         online alone: from the data too; from nothing
     bc                                offline alone
 
-`cql` is Cal-QL without its lower bound, so that nothing else tells the two apart. Losses,
-rates, rewards and stores are the published ones, by each method's own config; networks
-of 64-64 (of IQL and BC in the maze 256-256, as published), batches of 256, 4 actions in
-CQL's sums, 50k offline updates, 10k environment steps, four seeds. WSRL's warm-up is 1000
-steps, a tenth, where 5000 of the published 500,000 are a hundredth.
+`cql` is Cal-QL without its lower bound, so that nothing else tells the two apart.
+Losses, rates, rewards and stores are the published ones, by each method's own config;
+networks of 64-64 (of IQL and BC in the maze 256-256, as published), batches of 256, 4
+actions in CQL's sums, 50k offline updates, 10k environment steps, four seeds. WSRL's
+warm-up is 1000 steps, a tenth, where 5000 of the published 500,000 are a hundredth.
 
 The maze's data are 200,000 rows, in `datasets/`, where
 

@@ -1,9 +1,9 @@
 """IQL (Kostrikov et al., ICLR 2022): offline as published for locomotion.
 
 1M offline updates, then 1M environment steps with one update each, from one buffer that
-starts as the whole dataset. The authors publish fine-tuning for AntMaze alone, with
-expectile 0.9, beta 10, rewards of r - 1, and 100 episodes at every evaluation: these are
-set for its tasks. On locomotion, the rhythm online is ours, and rewards are scaled
+starts as the whole dataset. The authors publish fine-tuning for AntMaze alone: its
+tasks have their expectile of 0.9, beta of 10, rewards of r - 1, and 100 episodes at
+every evaluation. On locomotion, the rhythm online is ours, and rewards are scaled
 online as offline, which their script does not do. A run with `online.steps=0` is the
 paper's offline setting: the policy's learning rate then falls by a cosine.
 """
