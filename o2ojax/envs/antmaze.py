@@ -140,6 +140,8 @@ def load_model(maze: Maze) -> mujoco.MjModel:
         wall.conaffinity = 1  # the ant touches it
     for geom in spec.geoms:
         geom.solimp = SOFTNESS
+    for numeric in list(spec.numerics):  # none is used, and MJX counts from the first
+        spec.delete(numeric)
     for name, limit in MJX_LIMITS.items():
         spec.add_numeric(name=name, data=[limit], size=1)
     _make_visible(spec, maze)
