@@ -1,11 +1,11 @@
 """Logs of an ant in a maze: D4RL's files are mended, and other ants' data refused.
 
-D4RL's files were written by other programs than its environment, and do not always say
-as it does when an episode ends; `mend` corrects that. In all versions, an ant that stays
-at the goal earns a reward of 1, and ends an episode, in each row (D4RL's issue 199). The
-episodes of one step that come of it are kept, as published results were learned from
-them. `infos/goal` is not read: the ant was sent there when the data were gathered, but
-the rewards are for the goal of the environment.
+D4RL's files were written by other programs than its environment, and do not always
+say as it does when an episode ends; `mend` corrects that. In all versions, an ant that
+stays at the goal earns a reward of 1, and ends an episode, in each row (D4RL's issue
+199). The episodes of one step that come of it are kept, as published results were
+learned from them. `infos/goal` is not read: the ant was sent there when the data were
+gathered, but the rewards are for the goal of the environment.
 """
 
 import warnings
