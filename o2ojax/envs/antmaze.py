@@ -57,11 +57,11 @@ class Maze(NamedTuple):
     rows: tuple[str, ...]
     horizon: int
 
-    def cells(self, kind: str) -> np.ndarray:
-        """Centres (x, y) of the cells of a kind, m [N, 2]; the start is the origin."""
+    def cells(self, kinds: str) -> np.ndarray:
+        """Centres (x, y) of the cells of some kinds, m [N, 2]; the start is (0, 0)."""
         grid = np.array([list(row) for row in self.rows])
-        place, origin = np.argwhere(grid == kind), np.argwhere(grid == "S")
-        return CELL * (place - origin)[:, ::-1]
+        place = np.argwhere(np.isin(grid, list(kinds)))
+        return CELL * (place - np.argwhere(grid == "S"))[:, ::-1]
 
 
 MAZES = {

@@ -28,10 +28,6 @@ make = functools.cache(lambda name: envs.make(name, "mujoco"))
 load = functools.cache(lambda name: antmaze.load_model(MAZES[name]))
 
 
-def free_cells(maze):
-    return np.concatenate([maze.cells(kind) for kind in "S.G"])
-
-
 def rolled(model, rows, actions):
     """Decisions from rows (qpos, qvel, warm start), in double precision."""
     step = host_step([model], FRAME_SKIP, np.zeros(0, np.int32))
@@ -62,7 +58,7 @@ def states_and_actions(name):
 
 def beside_walls(maze, generator):
     """Places near walls, and the directions to them: [NUM_STATES, 2] each."""
-    free = {tuple(cell) for cell in free_cells(maze)}
+    free = {tuple(cell) for cell in maze.cells("S.G")}
     sides = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
     pairs = [
         (cell, side)
