@@ -194,9 +194,11 @@ def _places(seen: data.Inspection) -> np.ndarray:
 
 
 def find_maze(seen: data.Inspection) -> antmaze.Maze | None:
-    """The first maze in whose free cells an ant has been; None if there is none."""
+    """The maze of an ant, by its name, or by where it has been; None if in none."""
     if not data.antmaze.recognised(seen.transitions.obs, seen.transitions.action):
         return None
+    if seen.env in antmaze.MAZES:
+        return antmaze.MAZES[seen.env]
     for maze in antmaze.MAZES.values():
         away = np.abs(_places(seen)[:, None] - maze.cells("S.G")).max(axis=2)
         if np.mean(away.min(axis=1) <= antmaze.CELL / 2) > INSIDE:

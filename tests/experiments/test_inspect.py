@@ -242,6 +242,13 @@ def test_the_maze_is_found_by_where_the_ant_has_been_and_drawn(name, tmp_path):
     assert is_png(tmp_path / "ant.png")
 
 
+def test_the_name_of_the_maze_goes_before_where_the_ant_has_been(tmp_path):
+    path = tmp_path / "antmaze-large-play-v2.npz"
+    np.savez(path, **ant(along((0, 0), (4, 0))))  # free in each maze
+    maze = inspect.find_maze(data.inspect(data.load(path)))
+    assert maze is antmaze.MAZES["antmaze-large"]
+
+
 def test_what_was_elsewhere_is_in_no_maze(tmp_path):
     path = tmp_path / "log.npz"
     np.savez(path, **ant(along((0, 0), (-30, 0))))
