@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
@@ -15,12 +16,14 @@ from rich.text import Text
 
 from o2ojax import data
 from o2ojax.data.files import write_whole
+from o2ojax.envs import antmaze
 from o2ojax.errors import UserError
 
 from . import program
 
 COLOUR, SECOND, ALARM = "#0072B2", "#E69F00", "#D55E00"
 FEW = 50_000  # rows that are enough for quantiles
+INSIDE = 0.99  # fraction of an ant's places that must be in a maze's free cells
 NOTHING = "nothing"
 
 
@@ -158,6 +161,8 @@ def _print(seen: data.Inspection, markdown: bool) -> None:
 def draw(seen: data.Inspection, path: Path) -> None:
     """Writes a picture of six panels to a PNG file.
 
+    If an ant was in a maze, one shows where, in place of the rewards.
+
     Raises:
         OSError: the file cannot be written.
     """
@@ -167,7 +172,11 @@ def draw(seen: data.Inspection, path: Path) -> None:
     _draw_returns(panels[0], seen)
     _histogram(panels[1], seen.returns, "return of an episode", "episodes")
     _histogram(panels[2], seen.lengths, "length of an episode", "episodes")
-    _histogram(panels[3], seen.transitions.reward, "reward", "rows")
+    maze = find_maze(seen)
+    if maze is None:
+        _histogram(panels[3], seen.transitions.reward, "reward", "rows")
+    else:
+        draw_maze(panels[3], seen, maze)
     _draw_actions(panels[4], seen.actions)
     _draw_observations(panels[5], seen)
     for panel in panels:
@@ -176,6 +185,38 @@ def draw(seen: data.Inspection, path: Path) -> None:
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
         panel.spines[["top", "right"]].set_visible(False)
     write_whole(path, lambda unfinished: figure.savefig(unfinished, format="png"))
+
+
+def _places(seen: data.Inspection) -> np.ndarray:
+    """Where an ant has been in some of the rows, m [N, 2]."""
+    obs = seen.transitions.obs
+    return obs[:: max(1, len(obs) // FEW), :2]
+
+
+def find_maze(seen: data.Inspection) -> antmaze.Maze | None:
+    """The maze of an ant, by its name, or by where it has been; None if in none."""
+    if not data.antmaze.recognised(seen.transitions.obs, seen.transitions.action):
+        return None
+    if seen.env in antmaze.MAZES:
+        return antmaze.MAZES[seen.env]
+    for maze in antmaze.MAZES.values():
+        away = np.abs(_places(seen)[:, None] - maze.cells("S.G")).max(axis=2)
+        if np.mean(away.min(axis=1) <= antmaze.CELL / 2) > INSIDE:
+            return maze
+    return None
+
+
+def draw_maze(axes: Axes, seen: data.Inspection, maze: antmaze.Maze) -> None:
+    """The walls from above, where the ant has been, and the cell of the goal."""
+    half = antmaze.CELL / 2
+    for kind, style in (("#", {"color": "0.75"}), ("G", {"fc": "none", "ec": ALARM})):
+        for x, y in maze.cells(kind):
+            corner = x - half, y - half
+            axes.add_patch(Rectangle(corner, 2 * half, 2 * half, **style))
+    axes.plot(*_places(seen).T, ",", color=COLOUR)
+    axes.set_aspect("equal")
+    axes.set_xlabel("x [m], walls grey, the goal's cell framed")
+    axes.set_ylabel("y [m]")
 
 
 def _draw_returns(axes: Axes, seen: data.Inspection) -> None:

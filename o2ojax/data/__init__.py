@@ -1,5 +1,6 @@
 """Offline datasets: readers, writers, checks, reference scores, shipped datasets."""
 
+from o2ojax.data.antmaze import hold_ant
 from o2ojax.data.dataset import (
     DataError,
     Dataset,
@@ -37,6 +38,7 @@ __all__ = [
     "from_arrays",
     "from_transitions",
     "has_reference",
+    "hold_ant",
     "hold_episodes",
     "hold_tasks",
     "hold_windows",

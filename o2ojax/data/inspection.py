@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from o2ojax.data import antmaze
 from o2ojax.data.dataset import (
     ACTION_LIMIT,
     ACTION_SLACK,
@@ -23,6 +24,16 @@ LARGE = 1000.0  # observations beyond this should be scaled
 MANY_DUPLICATES = 0.02
 MANY_SHORT = 0.01  # fraction of episodes; a truncated recording may end in a few
 ROUND = 100  # time limits are usually multiples of it
+
+# The mazes of ants by their names in D4RL: of environments, and of files.
+MAZES = {
+    "umaze": "antmaze-umaze",
+    "u": "antmaze-umaze",
+    "medium": "antmaze-medium",
+    "big": "antmaze-medium",
+    "large": "antmaze-large",
+    "hardest": "antmaze-large",
+}
 
 
 class Inspection(NamedTuple):
@@ -81,7 +92,7 @@ def inspect(log: Log, clip_actions: bool = False) -> Inspection:
     low, high = rows.obs.min(axis=0), rows.obs.max(axis=0)
     seen = Inspection(
         name=log.name,
-        env=environment(log.name),
+        env=environment(log.name) if _fits(log.name, rows) else "",
         num_rows=len(actions),
         transitions=rows,
         actions=actions,
@@ -103,9 +114,16 @@ def inspect(log: Log, clip_actions: bool = False) -> Inspection:
 def environment(name: str) -> str:
     """The environment in a dataset's name, if it has reference scores, else ""."""
     words = re.split(r"[^a-z0-9]+", name.lower())
-    if "maze" in words:  # Ant_maze_u-maze is another task than ant
-        return ""
+    if "antmaze" in words or "maze" in words:  # Ant_maze_u-maze is not the task ant
+        is_ours = {"ant", "antmaze"} & set(words) and "eval" not in words
+        return next((MAZES[word] for word in words if word in MAZES and is_ours), "")
     return next(filter(has_reference, words), "")
+
+
+def _fits(name: str, rows: Transition) -> bool:
+    """Whether an ant in a maze, by its name, is D4RL's: Minari's has the same name."""
+    is_ant = environment(name) in MAZES.values()
+    return not is_ant or antmaze.recognised(rows.obs, rows.action)
 
 
 def _duplicates(rows: Transition) -> float:

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from o2ojax import registry
-from o2ojax.data import compact, minari, ogbench, shipped
+from o2ojax.data import antmaze, compact, minari, ogbench, shipped
 from o2ojax.data.dataset import (
     EXTRAS,
     ONE_STREAM,
@@ -251,6 +251,7 @@ def _load(path: str | os.PathLike, open_file: Callable) -> Log:
         for key in list(columns)
         if key.startswith(f"{EXTRAS}/")
     }
+    columns = antmaze.mend(source, columns)
     return Log(path.stem, source, columns, parameters, extras)
 
 

@@ -11,6 +11,9 @@ REFERENCE: dict[str, tuple[float, float]] = {
     "hopper": (-20.272305, 3234.3),
     "walker2d": (1.629008, 4592.3),
     "ant": (-325.6, 3879.7),
+    "antmaze-umaze": (0.0, 1.0),
+    "antmaze-medium": (0.0, 1.0),
+    "antmaze-large": (0.0, 1.0),
 }
 
 

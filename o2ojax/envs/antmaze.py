@@ -12,7 +12,6 @@ begins in one of 1024 pairs of a first state and a goal, which are drawn once.
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -22,7 +21,6 @@ import numpy as np
 from o2ojax.envs.entry import EnvEntry, Options
 from o2ojax.envs.locomotion import ASSETS
 from o2ojax.envs.physics import (
-    Advance,
     Models,
     PhysicsState,
     Simulator,
@@ -40,6 +38,7 @@ NEAR = 0.5  # m, distance from which a goal is reached
 TIME_STEP, FRAME_SKIP = 0.02, 5  # seconds, and simulation steps per decision
 TORQUE = 30.0  # Nm, of an action of 1
 SOFTNESS = (0.8, 0.8, 0.01, 0.5, 2.0)  # impedance of contacts, MuJoCo's `solimp`
+MARGIN = 0.01  # m, of each geom; two of them push each other from twice that on
 NUM_STARTS = 1024
 
 # At most four walls are as near to a geom of the ant as one that it touches, and few of
@@ -58,11 +57,11 @@ class Maze(NamedTuple):
     rows: tuple[str, ...]
     horizon: int
 
-    def cells(self, kind: str) -> np.ndarray:
-        """Centres (x, y) of the cells of a kind, m [N, 2]; the start is the origin."""
+    def cells(self, kinds: str) -> np.ndarray:
+        """Centres (x, y) of the cells of some kinds, m [N, 2]; the start is (0, 0)."""
         grid = np.array([list(row) for row in self.rows])
-        place, origin = np.argwhere(grid == kind), np.argwhere(grid == "S")
-        return CELL * (place - origin)[:, ::-1]
+        place = np.argwhere(np.isin(grid, list(kinds)))
+        return CELL * (place - np.argwhere(grid == "S"))[:, ::-1]
 
 
 MAZES = {
@@ -123,10 +122,14 @@ def reached(walk: Walk) -> Array:
     return jnp.linalg.norm(walk.physics.qpos[:2] - walk.goal) <= NEAR
 
 
-def load_model(maze: Maze) -> mujoco.MjModel:
+def load_model(maze: Maze, swollen: bool = False) -> mujoco.MjModel:
     """Builds the ant in a maze, whose walls are one box per cell, as D4RL's are.
 
     Boxes of several cells would be fewer, but would push a leg at a seam differently.
+
+    Args:
+        swollen: whether walls are thicker by the margin within which they push an ant,
+            and have none. MJX in JAX ignores the margin of a box and a capsule.
     """
     spec = mujoco.MjSpec.from_file(str(ASSETS / "ant.xml"))
     spec.option.timestep = TIME_STEP
@@ -138,8 +141,12 @@ def load_model(maze: Maze) -> mujoco.MjModel:
             type=mujoco.mjtGeom.mjGEOM_BOX, pos=[x, y, half[2]], size=half
         )
         wall.conaffinity = 1  # the ant touches it
+        if swollen:
+            wall.size, wall.margin = half + 2 * MARGIN, -MARGIN
     for geom in spec.geoms:
         geom.solimp = SOFTNESS
+    for numeric in list(spec.numerics):  # none is used, and MJX counts from the first
+        spec.delete(numeric)
     for name, limit in MJX_LIMITS.items():
         spec.add_numeric(name=name, data=[limit], size=1)
     _make_visible(spec, maze)
@@ -162,11 +169,10 @@ def _make_visible(spec: mujoco.MjSpec, maze: Maze) -> None:
 
 
 @functools.cache
-def load_models(name: str, simulator: Simulator) -> Models:
+def load_models(name: str, simulator: Simulator, swollen: bool) -> Models:
     """Builds the variants of a maze's model; deterministic."""
-    return randomise_dynamics(
-        [load_model(MAZES[name]) for _ in range(simulator.variants)], simulator
-    )
+    models = [load_model(MAZES[name], swollen) for _ in range(simulator.variants)]
+    return randomise_dynamics(models, simulator)
 
 
 def start_states(maze: Maze, model: mujoco.MjModel, anywhere: bool = False) -> Walk:
@@ -191,16 +197,12 @@ def start_states(maze: Maze, model: mujoco.MjModel, anywhere: bool = False) -> W
     return Walk(place(model, positions, velocities, ()), goals)
 
 
-def antmaze(
-    name: str,
-    make_physics: Callable[[Models, int, tuple[str, ...]], Advance],
-    simulator: Simulator = Simulator(),  # noqa: B008
-    anywhere: bool = False,
-) -> Env:
+def antmaze(name: str, options: Options, anywhere: bool = False) -> Env:
     """Builds one of `MAZES` on a physics; episodes may begin `anywhere`."""
-    maze, models = MAZES[name], load_models(name, simulator)
+    maze, simulator = MAZES[name], options.simulator
+    models = load_models(name, simulator, options.physics == "mjx")
     model = models[0]
-    move = make_physics(models, FRAME_SKIP, ())
+    move = options.make_physics(models, FRAME_SKIP, ())
     starts = start_states(maze, model, anywhere)
 
     def advance(before: Walk, action: Array, variant: Array):
@@ -245,7 +247,7 @@ def _build(name: str, options: Options) -> Env:
             f"config.env_args is {dict(options.args)}; {name} takes anywhere=True, for"
             " episodes that begin in any cell, and nothing else"
         )
-    return antmaze(name, options.make_physics, options.simulator, anywhere)
+    return antmaze(name, options, anywhere)
 
 
 ENTRY = EnvEntry(_build, takes=("args",))

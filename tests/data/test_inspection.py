@@ -196,7 +196,13 @@ def test_what_cannot_be_read_is_refused_as_by_the_reader():
         ("hopper-medium-replay", "hopper"),
         ("HalfCheetah-v4", "halfcheetah"),
         ("mujoco/walker2d/expert-v0", "walker2d"),
-        ("antmaze-umaze-v2", ""),
+        ("antmaze-umaze-v2", "antmaze-umaze"),
+        ("antmaze-medium-play", "antmaze-medium"),
+        ("Ant_maze_u-maze_noisy_multistart_True", "antmaze-umaze"),
+        ("Ant_maze_hardest-maze_noisy_multistart_False", "antmaze-large"),
+        ("Ant_maze_big-maze_noisy", "antmaze-medium"),
+        ("Ant_maze_large_eval_noisy", ""),  # walls of its own
+        ("maze2d-medium-v1", ""),
         ("robot", ""),
     ],
 )

@@ -26,7 +26,8 @@ compiled = pytest.mark.skipif(
 NUM_ENVS = 7
 SINGLE = [name for name in envs.ENVS if name not in envs.FAMILIES]
 SIMULATED = [name for name in envs.FAMILIES if not name.startswith("point")]
-OFTEN = ("hopper", "ant", "lift", "humanoid-dir")  # bodies, centre of mass, variants
+# bodies, centre of mass, goals, variants
+OFTEN = ("hopper", "ant", "antmaze-umaze", "lift", "humanoid-dir")
 TASKS = [
     pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow)
     for name in (*SINGLE, *SIMULATED)

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from experiments import inspect
 from experiments.inspect import main
 from o2ojax import data
+from o2ojax.envs import antmaze
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -190,3 +193,65 @@ def test_the_traps_of_a_recording_are_told(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "have actions beyond [-1, 1], from -5.13232 to 3.94942" in told
     assert "All 2 terminals lie at step 1000" in told
+
+
+def ant(places):
+    """Rows of an ant that has been at places [N, 2]."""
+    obs = np.zeros((len(places), 29), np.float32)
+    obs[:, :2], obs[:, 3] = places, 1.0
+    return {
+        "observations": obs,
+        "actions": np.zeros((len(obs), 8)),
+        "rewards": np.zeros(len(obs)),
+        "terminals": np.zeros(len(obs)),
+        "timeouts": np.arange(len(obs)) == len(obs) - 1,
+    }
+
+
+def along(*corners, num=50):
+    """Places on the way from corner to corner."""
+    ways = zip(corners[:-1], corners[1:], strict=True)
+    return np.concatenate([np.linspace(start, end, num) for start, end in ways])
+
+
+WAYS = {
+    "antmaze-umaze": along((0, 0), (9, 0), (9, 8), (0, 9)),
+    "antmaze-medium": along((0, 0), (4, 0), (4, 8), (12, 8), (12, 4), (20, 4)),
+    "antmaze-large": along((0, 0), (0, 8), (12, 8)),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_the_maze_is_found_by_where_the_ant_has_been_and_drawn(name, tmp_path):
+    path = tmp_path / "log.npz"
+    np.savez(path, **ant(WAYS[name]))
+    seen = data.inspect(data.load(path))
+    maze = inspect.find_maze(seen)
+    assert maze is antmaze.MAZES[name]
+    axes = Figure().subplots()
+    inspect.draw_maze(axes, seen, maze)
+    boxes = [patch.get_bbox() for patch in axes.patches]
+    walls, goal = boxes[:-1], boxes[-1]
+    assert len(walls) == sum(row.count("#") for row in maze.rows)
+    inside = [[box.contains(x, y) for box in walls] for x, y in WAYS[name]]
+    assert not np.any(inside)
+    np.testing.assert_array_equal([goal.x0, goal.y0], maze.cells("G")[0] - 2)
+    [line] = axes.lines
+    np.testing.assert_allclose(line.get_xydata(), seen.transitions.obs[:, :2])
+    assert inspect.main([str(path), f"--out={tmp_path / 'ant.png'}"]) == 0
+    assert is_png(tmp_path / "ant.png")
+
+
+def test_the_name_of_the_maze_goes_before_where_the_ant_has_been(tmp_path):
+    path = tmp_path / "antmaze-large-play-v2.npz"
+    np.savez(path, **ant(along((0, 0), (4, 0))))  # free in each maze
+    maze = inspect.find_maze(data.inspect(data.load(path)))
+    assert maze is antmaze.MAZES["antmaze-large"]
+
+
+def test_what_was_elsewhere_is_in_no_maze(tmp_path):
+    path = tmp_path / "log.npz"
+    np.savez(path, **ant(along((0, 0), (-30, 0))))
+    assert inspect.find_maze(data.inspect(data.load(path))) is None
+    seen = data.inspect(data.load(stored(tmp_path)))
+    assert inspect.find_maze(seen) is None
