@@ -89,6 +89,10 @@ TRAITS = {
         judged_by_chance=True,
         suited=dict(reward_scale=1.0, temperature=0.01, kl_weight=1.0),
     ),
+    "rlpd": Traits(
+        at_birth=("init_temperature",),
+        suited=dict(init_temperature=0.01, entropy_per_dim=-3.0),
+    ),
     "sac": Traits(
         at_birth=("init_temperature",),
         suited=dict(init_temperature=0.01, entropy_per_dim=-3.0),
@@ -116,6 +120,7 @@ TINY = {
     "num_candidates_act": 3,
     "num_actions": 4,
     "num_agents": 2,
+    "critic_steps": 2,
     "horizon": 2,
     "iterations": 2.0,
     "num_samples": 8,
