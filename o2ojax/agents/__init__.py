@@ -20,6 +20,7 @@ AGENTS = Registry(
         "sac": "o2ojax.agents.sac:ALGORITHM",
         "smac": "o2ojax.meta.smac:ALGORITHM",
         "td3_bc": "o2ojax.agents.td3_bc:ALGORITHM",
+        "wsrl": "o2ojax.agents.wsrl:ALGORITHM",
     },
     adopt,
 )

@@ -10,7 +10,7 @@ their steps, not those of the last.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ import optax
 
 from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base, sac
-from o2ojax.errors import UserError
 from o2ojax.fields import choice, count, flag, fraction, number, positive, sizes
 from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.types import (
@@ -229,25 +228,10 @@ def recipe(spec: EnvSpec, config: RLPDConfig, plan: base.Plan) -> Recipe:
     return base.keep_learning(rlpd(spec, config))
 
 
-def check(run: Any) -> None:
-    """Targets come from some of the critics, so there must be as many.
-
-    Raises:
-        UserError: there are fewer.
-    """
-    config = run.agent
-    if config.num_target_critics > config.num_critics:
-        raise UserError(
-            f"config.agent.num_target_critics is {config.num_target_critics}, and there"
-            f" are {config.num_critics} critics to draw them from: set it to"
-            f" {config.num_critics} or less, or raise config.agent.num_critics"
-        )
-
-
 ALGORITHM = base.Algorithm(
     RLPDConfig,
     recipe,
-    check=check,
+    check=lambda run: base.check_subset(run.agent),
     batches=lambda config: config.critic_steps,
     online_batches=lambda config: config.critic_steps,
 )

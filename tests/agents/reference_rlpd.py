@@ -38,9 +38,9 @@ def mean_critic_loss(params, obs, action, weight, target):
     return (weight * error).mean(0).mean()
 
 
-def actor_loss(params, q_params, obs, noise, alpha, of_critics):
+def actor_loss(params, q_params, obs, noise, alpha, of_critics, squashed):
     """mean_b alpha log pi(a_b | s_b) - Q(s_b, a_b), of the policy's own a_b."""
-    action, log_prob = reference.squashed(params, obs, noise)
+    action, log_prob = squashed(params, obs, noise)
     q = of_critics(reference.critic(q_params, obs, action))
     return (alpha * log_prob - q).mean()
 
@@ -54,8 +54,15 @@ def update(
     of_critics: Callable,
     actor_batch: Batch,
     lrs: dict,
+    squashed: Callable = reference.squashed,
 ):
-    """`of_critics`: [E, B] -> [B], what the actor climbs, on `actor_batch`."""
+    """One update, of either.
+
+    Args:
+        of_critics: [E, B] -> [B], what the actor climbs, on `actor_batch`.
+        lrs: by the name of what learns.
+        squashed: the policy, (params, obs, noise) -> actions and log-densities.
+    """
     num = config.critic_steps
     policy = state["actor"].params
     alpha = jnp.exp(state["log_temperature"].params)
@@ -63,7 +70,7 @@ def update(
     losses, values = [], []
     for at in range(num):
         data, weight, *_ = minibatch(batch, at, num)
-        action, log_prob = reference.squashed(policy, data.next_obs, noise.next_one[at])
+        action, log_prob = squashed(policy, data.next_obs, noise.next_one[at])
         q = reference.critic(target_critic, data.next_obs, action)
         v = q[noise.few[at]].min(0)  # [K, B]
         if config.entropy_backup:
@@ -82,9 +89,12 @@ def update(
     obs = actor_batch.data.obs
     inputs = critic.params, obs, noise.actor, alpha
     actor, loss = reference.descend(
-        state["actor"], lrs["actor"], lambda *x: actor_loss(*x, of_critics), *inputs
+        state["actor"],
+        lrs["actor"],
+        lambda *x: actor_loss(*x, of_critics, squashed),
+        *inputs,
     )
-    entropy = -reference.squashed(policy, obs, noise.actor)[1].mean()
+    entropy = -squashed(policy, obs, noise.actor)[1].mean()
 
     def temperature_loss(log_alpha):
         target_entropy = config.entropy_per_dim * noise.actor.shape[-1]

@@ -12,7 +12,7 @@ from o2ojax.types import EnvSpec, vector
 SPEC = EnvSpec("none", vector(3), 2, 9)
 WITH_CRITICS = [name for name in AGENTS if name not in ("bc", "fowm")]
 # How many there are as published, and whether they are normalised; most: 2, and not.
-PUBLISHED = {"rlpd": (10, True)}
+PUBLISHED = {"rlpd": (10, True), "wsrl": (10, True)}
 
 
 def offline_agent(name, **fields):
@@ -37,9 +37,10 @@ def test_their_number_their_layers_and_their_activation_are_the_configs(
     monkeypatch.setitem(
         networks.ACTIVATIONS, "silu", lambda x: called.append(x.shape) or real(x)
     )
-    agent = offline_agent(
-        name, num_critics=3, widths=(7, 5), layer_norm=True, activation="silu"
-    )
+    fields = dict(num_critics=3, widths=(7, 5), layer_norm=True, activation="silu")
+    if hasattr(AGENTS.find(name).config(), "actor_layer_norm"):
+        fields["actor_layer_norm"] = False
+    agent = offline_agent(name, **fields)
     state = jax.eval_shape(agent.init, jax.random.key(0))
     critic = weights(state.target_critic)
     lead = (5, 3) if name == "off2on" else (3,)  # of each of its agents

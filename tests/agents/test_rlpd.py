@@ -267,7 +267,7 @@ def test_more_target_critics_than_critics_are_refused():
     config.agent.num_critics = config.agent.num_target_critics = 5
     resolve.resolve(config)
     config.agent.num_target_critics = 6
-    with pytest.raises(UserError, match="num_target_critics is 6, and there are 5"):
+    with pytest.raises(UserError, match="critics is 6; a target takes at most all 5"):
         resolve.resolve(config)
 
 
