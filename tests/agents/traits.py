@@ -103,8 +103,11 @@ TRAITS = {
         judged_by_chance=True,
         suited=dict(reward_scale=1.0, temperature=0.02, kl_weight=1.0),
     ),
-    "wsrl": Traits(at_birth=("init_temperature",), suited=CONSERVATIVE),
     "td3_bc": Traits(online_only=("exploration",), suited=dict(alpha=10.0)),
+    "wsrl": Traits(
+        at_birth=("init_temperature",),
+        suited=CONSERVATIVE | dict(lagrange=False, num_critics=3),
+    ),
 }
 
 
