@@ -5,8 +5,8 @@ arxiv.org/abs/2302.02948. Nothing is learned before the first step online. From 
 an update is many steps of ten critics with LayerNorm and one step of the policy; half
 of every minibatch is the dataset's, half what was gathered: it is meant for the
 `symmetric` replay. Departures from the authors' code: the temperature's loss is linear
-in its logarithm, not in itself, as in SAC here; metrics of the critics are means over
-their steps, not those of the last.
+in its logarithm, not in itself, as in SAC here. (Metrics of the critics are means over
+their steps.)
 """
 
 from collections.abc import Callable
@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base, sac
@@ -71,18 +70,9 @@ class RLPDState(NamedTuple):
     num_updates: Array
 
 
-class Optimisers(NamedTuple):
-    """The optimiser of each part of the state."""
-
-    actor: Optimiser
-    critic: Optimiser
-    log_temperature: Optimiser
-
-
-def optimisers(config: RLPDConfig) -> Optimisers:
-    """Adam, at one rate for all."""
-    adam = optax.adam(config.lr)
-    return Optimisers(actor=adam, critic=adam, log_temperature=adam)
+def sac_config(config: RLPDConfig) -> sac.SACConfig:
+    """What of it is plain SAC's."""
+    return sac.SACConfig(**base.fields_for(sac.SACConfig, config))
 
 
 def critic_steps(
@@ -136,21 +126,15 @@ def rlpd(spec: EnvSpec, config: RLPDConfig) -> Agent:
     critic_net = base.critics(
         config, networks.xavier_uniform(), networks.xavier_uniform()
     )
-    optimise = optimisers(config)
+    optimise = sac.optimisers(sac_config(config))
     target_entropy = config.entropy_per_dim * spec.action_dim
 
     def init(key: Key) -> RLPDState:
         key_actor, key_critic = jax.random.split(key)
         obs, action = base.blank_obs(spec), base.blank_action(spec)
         critic = critic_net.init(key_critic, obs, action)
-        log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
-        return RLPDState(
-            actor=learning.init(optimise.actor, actor_net.init(key_actor, obs)),
-            critic=learning.init(optimise.critic, critic),
-            log_temperature=learning.init(optimise.log_temperature, log_temperature),
-            target_critic=critic,
-            num_updates=jnp.int32(0),
-        )
+        begun = sac.begin(sac_config(config), actor_net.init(key_actor, obs), critic)
+        return RLPDState(*begun, num_updates=jnp.int32(0))
 
     def update(state: RLPDState, batch: Batch, key: Key) -> tuple[RLPDState, Info]:
         key_critic, key_actor = jax.random.split(key)
@@ -159,7 +143,8 @@ def rlpd(spec: EnvSpec, config: RLPDConfig) -> Agent:
         minibatches = learning.minibatches(rows, config.critic_steps)
 
         # Critics: many steps, while policy and temperature stay as they are. The lower
-        # estimate is that of a few target critics, the same for a whole minibatch.
+        # estimate is that of a few target critics, the same for a whole minibatch, or
+        # for a device's part of it.
         def td_target(target_critic, data, key):
             key_next, key_few = jax.random.split(key)
             policy = actor_net.apply(state.actor.params, data.next_obs)
