@@ -2,7 +2,8 @@
 
 Each is a share of the matrix limit, by the operations counted in it. Networks are the
 papers', and so are SMAC's and PEARL's batches; those of all others are of 256, to be
-compared. A compiled call draws and learns as a run's does.
+compared: twenty of them in an update of RLPD's, four in one of WSRL's online. A
+compiled call draws and learns as a run's does.
 """
 
 import jax
@@ -14,7 +15,7 @@ from benchmarks.record import Figure, Section, timed
 from benchmarks.timing import Work
 from benchmarks.workloads import Case
 from o2ojax import envs
-from o2ojax.agents import fowm, iql
+from o2ojax.agents import fowm, iql, wsrl
 from o2ojax.meta import smac
 from o2ojax.parallel import tuning
 
@@ -22,6 +23,9 @@ TD3 = dict(delayed=("actor", "target_actor", "target_critic"))
 ENSEMBLE = dict(phase="online", rows=1_000_000)
 META = dict(env="cheetah-vel", rows=120_000)  # 100 tasks of as many rows
 OF_TASKS = dict(store="tasks", capacity=1_200)  # rows of each task's ring
+LOCOMOTION = wsrl.WSRLConfig(  # where its offline phase is CQL with ten critics
+    widths=(256, 256), calibrate=False, lagrange=False, online_max_backup=False
+)
 ONLINE_BATCH = smac.SMACConfig().online_batch
 CASES = {
     "bc": Case("bc"),
@@ -32,6 +36,9 @@ CASES = {
     "o2ac": Case("o2ac", **TD3),
     "cql": Case("cql"),
     "bcq": Case("bcq"),
+    "rlpd": Case("rlpd", phase="online", sizes=dict(store="symmetric")),
+    "wsrl offline": Case("wsrl", LOCOMOTION),
+    "wsrl online": Case("wsrl", LOCOMOTION, "online", sizes=dict(store="online")),
     "off2on offline": Case("off2on"),
     "off2on online": Case("off2on", **ENSEMBLE, sizes=dict(capacity=250_000)),
     "off2on online balanced": Case(

@@ -60,6 +60,24 @@ def small_uniform(bound: float) -> Init:
     return init
 
 
+def xavier_uniform(heads: int = 1) -> Init:
+    """Uniform in +-sqrt(6 / (fan in + fan out)).
+
+    Glorot and Bengio, "Understanding the Difficulty of Training Deep Feedforward Neural
+    Networks" (2010).
+
+    Args:
+        heads: number of equal layers whose outputs stand side by side in this one: each
+            has its own fan out.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        bound = (6 / (shape[0] + shape[1] / heads)) ** 0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
 class Dense(nn.Module):
     """A linear layer: [..., I] -> [..., features]. Named as flax's.
 
@@ -174,6 +192,11 @@ class Ensemble(NamedTuple):
         return tuning.map_networks(self.network.apply, params, *inputs)
 
 
+def pick(params: Params, which: Array) -> Params:
+    """The weights of some members of an ensemble: [E, ...], [K] -> [K, ...]."""
+    return jax.tree.map(lambda leaf: leaf[which], params)
+
+
 def diagonal_gaussian(mean: Array, std: Array | float) -> "distrax.Distribution":
     """A Gaussian over the last axis, with independent coordinates."""
     import distrax  # most of a second, with what it pulls in: only where it is used
@@ -212,12 +235,14 @@ class SquashedActor(nn.Module):
     action_dim: int
     widths: tuple[int, ...]
     log_std_bounds: tuple[float, float] = (-20.0, 2.0)
+    hidden_init: Init = fan_in_uniform()
+    output_init: Init = small_uniform(1e-3)
 
     @nn.compact
     def __call__(self, obs: Array) -> "Squashed":
-        x = MLP(
-            self.widths, 2 * self.action_dim, fan_in_uniform(), small_uniform(1e-3)
-        )(obs)
+        x = MLP(self.widths, 2 * self.action_dim, self.hidden_init, self.output_init)(
+            obs
+        )
         mean, log_std = jnp.split(x, 2, axis=-1)
         return Squashed(mean, jnp.exp(jnp.clip(log_std, *self.log_std_bounds)))
 

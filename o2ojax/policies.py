@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from o2ojax.types import Policy
+from o2ojax.types import AgentState, Array, Policy
 
 
 def memoryless(choose: Callable) -> Policy:
@@ -98,3 +98,21 @@ def uniform(action_dim: int) -> Policy:
         return jax.random.uniform(key, (action_dim,), minval=-1.0, maxval=1.0)
 
     return memoryless(choose)
+
+
+def uniform_at_first(
+    policy: Policy, action_dim: int, at_first: Callable[[AgentState], Array]
+) -> Policy:
+    """Uniform noise in [-1, 1] while `at_first` holds, and then a policy.
+
+    Args:
+        at_first: (agent_state) -> bool [].
+    """
+    noise = uniform(action_dim)
+
+    def act(agent_state, memory, obs, key):
+        random, _ = noise.act(agent_state, (), obs, key)
+        action, memory = policy.act(agent_state, memory, obs, key)
+        return jnp.where(at_first(agent_state), random, action), memory
+
+    return policy._replace(act=act)

@@ -45,6 +45,14 @@ def test_small_uniform_fills_its_range():
     assert -3e-3 <= weights.min() < -2.99e-3
 
 
+@pytest.mark.parametrize("heads, fan_out", [(1, 1000), (2, 500)])
+def test_xavier_uniform_fills_its_range(heads, fan_out):
+    weights = networks.xavier_uniform(heads)(KEY, (16, 1000))
+    bound = np.sqrt(6 / (16 + fan_out))
+    assert 0.999 * bound < weights.max() <= bound * (1 + 1e-6)
+    assert -bound * (1 + 1e-6) <= weights.min() < -0.999 * bound
+
+
 def test_an_mlp_by_hand():
     """Two inputs, one hidden layer of two, one output."""
     net = networks.MLP((2,), 1)
@@ -106,6 +114,14 @@ def test_members_of_an_ensemble_start_differently(critics):
         for a, b in ((0, 1), (0, 2), (1, 2)):
             assert np.abs(kernel[a] - kernel[b]).max() > 1e-2
     assert np.abs(q - q[::-1])[0].max() > 1e-2
+
+
+def test_picked_members_of_an_ensemble_are_those_members(critics):
+    params, obs, action, q = critics
+    net = networks.Ensemble(networks.Critic((8,)), 3)
+    some = networks.pick(params, jnp.array([2, 0]))
+    picked = net.apply(some, obs, action)
+    np.testing.assert_allclose(picked, q[jnp.array([2, 0])], rtol=1e-5, atol=1e-6)
 
 
 def test_a_member_of_an_ensemble_is_the_single_network(critics):

@@ -16,9 +16,11 @@ AGENTS = Registry(
         "o2ac": "o2ojax.agents.o2ac:ALGORITHM",
         "off2on": "o2ojax.agents.off2on:ALGORITHM",
         "pearl": "o2ojax.meta.pearl:ALGORITHM",
+        "rlpd": "o2ojax.agents.rlpd:ALGORITHM",
         "sac": "o2ojax.agents.sac:ALGORITHM",
         "smac": "o2ojax.meta.smac:ALGORITHM",
         "td3_bc": "o2ojax.agents.td3_bc:ALGORITHM",
+        "wsrl": "o2ojax.agents.wsrl:ALGORITHM",
     },
     adopt,
 )

@@ -102,6 +102,13 @@ def keep_learning(agent: Agent) -> Recipe:
     return Recipe(agent, agent)
 
 
+def fields_for(kind: type, config: Any) -> dict[str, Any]:
+    """The values of a config's fields that another class of configs has, too."""
+    shared = {field.name for field in dataclasses.fields(kind)}
+    given = {field.name for field in dataclasses.fields(config)} & shared
+    return {name: getattr(config, name) for name in given}
+
+
 def critics(
     config: Any,
     hidden_init: Init = Critic.hidden_init,

@@ -40,7 +40,7 @@ from o2ojax.fields import (
     positive,
     sizes,
 )
-from o2ojax.learning import gradient_step, polyak_update
+from o2ojax.learning import TrainState, gradient_step, polyak_update
 from o2ojax.parallel import tuning
 from o2ojax.replay.store import Needs
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Recipe
@@ -113,6 +113,22 @@ class ScaledActor(nn.Module):
         return networks.Squashed(mean, jnp.exp(jnp.clip(log_std, -20.0, 2.0)))
 
 
+def make_networks(
+    spec: EnvSpec, config: CalQLConfig
+) -> tuple[ScaledActor, networks.Ensemble]:
+    """The policy and the critics."""
+    actor = ScaledActor(spec.action_dim, config.actor_widths, config.actor_layer_norm)
+    critics = base.critics(config, networks.orthogonal(), networks.orthogonal(0.01))
+    return actor, critics
+
+
+def begin_multiplier(config: CalQLConfig) -> TrainState | tuple[()]:
+    """The multiplier's logarithm, before the first update; () without `lagrange`."""
+    if not config.lagrange:
+        return ()
+    return learning.init(optimisers(config).log_multiplier, jnp.ones(()))
+
+
 def lowest_of_some(q_of, params, key: Key, num: int, num_critics: int) -> Array:
     """The lowest of `num` critics, drawn at random, with replacement, [...].
 
@@ -122,16 +138,13 @@ def lowest_of_some(q_of, params, key: Key, num: int, num_critics: int) -> Array:
     """
     if num < num_critics:
         some = jax.random.randint(key, (num,), 0, num_critics)
-        params = jax.tree.map(lambda x: x[some], params)
+        params = networks.pick(params, some)
     return q_of(params).min(axis=0)
 
 
 def cal_ql(spec: EnvSpec, config: CalQLConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
-    actor_net = ScaledActor(
-        spec.action_dim, config.actor_widths, config.actor_layer_norm
-    )
-    critic_net = base.critics(config, networks.orthogonal(), networks.orthogonal(0.01))
+    actor_net, critic_net = make_networks(spec, config)
     optimise = optimisers(config)
     target_entropy = config.entropy_per_dim * spec.action_dim
 
@@ -140,15 +153,12 @@ def cal_ql(spec: EnvSpec, config: CalQLConfig) -> Agent:
         obs, action = base.blank_obs(spec), base.blank_action(spec)
         critic = critic_net.init(key_critic, obs, action)
         log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
-        log_multiplier = ()
-        if config.lagrange:
-            log_multiplier = learning.init(optimise.log_multiplier, jnp.ones(()))
         return CQLState(
             actor=learning.init(optimise.actor, actor_net.init(key_actor, obs)),
             critic=learning.init(optimise.critic, critic),
             log_temperature=learning.init(optimise.log_temperature, log_temperature),
             target_critic=critic,
-            log_multiplier=log_multiplier,
+            log_multiplier=begin_multiplier(config),
         )
 
     def update(state: CQLState, batch: Batch, key: Key) -> tuple[CQLState, Info]:

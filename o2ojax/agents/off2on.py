@@ -10,9 +10,6 @@ Pessimistic Q-Ensemble", CoRL 2021, arxiv.org/abs/2107.00591. Where the paper an
 code differ, this is the code; of the offline phase, it has only checkpoints.
 """
 
-import dataclasses
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -57,19 +54,13 @@ class Off2OnConfig:
 
 def cql_config(config: Off2OnConfig) -> cql.CQLConfig:
     """What each of the N agents is told offline."""
-    return cql.CQLConfig(**fields_for(cql.CQLConfig, config))
+    return cql.CQLConfig(**base.fields_for(cql.CQLConfig, config))
 
 
 def sac_config(config: Off2OnConfig) -> sac.SACConfig:
     """What all of them, as one, are told online."""
-    return sac.SACConfig(**fields_for(sac.SACConfig, config) | {"lr": config.online_lr})
-
-
-def fields_for(kind: type, config: Off2OnConfig) -> dict[str, Any]:
-    """The values of those fields that another class of configs has, too."""
-    shared = {field.name for field in dataclasses.fields(kind)}
-    given = {field.name for field in dataclasses.fields(config)} & shared
-    return {name: getattr(config, name) for name in given}
+    shared = base.fields_for(sac.SACConfig, config)
+    return sac.SACConfig(**shared | {"lr": config.online_lr})
 
 
 def matched(mean: Array, std: Array) -> networks.Squashed:

@@ -134,12 +134,21 @@ def batches(num, rows=8, obs_dim=3, action_dim=2):
 
 @in_float64
 def mlp(layers: dict, x):
-    """Outputs [..., out] of layers with ReLUs between them."""
-    for at in range(len(layers)):
+    """Outputs [..., out] of layers with ReLUs between them, some after a LayerNorm."""
+    for at in range(sum(name.startswith("Dense") for name in layers)):
         layer = layers[f"Dense_{at}"]
+        if f"LayerNorm_{at - 1}" in layers:
+            x = layer_norm(layers[f"LayerNorm_{at - 1}"], x)
         x = x if at == 0 else jnp.where(x > 0, x, 0.0)
         x = x @ layer["kernel"] + layer["bias"]
     return x
+
+
+def layer_norm(scale_and_bias: dict, x):
+    """(x - mean) / sqrt(variance + 1e-6) over features, scaled and shifted."""
+    centred = x - x.mean(-1, keepdims=True)
+    unit = centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    return unit * scale_and_bias["scale"] + scale_and_bias["bias"]
 
 
 def value(params, obs):

@@ -11,6 +11,8 @@ from o2ojax.types import EnvSpec, vector
 
 SPEC = EnvSpec("none", vector(3), 2, 9)
 WITH_CRITICS = [name for name in AGENTS if name not in ("bc", "fowm")]
+# How many there are as published, and whether they are normalised; most: 2, and not.
+PUBLISHED = {"rlpd": (10, True), "wsrl": (10, True)}
 
 
 def offline_agent(name, **fields):
@@ -35,9 +37,10 @@ def test_their_number_their_layers_and_their_activation_are_the_configs(
     monkeypatch.setitem(
         networks.ACTIVATIONS, "silu", lambda x: called.append(x.shape) or real(x)
     )
-    agent = offline_agent(
-        name, num_critics=3, widths=(7, 5), layer_norm=True, activation="silu"
-    )
+    fields = dict(num_critics=3, widths=(7, 5), layer_norm=True, activation="silu")
+    if hasattr(AGENTS.find(name).config(), "actor_layer_norm"):
+        fields["actor_layer_norm"] = False
+    agent = offline_agent(name, **fields)
     state = jax.eval_shape(agent.init, jax.random.key(0))
     critic = weights(state.target_critic)
     lead = (5, 3) if name == "off2on" else (3,)  # of each of its agents
@@ -51,11 +54,13 @@ def test_their_number_their_layers_and_their_activation_are_the_configs(
 @pytest.mark.parametrize("name", WITH_CRITICS)
 def test_by_default_they_are_the_published_ones(name):
     config = AGENTS.find(name).config()
-    assert config.num_critics == 2
-    assert not config.layer_norm
+    num, normalised = PUBLISHED.get(name, (2, False))
+    assert config.num_critics == num
+    assert config.layer_norm == normalised
     assert config.activation == "relu"
     state = jax.eval_shape(offline_agent(name).init, jax.random.key(0))
-    assert not any("LayerNorm" in path for path in weights(state.target_critic))
+    layers = weights(state.target_critic)
+    assert any("LayerNorm" in path for path in layers) == normalised
 
 
 def test_v_is_built_as_q_is_in_iql():

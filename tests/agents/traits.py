@@ -89,6 +89,10 @@ TRAITS = {
         judged_by_chance=True,
         suited=dict(reward_scale=1.0, temperature=0.01, kl_weight=1.0),
     ),
+    "rlpd": Traits(
+        at_birth=("init_temperature",),
+        suited=dict(init_temperature=0.01, entropy_per_dim=-3.0),
+    ),
     "sac": Traits(
         at_birth=("init_temperature",),
         suited=dict(init_temperature=0.01, entropy_per_dim=-3.0),
@@ -100,6 +104,10 @@ TRAITS = {
         suited=dict(reward_scale=1.0, temperature=0.02, kl_weight=1.0),
     ),
     "td3_bc": Traits(online_only=("exploration",), suited=dict(alpha=10.0)),
+    "wsrl": Traits(
+        at_birth=("init_temperature",),
+        suited=CONSERVATIVE | dict(lagrange=False, num_critics=3),
+    ),
 }
 
 
@@ -116,6 +124,7 @@ TINY = {
     "num_candidates_act": 3,
     "num_actions": 4,
     "num_agents": 2,
+    "critic_steps": 2,
     "horizon": 2,
     "iterations": 2.0,
     "num_samples": 8,

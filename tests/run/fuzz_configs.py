@@ -32,6 +32,8 @@ CONFIGS = [
     "sac.py:halfcheetah",
     "smac.py:point-robot-pearl",
     "td3_bc.py:hopper-random",
+    "rlpd.py:hopper-random",
+    "wsrl.py:hopper-random",
     "iql.py:lift-medium-replay",
 ]
 WORDS = (

@@ -143,6 +143,41 @@ def test_what_cannot_be_taken_is_refused_with_what_can(
     assert "Traceback" not in error
 
 
+WSRL = (
+    "--config.dataset=",
+    "--config.agent.num_actions=2",
+    "--config.agent.actor_widths=8,8",
+    "--config.agent.layer_norm=False",
+    "--config.agent.actor_layer_norm=False",
+)
+
+
+@pytest.mark.parametrize("algorithm", ["cal_ql", "cql", "bc"])
+def test_wsrl_goes_on_from_conservative_agents_and_from_no_others(
+    algorithm, tmp_path, capsys
+):
+    """Without a dataset. They have two critics, where its own offline phase has ten."""
+    begun = [f"--config=experiments/configs/{algorithm}.py:hopper-medium-replay"]
+    begun += SMALL if algorithm != "bc" else SMALL[:1] + SMALL[2:]
+    begun += ["--config.agent.num_actions=2"] * (algorithm != "bc")
+    begun += ["--config.agent.actor_widths=8,8"] * (algorithm == "cal_ql")
+    begun += ["--config.offline.updates=20", "--config.online.steps=0"]
+    source = tmp_path / "source"
+    assert command.main([*begun, "--config.online.round=0", f"--workdir={source}"]) == 0
+    if algorithm == "bc":
+        assert go_on(source, tmp_path / "bc", "wsrl", *WSRL) == 2
+        told = "from whose agents 'wsrl' cannot go on; it can from those of: cal_ql"
+        assert told in capsys.readouterr().err
+        return
+    assert go_on(source, tmp_path / "ten", "wsrl", *WSRL) == 2
+    assert "and all that sizes a network" in capsys.readouterr().err
+    two = ("--config.agent.num_critics=2", "--config.online.warmup=10")
+    assert go_on(source, tmp_path / "two", "wsrl", *WSRL, *two) == 0
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert summary["offline"]["updates"] == 20
+    assert summary["online"]["updates"] == 10
+
+
 def test_a_run_of_another_format_is_refused_in_one_sentence(source, tmp_path, capsys):
     """A directory from before `config.json` told its format."""
     old = tmp_path / "old"

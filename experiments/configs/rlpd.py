@@ -1,0 +1,24 @@
+"""RLPD (Ball et al., ICML 2023) on locomotion: 250k steps online, from the first one.
+
+Nothing is learned offline. The first 5000 actions are random; then, after every step,
+twenty steps of the critics on as many minibatches of 256, and one of the policy. Half
+of each minibatch is the dataset's. Rewards are raw, and ten episodes are judged every
+5000 steps.
+
+The authors' settings for other tasks: AntMaze, 300k steps, rewards of -1 and 0
+(`--config.reward.shift=-1`), widths 256,256,256, no `entropy_backup` and one target
+critic (`num_target_critics`); Adroit, 1M steps, these widths, and no `entropy_backup`.
+"""
+
+from o2ojax.run.config import ConfigDict, defaults
+
+
+def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
+    """Hyper-parameters are the defaults of `RLPDConfig`."""
+    config = defaults("rlpd", task)
+    config.replay.name = "symmetric"
+    config.offline.updates = 0
+    config.online.steps = 250_000
+    config.online.warmup = 5_000
+    config.eval.every = config.checkpoint.every = 5_000
+    return config
