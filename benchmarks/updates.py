@@ -32,6 +32,9 @@ CASES = {
     "o2ac": Case("o2ac", **TD3),
     "cql": Case("cql"),
     "bcq": Case("bcq"),
+    "rebrac": Case("rebrac", **TD3),
+    "fql": Case("fql"),
+    "ifql": Case("ifql"),
     "off2on offline": Case("off2on"),
     "off2on online": Case("off2on", **ENSEMBLE, sizes=dict(capacity=250_000)),
     "off2on online balanced": Case(
