@@ -188,7 +188,7 @@ def critic_after(params, obs, action, activation):
     return jax.vmap(one)(params)
 
 
-def rough(params, seed, size=0.5):
+def rough(params, seed, size=0.3):
     """Weights, biases and scales far from where they begin: all terms matter."""
     draw = np.random.default_rng(seed)
     return jax.tree.map(
