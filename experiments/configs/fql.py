@@ -49,6 +49,15 @@ def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
     config.eval.every = config.checkpoint.every = 100_000
     config.eval.episodes = 50
     config.agent.update(TASKS.get(task, UNKNOWN))
-    if task.startswith("antmaze-"):
+    if is_antmaze_of_d4rl(task):
         config.reward.shift = -1.0
     return config
+
+
+def is_antmaze_of_d4rl(task: str) -> bool:
+    """Whether it is D4RL's, whose rewards are 0 and 1; those of OGBench's are -1 and 0.
+
+    OGBench's datasets have kinds of their own.
+    """
+    kinds = ("navigate", "stitch", "explore")
+    return task.startswith("antmaze-") and not any(kind in task for kind in kinds)

@@ -7,6 +7,8 @@ humanoidmaze and antsoccer. Rewards of D4RL's AntMaze are -1 until the goal, the
 
 from o2ojax.run.config import ConfigDict, defaults
 
+from .fql import is_antmaze_of_d4rl
+
 
 def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
     """Hyper-parameters are the defaults of `IFQLConfig`."""
@@ -14,6 +16,6 @@ def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
     config.replay.name = "uniform"
     config.eval.every = config.checkpoint.every = 100_000
     config.eval.episodes = 50
-    if task.startswith("antmaze-"):
+    if is_antmaze_of_d4rl(task):
         config.reward.shift = -1.0
     return config

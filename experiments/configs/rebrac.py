@@ -14,6 +14,8 @@ paper chooses from 0.001, 0.01, 0.05, 0.1 and from 0, 0.001, 0.01, 0.1, 0.5.
 
 from o2ojax.run.config import ConfigDict, defaults
 
+from .fql import is_antmaze_of_d4rl
+
 # (actor_penalty, critic_penalty)
 PENALTIES = {
     "halfcheetah-random": (0.001, 0.1),
@@ -71,7 +73,7 @@ def set_task(config: ConfigDict, dataset: str) -> None:
     agent = config.agent
     if dataset in PENALTIES:
         agent.actor_penalty, agent.critic_penalty = PENALTIES[dataset]
-    if dataset.startswith("antmaze"):
+    if is_antmaze_of_d4rl(dataset):
         config.batch = 256
         config.reward.scale = 100.0
         agent.gamma, agent.lr, agent.actor_lr = 0.999, 5e-5, 3e-4

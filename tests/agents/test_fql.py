@@ -343,6 +343,11 @@ def test_each_task_has_its_own():
     assert config_file.TASKS["antmaze-large-play"] == {"alpha": 3.0}
     assert config_file.TASKS["humanoidmaze-medium"]["gamma"] == 0.995
     assert ifql_config_file.get_config("hopper-random").agent.expectile == 0.9
+    is_antmaze_of_d4rl = config_file.is_antmaze_of_d4rl
+    assert is_antmaze_of_d4rl("antmaze-umaze")
+    assert is_antmaze_of_d4rl("antmaze-large-play")
+    assert not is_antmaze_of_d4rl("antmaze-large-navigate")
+    assert not is_antmaze_of_d4rl("hopper-diverse")
 
 
 def test_a_batch_whose_values_are_normalised_is_not_divided():
