@@ -39,6 +39,9 @@ CASES = {
     "rlpd": Case("rlpd", phase="online", sizes=dict(store="symmetric")),
     "wsrl offline": Case("wsrl", LOCOMOTION),
     "wsrl online": Case("wsrl", LOCOMOTION, "online", sizes=dict(store="online")),
+    "rebrac": Case("rebrac", **TD3),
+    "fql": Case("fql"),
+    "ifql": Case("ifql"),
     "off2on offline": Case("off2on"),
     "off2on online": Case("off2on", **ENSEMBLE, sizes=dict(capacity=250_000)),
     "off2on online balanced": Case(

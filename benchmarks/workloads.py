@@ -18,7 +18,7 @@ from o2ojax.agents import AGENTS
 from o2ojax.errors import UserError
 from o2ojax.parallel import compiled, devices
 from o2ojax.parallel.tuning import on_cpu
-from o2ojax.replay import STORES
+from o2ojax.replay import STORES, extras
 from o2ojax.run import job, population, resolve, training
 from o2ojax.run.population import Member, Programs, Sizes, Stage
 from o2ojax.run.progress import Progress
@@ -133,6 +133,13 @@ class Case(NamedTuple):
         """The environment's."""
         return envs.make(self.env, "mujoco").spec
 
+    def data(self) -> Transition:
+        """Noise for a dataset, with what the agent learns from besides."""
+        algorithm = AGENTS.find(self.algorithm)
+        rows = random_data(self.spec(), self.rows)
+        needs = algorithm.needs(self.config or algorithm.config())
+        return rows._replace(extras=extras.blank(needs, rows, None))
+
     def members(self, num: int) -> Member:
         """So many, of its config."""
         return members(self.algorithm, num, self.config)
@@ -163,7 +170,7 @@ def operations(case: Case) -> int:
     Where something is delayed, they are the mean.
     """
     member = jax.tree.map(lambda leaf: leaf[0], case.members(1))
-    dataset = jax.eval_shape(lambda: random_data(case.spec(), case.rows))
+    dataset = jax.eval_shape(case.data)
 
     def draw(member, dataset):
         run, (_, store) = case.begin(member, dataset), case.stage(member, dataset)
@@ -217,7 +224,7 @@ def learner(
         return Run(state, replay, ()), metrics
 
     if dataset is None:
-        dataset = random_data(case.spec(), case.rows)
+        dataset = case.data()
     dataset = devices.replicate(layout, dataset)
     all_members = devices.shard(layout, case.members(num_members))
     begin = compiled.over_members(case.begin, (0, None), mesh=layout.mesh)

@@ -253,6 +253,42 @@ def mean_squared_error(action: Array, other: Array) -> Array:
     return jnp.square(action - other).mean(axis=-1)
 
 
+def squared_distance(action: Array, other: Array) -> Array:
+    """Squared distance of two actions.
+
+    sum over A of (a - b)^2
+
+    Tarasov et al., "Revisiting the Minimalist Approach to Offline Reinforcement
+    Learning" (2023), arxiv.org/abs/2305.09836.
+
+    Args:
+        action: a, [..., A].
+        other: b, [..., A].
+    Returns:
+        the sum, [...].
+    """
+    return jnp.square(action - other).sum(axis=-1)
+
+
+def flow_matching_loss(velocity: Array, start: Array, end: Array) -> Array:
+    """Flow matching: the velocity of the straight path from noise to an action.
+
+    mean over A of (v - (x_1 - x_0))^2,   v at x_t = (1 - t) x_0 + t x_1
+
+    Lipman et al., "Flow Matching for Generative Modeling" (2023),
+    arxiv.org/abs/2210.02747; the mean in place of a sum is from the authors' code of
+    Flow Q-Learning, arxiv.org/abs/2502.02538.
+
+    Args:
+        velocity: v, [..., A].
+        start: x_0, standard normal noise, [..., A].
+        end: x_1, an action, [..., A].
+    Returns:
+        the loss, [...].
+    """
+    return mean_squared_error(velocity, end - start)
+
+
 def overestimation_weight(q: Array, damping: Array) -> Array:
     """Sample weight that falls the further a value is above the mean of its batch.
 

@@ -105,7 +105,8 @@ class MLP(nn.Module):
 
     Rows may share inputs, see `Dense`. With `layer_norm`, the inputs of activations are
     normalised, as in Ball et al., "Efficient Online Reinforcement Learning with Offline
-    Data" (2023), arxiv.org/abs/2302.02948.
+    Data" (2023), arxiv.org/abs/2302.02948; with `norm_after`, too, their outputs are
+    instead, as in the authors' code of ReBRAC and of FQL.
     """
 
     widths: tuple[int, ...]
@@ -116,6 +117,7 @@ class MLP(nn.Module):
     dropout: float = 0.0
     layer_norm: bool = False
     activation: Activation = nn.relu
+    norm_after: bool = False
 
     @nn.compact
     def __call__(
@@ -123,7 +125,11 @@ class MLP(nn.Module):
     ) -> Array:
         for width in self.widths:
             x = Dense(width, kernel_init=self.hidden_init)(x, shared)
-            x = self.activation(nn.LayerNorm()(x) if self.layer_norm else x)
+            if self.norm_after:
+                x = self.activation(x)
+                x = nn.LayerNorm()(x) if self.layer_norm else x
+            else:
+                x = self.activation(nn.LayerNorm()(x) if self.layer_norm else x)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             shared = None
         bias = nn.initializers.constant(self.output_bias)
@@ -137,11 +143,20 @@ class Value(nn.Module):
     widths: tuple[int, ...]
     layer_norm: bool = False
     activation: Activation = nn.relu
+    norm_after: bool = False
+    hidden_init: Init = orthogonal()
+    output_init: Init = orthogonal()
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
         mlp = MLP(
-            self.widths, 1, layer_norm=self.layer_norm, activation=self.activation
+            self.widths,
+            1,
+            self.hidden_init,
+            self.output_init,
+            layer_norm=self.layer_norm,
+            activation=self.activation,
+            norm_after=self.norm_after,
         )
         return mlp(obs).squeeze(-1)
 
@@ -157,6 +172,7 @@ class Critic(nn.Module):
     output_init: Init = orthogonal()
     layer_norm: bool = False
     activation: Activation = nn.relu
+    norm_after: bool = False
 
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:
@@ -167,6 +183,7 @@ class Critic(nn.Module):
             self.output_init,
             layer_norm=self.layer_norm,
             activation=self.activation,
+            norm_after=self.norm_after,
         )
         if action.ndim > obs.ndim:
             return mlp(action, shared=obs).squeeze(-1)

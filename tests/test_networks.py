@@ -68,6 +68,18 @@ def test_an_mlp_by_hand():
     np.testing.assert_allclose(out, [12.5])
 
 
+def test_a_layer_normalised_after_its_activation_by_hand():
+    """Of 12 and 2, the larger becomes 1 and the other -1."""
+    after = dict(activation=lambda x: x + 5 * (x > 2), norm_after=True)
+    net = networks.MLP((2,), 1, layer_norm=True, **after)
+    params = net.init(KEY, jnp.zeros(2))["params"]
+    params["Dense_0"] = {"kernel": jnp.eye(2), "bias": jnp.zeros(2)}
+    params["Dense_1"] = {"kernel": jnp.array([[3.0], [5.0]]), "bias": jnp.zeros(1)}
+    params["LayerNorm_0"]["bias"] = jnp.array([10.0, 20.0])
+    out = net.apply({"params": params}, jnp.array([7.0, 2.0]))
+    np.testing.assert_allclose(out, [3 * 11 + 5 * 19], rtol=1e-5)
+
+
 def test_a_normalised_layer_by_hand():
     """Of two numbers, the larger becomes 1 and the other -1, before the activation."""
     net = networks.MLP((2,), 1, layer_norm=True, activation=lambda x: x + 10)

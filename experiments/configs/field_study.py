@@ -53,11 +53,11 @@ OFFLINE = ("bc",)
 ALONE = ()
 FROM_SCRATCH = ("rlpd", "sac")
 AFTER_OFFLINE = {name: name for name in NAMES if name not in FROM_SCRATCH}
-EARLY = (100, 500)  # 1% and 5% of the environment steps
+EARLY = (100, 500, *range(1_000, 10_000, 1_000))  # environment steps; 1% and 5% first
 
 
 def get_config(task: str = "cal_ql/antmaze-umaze-fixed") -> ConfigDict:
-    """Judged after 1% and 5% of the steps online, too, on 20 episodes."""
+    """Judged on 20 episodes, online also after 1% and 5% of the steps."""
     name, _, dataset = task.partition("/")
     if name not in NAMES:
         raise unknown("task", name, NAMES)
@@ -70,6 +70,8 @@ def get_config(task: str = "cal_ql/antmaze-umaze-fixed") -> ConfigDict:
     shrink(config, wide=dataset.startswith("antmaze-") and name in ("iql", "bc"))
     if name == "cql":
         config.agent.calibrate = False
+    if dataset.startswith("antmaze-") and name in ("off2on", "sac"):
+        config.reward.shift = -1.0
     if name == "sac":
         config.dataset = ""
     if name in FROM_SCRATCH:
@@ -108,7 +110,7 @@ def shrink(config: ConfigDict, wide: bool) -> None:
     config.online.round = min(config.online.round, 100)
     config.online.warmup = min(config.online.warmup, 1_000)
     config.log.every = 100
-    config.eval.every = 1_000
+    config.eval.every = 10_000
     config.eval.early = EARLY
     config.eval.episodes = 20
     config.checkpoint.every = 5_000

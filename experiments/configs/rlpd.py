@@ -5,9 +5,9 @@ twenty steps of the critics on as many minibatches of 256, and one of the policy
 of each minibatch is the dataset's. Rewards are raw, and ten episodes are judged every
 5000 steps.
 
-The authors' settings for other tasks: AntMaze, 300k steps, rewards of -1 and 0
-(`--config.reward.shift=-1`), widths 256,256,256, no `entropy_backup` and one target
-critic (`num_target_critics`); Adroit, 1M steps, these widths, and no `entropy_backup`.
+AntMaze has the authors' own settings: 300k steps, rewards of -1 and 0, three layers, no
+`entropy_backup`, and one target critic. Theirs for Adroit: 1M steps, widths of
+256,256,256, and no `entropy_backup`.
 """
 
 from o2ojax.run.config import ConfigDict, defaults
@@ -21,4 +21,10 @@ def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
     config.online.steps = 250_000
     config.online.warmup = 5_000
     config.eval.every = config.checkpoint.every = 5_000
+    if config.env.startswith("antmaze-"):
+        config.online.steps = 300_000
+        config.reward.shift = -1.0
+        config.agent.widths = (256, 256, 256)
+        config.agent.entropy_backup = False
+        config.agent.num_target_critics = 1
     return config

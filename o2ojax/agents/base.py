@@ -113,6 +113,7 @@ def critics(
     config: Any,
     hidden_init: Init = Critic.hidden_init,
     output_init: Init = Critic.output_init,
+    norm_after: bool = False,
 ) -> Ensemble:
     """An agent's critics: obs [..., O], action [..., A] -> [E, ...], see `Critic`.
 
@@ -120,6 +121,7 @@ def critics(
         config: the agent's, whose fields `num_critics`, `widths`, `layer_norm` and
             `activation`, a name among `networks.ACTIVATIONS`, tell what they are like.
         hidden_init, output_init: of the weights of all layers but the last, and of it.
+        norm_after: whether `layer_norm` follows the activations, see `networks.MLP`.
     """
     one = Critic(
         config.widths,
@@ -127,6 +129,7 @@ def critics(
         output_init,
         config.layer_norm,
         ACTIVATIONS[config.activation],
+        norm_after,
     )
     return Ensemble(one, config.num_critics)
 

@@ -7,7 +7,7 @@ PyTorch's, uniformly in +-1/sqrt(fan in).
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -82,18 +82,28 @@ class DeterministicActor(nn.Module):
 
     action_dim: int
     widths: tuple[int, ...]
+    output_init: networks.Init = networks.fan_in_uniform()
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:  # noqa: D102
-        uniform = networks.fan_in_uniform()
-        return jnp.tanh(
-            networks.MLP(self.widths, self.action_dim, uniform, uniform)(obs)
-        )
+        hidden_init = networks.fan_in_uniform()
+        mlp = networks.MLP(self.widths, self.action_dim, hidden_init, self.output_init)
+        return jnp.tanh(mlp(obs))
 
 
 def weigh_equally(q: Array) -> Array:
     """Every sample counts as 1, [B]."""
     return jnp.ones_like(q)
+
+
+def delayed(step: Array, delay: int, new: Any, old: Any) -> Any:
+    """What there is after an update: `new` where its number is a multiple of `delay`.
+
+    The other updates drop what they computed. A `lax.cond` would save nothing: mapped
+    over members, it runs both of its branches.
+    """
+    due = step % delay == 0
+    return jax.tree.map(lambda new, old: jnp.where(due, new, old), new, old)
 
 
 def td3_bc(
@@ -177,9 +187,7 @@ def td3_bc(
 
         actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
 
-        # Delay: of every `delay` updates, the last moves the actor and the targets; the
-        # others drop that step. A `lax.cond` would save nothing: mapped over members,
-        # it runs both of its branches.
+        # Delay: of every `delay` updates, the last moves the actor and the targets.
         new = (
             actor,
             polyak_update(state.target_actor, actor.params, config.target_rate),
@@ -187,10 +195,7 @@ def td3_bc(
         )
         old = (state.actor, state.target_actor, state.target_critic)
         step = state.step + 1
-        due = step % config.delay == 0
-        actor, target_actor, target_critic = jax.tree.map(
-            lambda new, old: jnp.where(due, new, old), new, old
-        )
+        actor, target_actor, target_critic = delayed(step, config.delay, new, old)
         state = TD3BCState(actor, critic, target_actor, target_critic, step)
         return state, Info(critic_metrics | actor_metrics)
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from o2ojax import replay
+from o2ojax.replay import extras
+from o2ojax.types import Transition
 
 # A store of the registry for each kind of need.
 STORE_FOR = {
@@ -18,6 +20,11 @@ STORE_FOR = {
 def store_for(needs: replay.Needs) -> replay.Store:
     """The entry of a store that serves them."""
     return replay.STORES.find(STORE_FOR[needs.kind])
+
+
+def with_extras(rows: Transition, needs: replay.Needs) -> Transition:
+    """Made-up rows with what an agent learns from besides, which is made up, too."""
+    return rows._replace(extras=extras.blank(needs, rows, None))
 
 
 def lend(tree):

@@ -163,6 +163,48 @@ def critic(params, obs, action):
     return jax.vmap(value, (0, None))(params, rows)
 
 
+def gelu(x):
+    """x times the Gaussian's distribution function, by its usual tanh."""
+    return x / 2 * (1 + jnp.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+@in_float64
+def mlp_after(layers: dict, x, activation):
+    """Outputs [..., out] of layers whose activations are normalised, if any are."""
+    num = sum(name.startswith("Dense") for name in layers)
+    for at in range(num):
+        layer = layers[f"Dense_{at}"]
+        x = x @ layer["kernel"] + layer["bias"]
+        if at < num - 1:
+            x = activation(x)
+        if f"LayerNorm_{at}" in layers:
+            norm = layers[f"LayerNorm_{at}"]
+            centred = x - x.mean(-1, keepdims=True)
+            spread = jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+            x = norm["scale"] * centred / spread + norm["bias"]
+    return x
+
+
+@in_float64
+def critic_after(params, obs, action, activation):
+    """Q of every critic, [E, ...], see `mlp_after`."""
+    obs = jnp.broadcast_to(obs, (*action.shape[:-1], obs.shape[-1]))
+    rows = jnp.concatenate([obs, action], -1)
+
+    def one(params):
+        return mlp_after(params["params"]["MLP_0"], rows, activation)[..., 0]
+
+    return jax.vmap(one)(params)
+
+
+def rough(params, seed, size=0.3):
+    """Weights, biases and scales far from where they begin: all terms matter."""
+    draw = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: leaf + np.float32(size * draw.normal(size=leaf.shape)), params
+    )
+
+
 def log_normal(x, mean, std):
     """Log-density [...] of x [..., A]."""
     each = -(((x - mean) / std) ** 2) / 2 - jnp.log(std) - LOG_2PI / 2

@@ -11,8 +11,15 @@ from o2ojax.types import EnvSpec, vector
 
 SPEC = EnvSpec("none", vector(3), 2, 9)
 WITH_CRITICS = [name for name in AGENTS if name not in ("bc", "fowm")]
-# How many there are as published, and whether they are normalised; most: 2, and not.
-PUBLISHED = {"rlpd": (10, True), "wsrl": (10, True)}
+# How many there are as published, whether they are normalised, and their activation;
+# most: 2, not, and ReLUs.
+PUBLISHED = {
+    "fql": (2, True, "gelu"),
+    "ifql": (2, True, "gelu"),
+    "rebrac": (2, True, "relu"),
+    "rlpd": (10, True, "relu"),
+    "wsrl": (10, True, "relu"),
+}
 
 
 def offline_agent(name, **fields):
@@ -54,10 +61,9 @@ def test_their_number_their_layers_and_their_activation_are_the_configs(
 @pytest.mark.parametrize("name", WITH_CRITICS)
 def test_by_default_they_are_the_published_ones(name):
     config = AGENTS.find(name).config()
-    num, normalised = PUBLISHED.get(name, (2, False))
+    num, normalised, activation = PUBLISHED.get(name, (2, False, "relu"))
     assert config.num_critics == num
-    assert config.layer_norm == normalised
-    assert config.activation == "relu"
+    assert (config.layer_norm, config.activation) == (normalised, activation)
     state = jax.eval_shape(offline_agent(name).init, jax.random.key(0))
     layers = weights(state.target_critic)
     assert any("LayerNorm" in path for path in layers) == normalised

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from members import acts, member, store_for
+from members import acts, member, store_for, with_extras
 from traits import small, traits_of
 
 from o2ojax import loop, policies, replay
@@ -80,7 +80,7 @@ def solved(request):
     needs, batches = algorithm.needs(config), algorithm.batches(config)
     store = store_for(needs)
     agent = algorithm.recipe(SPEC, config, base.Plan(NUM_UPDATES, 1)).offline
-    data = [rows() for rows in PROBES.values()]
+    data = [with_extras(rows(), needs) for rows in PROBES.values()]
     data = jax.tree.map(lambda *x: jnp.stack(x), *data)
 
     @jax.jit
@@ -105,7 +105,7 @@ def q_at(solved, probe, obs, rows):
     """The critics' mean value of what the data did at `obs`, as an update tells it."""
     at = np.flatnonzero(rows.obs[:, 0] == obs)[:32]
     at = np.tile(at, solved.batches)
-    rows = uniform.take(rows, at)
+    rows = uniform.take(with_extras(rows, solved.needs), at)
     if solved.needs.kind == replay.WINDOWS:  # windows of one transition
         rows = jax.tree.map(lambda x: x[:, None], rows)
     batch = uniform.evenly(rows, jnp.asarray(at))

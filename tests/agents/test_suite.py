@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from members import acts, lend, member, store_for
+from members import acts, lend, member, store_for, with_extras
 from traits import TRAITS, Traits, small, traits_of
 
 from o2ojax.agents import AGENTS, Algorithm
@@ -83,13 +83,17 @@ class Job(NamedTuple):
         return AGENTS.find(self.name)
 
     @property
+    def dataset(self) -> Transition:
+        return with_extras(DATASET, self.algorithm.needs(self.config))
+
+    @property
     def traits(self) -> Traits:
         return traits_of(self.name)
 
     def stages(self) -> population.Stages:
         """What one member learns with, outside the programs."""
         stages_of = population.stages(self.algorithm, ENV.spec, self.sizes)
-        return stages_of(population.Member(KEY, self.config), DATASET)
+        return stages_of(population.Member(KEY, self.config), self.dataset)
 
 
 class Life(NamedTuple):
@@ -123,18 +127,22 @@ def host(tree):
 
 
 def offline(job, members, *chunks):
-    run, first, metrics = job.programs.init(members, DATASET), 0, None
+    run, first, metrics = job.programs.init(members, job.dataset), 0, None
     for num in chunks:
-        run, metrics = job.programs.offline.learn(run, members, DATASET, first, num)
+        run, metrics = job.programs.offline.learn(run, members, job.dataset, first, num)
         first += num
     return host(run), host(metrics)
 
 
 def online(job, members, trained, *chunks):
-    run, first, metrics = job.programs.hand_over(lend(trained), members, DATASET), 0, 0
+    run, first, metrics = (
+        job.programs.hand_over(lend(trained), members, job.dataset),
+        0,
+        0,
+    )
     for num in chunks:
         size = (num, SIZES.updates_per_round)
-        run, metrics = job.programs.online.learn(run, members, DATASET, first, size)
+        run, metrics = job.programs.online.learn(run, members, job.dataset, first, size)
         first += num
     return host(run), host(metrics)
 
@@ -143,19 +151,19 @@ def online(job, members, trained, *chunks):
 def life(job):
     members = job.members()
     programs = job.programs
-    born = host(programs.init(members, DATASET))
+    born = host(programs.init(members, job.dataset))
     trained, offline_metrics = offline(job, members, SIZES.offline_updates)
-    handed = host(programs.hand_over(lend(trained), members, DATASET))
+    handed = host(programs.hand_over(lend(trained), members, job.dataset))
     done, online_metrics = online(job, members, trained, NUM_ROUNDS)
     return Life(
         born,
         trained,
         offline_metrics,
-        host(programs.offline.evaluate(trained, members, DATASET, 6).returns),
+        host(programs.offline.evaluate(trained, members, job.dataset, 6).returns),
         handed,
         done,
         online_metrics,
-        host(programs.online.evaluate(done, members, DATASET, 12).returns),
+        host(programs.online.evaluate(done, members, job.dataset, 12).returns),
     )
 
 
@@ -362,7 +370,7 @@ def test_a_setting_counts_and_a_seed_counts_and_nothing_else(job, life):
     field = job.traits.swept
     value = getattr(job.config, field)
     members = job.members(SEEDS[:2], {field: (value, value, 0.5 * value)})
-    born = host(job.programs.init(members, DATASET))
+    born = host(job.programs.init(members, job.dataset))
     trained, _ = offline(job, members, SIZES.offline_updates)
     done, _ = online(job, members, trained, NUM_ROUNDS)
     # the same start, but for the seed
@@ -389,12 +397,16 @@ def test_members_that_start_alike_part_by_their_keys_in_every_phase(job, life):
         return len(np.unique(rows, axis=0)) == NUM_MEMBERS
 
     assert are_all_different(life.born.agent)
-    trained, _ = job.programs.offline.learn(alike(life.born), members, DATASET, 0, 6)
+    trained, _ = job.programs.offline.learn(
+        alike(life.born), members, job.dataset, 0, 6
+    )
     assert are_all_different(trained.agent)
-    handed = job.programs.hand_over(alike(life.trained), members, DATASET)
+    handed = job.programs.hand_over(alike(life.trained), members, job.dataset)
     assert are_all_different(ring_of(handed.replay).rows.action)
     size = (NUM_ROUNDS, SIZES.updates_per_round)
-    done, _ = job.programs.online.learn(alike(life.handed), members, DATASET, 0, size)
+    done, _ = job.programs.online.learn(
+        alike(life.handed), members, job.dataset, 0, size
+    )
     assert are_all_different(ring_of(done.replay).rows.action)
 
 
@@ -474,7 +486,7 @@ def test_every_hyper_parameter_does_something_and_none_recompiles(job, life):
             jnp.stack([KEY] * NUM_MEMBERS),
             jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *configs),
         )
-        born = host(job.programs.init(members, DATASET)).agent
+        born = host(job.programs.init(members, job.dataset)).agent
         run = offline(job, members, SIZES.offline_updates)[0]
         trained = run.agent
         for place in range(len(some) + 1, NUM_MEMBERS):

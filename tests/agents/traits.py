@@ -75,6 +75,8 @@ TRAITS = {
         judged_by_chance=True,
         suited=dict(expectile=0.8, beta=20.0, penalty=0.0, horizon=1),
     ),
+    "fql": Traits(judged_by_chance=True, suited=dict(alpha=0.01)),
+    "ifql": Traits(judged_by_chance=True, swept="expectile"),
     "iql": Traits(
         compiled_in={"dropout": "flax asks in Python whether it drops anything"},
         tried_at={"max_weight": 0.5},  # 50 is seldom reached; 0.5 always binds
@@ -92,6 +94,10 @@ TRAITS = {
     "rlpd": Traits(
         at_birth=("init_temperature",),
         suited=dict(init_temperature=0.01, entropy_per_dim=-3.0),
+    ),
+    "rebrac": Traits(
+        online_only=("exploration", "final_penalty", "online_critic_penalty"),
+        suited=dict(actor_lr=3e-3),
     ),
     "sac": Traits(
         at_birth=("init_temperature",),
@@ -121,6 +127,7 @@ TINY = {
     "widths": (16, 16),
     "actor_widths": (16, 16),
     "vae_widths": (16, 16),
+    "num_candidates": 3,
     "num_candidates_act": 3,
     "num_actions": 4,
     "num_agents": 2,
@@ -140,6 +147,8 @@ TINY = {
     "trial_context": 8,
     "online_batch": 16,
     "trial_rows": 0,
+    "flow_steps": 3,
+    "exploration": 0.1,  # ReBRAC's own is none, and then nothing explores
 }
 
 

@@ -482,7 +482,7 @@ def test_environments_that_may_differ_are_not_stepped_side_by_side():
 
 
 @pytest.mark.parametrize(
-    "algorithm", ["awac", "td3_bc", "o2ac", "fowm", "smac", "pearl"]
+    "algorithm", ["awac", "td3_bc", "o2ac", "rebrac", "fowm", "smac", "pearl"]
 )
 def test_agents_whose_batches_are_whole_say_why(algorithm):
     config = load(f"experiments/configs/{algorithm}.py")

@@ -71,7 +71,7 @@ def agents(recipe: Recipe):
 def begin(job, member) -> Start:
     """An untrained agent in either phase, and a batch for it."""
     sizes = job.sizes._replace(batch=BATCH)
-    stages = population.stages(job.algorithm, ENV.spec, sizes)(member, DATASET)
+    stages = population.stages(job.algorithm, ENV.spec, sizes)(member, job.dataset)
     (offline, store), (online, online_store), hand_over = stages
     state, replay = offline.init(member.key), store.init()
     _, batch = store.sample(replay, member.key)

@@ -24,8 +24,9 @@ from o2ojax.run.job import prepare
 from o2ojax.run.progress import Progress
 from o2ojax.run.training import train
 
+NAMES = "awac bc bcq cql fql ifql iql o2ac off2on rebrac"
 CONFIGS = [
-    *(f"{name}.py:hopper-random" for name in "awac bc bcq cql iql o2ac off2on".split()),
+    *(f"{name}.py:hopper-random" for name in NAMES.split()),
     "fowm.py:push-medium-replay",
     "fowm.py:hopper-random",
     "pearl.py:point-robot",
