@@ -18,9 +18,16 @@ from o2ojax.errors import UserError, unknown
 
 from . import program
 from . import run as command
-from .configs import fowm_study, length_study, off2on_study, smac_study
+from .configs import (
+    field_study,
+    fowm_study,
+    length_study,
+    off2on_study,
+    smac_study,
+)
 
 STUDIES = {
+    "field": field_study,
     "fowm": fowm_study,
     "length": length_study,
     "off2on": off2on_study,

@@ -233,7 +233,7 @@ def cal_ql(spec: EnvSpec, config: CalQLConfig) -> Agent:
                 "critic_loss": loss,
                 "q": q[..., 0].mean(),
                 "gap": (weight * gap.mean(axis=0)).mean(),
-                "bounded": (q < floor[None])[..., 1 + num :].mean(),
+                "bounded": (q < floor[None])[..., 1 + num :].mean(dtype=q.dtype),
             }
 
         num_slices = tuning.num_slices(len(data.obs), actions.shape[1])

@@ -47,9 +47,8 @@ TRAITS = {
     "bc": Traits(imitates=True),
     "bcq": Traits(repeats=True, suited=dict(lr=1e-3, perturbation=0.5)),
     "cal_ql": Traits(
-        of_an_option=("target_gap",),  # of `lagrange`
         at_birth=("init_temperature",),
-        suited=CONSERVATIVE,
+        suited=CONSERVATIVE | dict(lagrange=False),
     ),
     "cql": Traits(
         of_an_option=("target_gap",),  # of `lagrange`
