@@ -35,6 +35,7 @@ CASES = {
     "td3_bc": Case("td3_bc", **TD3),
     "o2ac": Case("o2ac", **TD3),
     "cql": Case("cql"),
+    "cal_ql": Case("cal_ql"),
     "bcq": Case("bcq"),
     "rlpd": Case("rlpd", phase="online", sizes=dict(store="symmetric")),
     "wsrl offline": Case("wsrl", LOCOMOTION),
