@@ -11,7 +11,8 @@ backup=min, humanoidmaze 30, antsoccer 10, cube and scene 300, puzzle 1000; gamm
 0.995 in antmaze-giant, humanoidmaze and antsoccer. Rewards of D4RL's AntMaze are -1
 until the goal, then 0.
 
-A task that is not there gets values that are divided by their mean size, for which the
+Other data of D4RL's mazes get what the play data of their maze do. A task that is not
+there gets values that are divided by their mean size, for which the
 authors advise to try alpha = 0.03, 0.1, 0.3, 1, 3 and 10:
 --config.population.alpha=0.03,0.1,0.3,1,3,10
 """
@@ -48,10 +49,25 @@ def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
     config.replay.name = "uniform"
     config.eval.every = config.checkpoint.every = 100_000
     config.eval.episodes = 50
-    config.agent.update(TASKS.get(task, UNKNOWN))
+    config.agent.update(TASKS.get(in_d4rl(task), UNKNOWN))
     if is_antmaze_of_d4rl(task):
         config.reward.shift = -1.0
     return config
+
+
+MAZES = {
+    "antmaze-umaze": "antmaze-umaze",
+    "antmaze-medium": "antmaze-medium-play",
+    "antmaze-large": "antmaze-large-play",
+}
+DIVERSE = ("antmaze-umaze-diverse", "antmaze-medium-diverse", "antmaze-large-diverse")
+
+
+def in_d4rl(task: str) -> str:
+    """The task's name, or that of D4RL's data which are most like data of our own."""
+    if not is_antmaze_of_d4rl(task) or task in DIVERSE:
+        return task
+    return next((MAZES[maze] for maze in MAZES if task.startswith(maze)), task)
 
 
 def is_antmaze_of_d4rl(task: str) -> bool:

@@ -8,13 +8,14 @@ normalised but rewards of AntMaze, which are multiplied by 100 in either phase.
 Locomotion: batches of 1024, learning rates of 1e-3. Adroit: 256 and 3e-4. AntMaze: 256,
 3e-4 for the policy and 5e-5 for the critics, and a discount of 0.999. `PENALTIES` has
 the weights that were chosen for each dataset, by its name in D4RL without a version. A
-dataset that is not there gets 0.01 and 0.01, and what is right for locomotion; the
-paper chooses from 0.001, 0.01, 0.05, 0.1 and from 0, 0.001, 0.01, 0.1, 0.5.
+dataset that is not there gets 0.01 and 0.01, and what is right for locomotion; in
+D4RL's mazes, what the play data of the maze do. The paper chooses from 0.001, 0.01,
+0.05, 0.1 and from 0, 0.001, 0.01, 0.1, 0.5.
 """
 
 from o2ojax.run.config import ConfigDict, defaults
 
-from .fql import is_antmaze_of_d4rl
+from .fql import in_d4rl, is_antmaze_of_d4rl
 
 # (actor_penalty, critic_penalty)
 PENALTIES = {
@@ -71,8 +72,9 @@ def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
 def set_task(config: ConfigDict, dataset: str) -> None:
     """Sets what the authors chose for a dataset, by its name in D4RL."""
     agent = config.agent
-    if dataset in PENALTIES:
-        agent.actor_penalty, agent.critic_penalty = PENALTIES[dataset]
+    known = in_d4rl(dataset)
+    if known in PENALTIES:
+        agent.actor_penalty, agent.critic_penalty = PENALTIES[known]
     if is_antmaze_of_d4rl(dataset):
         config.batch = 256
         config.reward.scale = 100.0

@@ -343,6 +343,9 @@ def test_each_task_has_its_own():
     assert config_file.TASKS["antmaze-large-play"] == {"alpha": 3.0}
     assert config_file.TASKS["humanoidmaze-medium"]["gamma"] == 0.995
     assert ifql_config_file.get_config("hopper-random").agent.expectile == 0.9
+    maze = config_file.get_config("antmaze-large-fixed")
+    assert (maze.agent.alpha, maze.agent.normalise_q) == (3.0, False)
+    assert maze.reward.shift == -1.0
     is_antmaze_of_d4rl = config_file.is_antmaze_of_d4rl
     assert is_antmaze_of_d4rl("antmaze-umaze")
     assert is_antmaze_of_d4rl("antmaze-large-play")

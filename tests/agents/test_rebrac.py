@@ -281,6 +281,8 @@ def test_each_dataset_has_its_own():
     assert (config.agent.lr, config.agent.actor_lr) == (5e-5, 3e-4)
     assert (config.batch, config.agent.gamma) == (256, 0.999)
     assert config.reward.scale == 100.0
+    config_file.set_task(config, "antmaze-medium-fixed")  # as the play data
+    assert (config.agent.actor_penalty, config.agent.critic_penalty) == (0.001, 0.0005)
     config = config_file.get_config("hopper-mine")
     config_file.set_task(config, "door-cloned")
     assert (config.agent.actor_penalty, config.agent.critic_penalty) == (0.01, 0.1)
