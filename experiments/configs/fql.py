@@ -5,15 +5,16 @@ starts as the whole dataset, evaluated every 100k with 50 episodes; batches of 2
 judged policy draws noise, as it does when it explores.
 
 The weight of the distance to the flow, `alpha`, decides, and depends on the task.
-`TASKS` has what the authors fine-tuned with. Of OGBench, it is the default task of
-each: on others, their offline runs had antmaze-large and antmaze-giant 10 with
+`TASKS` has what the authors fine-tuned with; the task is that of OGBench, as
+`gymnasium:cube-double-singletask-v0`, or a dataset's name in D4RL without a version. Of
+OGBench's other tasks, their offline runs had antmaze-large and antmaze-giant 10 with
 backup=min, humanoidmaze 30, antsoccer 10, cube and scene 300, puzzle 1000; gamma is
 0.995 in antmaze-giant, humanoidmaze and antsoccer. Rewards of D4RL's AntMaze are -1
 until the goal, then 0.
 
 Other data of D4RL's mazes get what the play data of their maze do. A task that is not
-there gets values that are divided by their mean size, for which the
-authors advise to try alpha = 0.03, 0.1, 0.3, 1, 3 and 10:
+there gets values that are divided by their mean size, for which the authors advise to
+try alpha = 0.03, 0.1, 0.3, 1, 3 and 10:
 --config.population.alpha=0.03,0.1,0.3,1,3,10
 """
 
@@ -49,7 +50,7 @@ def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
     config.replay.name = "uniform"
     config.eval.every = config.checkpoint.every = 100_000
     config.eval.episodes = 50
-    config.agent.update(TASKS.get(in_d4rl(task), UNKNOWN))
+    config.agent.update(TASKS.get(published_as(task), UNKNOWN))
     if is_antmaze_of_d4rl(task):
         config.reward.shift = -1.0
     return config
@@ -63,8 +64,13 @@ MAZES = {
 DIVERSE = ("antmaze-umaze-diverse", "antmaze-medium-diverse", "antmaze-large-diverse")
 
 
-def in_d4rl(task: str) -> str:
-    """The task's name, or that of D4RL's data which are most like data of our own."""
+def published_as(task: str) -> str:
+    """A task of OGBench's without its number; the name of D4RL's data that are nearest.
+
+    Other names stay as they are.
+    """
+    if "-singletask" in task:
+        return task.removeprefix("gymnasium:").partition("-singletask")[0]
     if not is_antmaze_of_d4rl(task) or task in DIVERSE:
         return task
     return next((MAZES[maze] for maze in MAZES if task.startswith(maze)), task)

@@ -15,7 +15,7 @@ D4RL's mazes, what the play data of the maze do. The paper chooses from 0.001, 0
 
 from o2ojax.run.config import ConfigDict, defaults
 
-from .fql import in_d4rl, is_antmaze_of_d4rl
+from .fql import published_as, is_antmaze_of_d4rl
 
 # (actor_penalty, critic_penalty)
 PENALTIES = {
@@ -72,7 +72,7 @@ def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
 def set_task(config: ConfigDict, dataset: str) -> None:
     """Sets what the authors chose for a dataset, by its name in D4RL."""
     agent = config.agent
-    known = in_d4rl(dataset)
+    known = published_as(dataset)
     if known in PENALTIES:
         agent.actor_penalty, agent.critic_penalty = PENALTIES[known]
     if is_antmaze_of_d4rl(dataset):

@@ -343,6 +343,9 @@ def test_each_task_has_its_own():
     assert config_file.TASKS["antmaze-large-play"] == {"alpha": 3.0}
     assert config_file.TASKS["humanoidmaze-medium"]["gamma"] == 0.995
     assert ifql_config_file.get_config("hopper-random").agent.expectile == 0.9
+    published_as = config_file.published_as
+    assert published_as("gymnasium:cube-double-singletask-task2-v0") == "cube-double"
+    assert published_as("antmaze-large-diverse") == "antmaze-large-diverse"
     maze = config_file.get_config("antmaze-large-fixed")
     assert (maze.agent.alpha, maze.agent.normalise_q) == (3.0, False)
     assert maze.reward.shift == -1.0
