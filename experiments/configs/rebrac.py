@@ -15,7 +15,7 @@ D4RL's mazes, what the play data of the maze do. The paper chooses from 0.001, 0
 
 from o2ojax.run.config import ConfigDict, defaults
 
-from .fql import published_as, is_antmaze_of_d4rl
+from .fql import is_antmaze_of_d4rl, published_as
 
 # (actor_penalty, critic_penalty)
 PENALTIES = {
