@@ -62,7 +62,7 @@ def get_config(task: str = "cal_ql/antmaze-umaze-fixed") -> ConfigDict:
     if name not in NAMES:
         raise unknown("task", name, NAMES)
     if dataset == "door-human":
-        config = on_the_door(name)
+        config = on_the_door(name, dataset)
     else:
         config = FILES[name].get_config(dataset)
     if dataset.startswith("antmaze-"):
@@ -82,7 +82,7 @@ def get_config(task: str = "cal_ql/antmaze-umaze-fixed") -> ConfigDict:
     return config
 
 
-def on_the_door(name: str) -> ConfigDict:
+def on_the_door(name: str, dataset: str) -> ConfigDict:
     """Each method's config, with the door's environment, data and rewards."""
     door = adroit.get_config(name) if name in adroit.AGENTS else None
     config = door or FILES[name].get_config("halfcheetah-medium-replay")
@@ -90,6 +90,8 @@ def on_the_door(name: str) -> ConfigDict:
     config.env, config.dataset = of_door.env, "door_human.npz"
     config.clip_actions = True  # teleoperation went beyond the bounds
     config.reward.scale, config.reward.shift = 0.1, 0.0
+    if name == "rebrac":
+        rebrac.set_task(config, dataset)
     return config
 
 
