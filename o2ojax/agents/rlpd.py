@@ -5,8 +5,9 @@ arxiv.org/abs/2302.02948. Nothing is learned before the first step online. From 
 an update is many steps of ten critics with LayerNorm and one step of the policy; half
 of every minibatch is the dataset's, half what was gathered: it is meant for the
 `symmetric` replay. Departures from the authors' code: the temperature's loss is linear
-in its logarithm, not in itself, as in SAC here. (Metrics of the critics are means over
-their steps.)
+in its logarithm, not in itself, as in SAC here; and the critics' loss is a sum over
+them, as in all agents here, where theirs is a mean, which Adam does not tell apart.
+Metrics of the critics are means over their steps.
 """
 
 from collections.abc import Callable
@@ -86,7 +87,7 @@ def critic_steps(
 ) -> tuple[tuple[TrainState, Params], Metrics]:
     """Steps of critics and of their targets, one after another, one a minibatch.
 
-    mean over B and E of w (Q_e(s, a) - y)^2
+    mean over B of w sum_e (Q_e(s, a) - y)^2
 
     Args:
         learned: the critics, and the weights of their targets.
@@ -102,7 +103,7 @@ def critic_steps(
 
         def critic_loss(params):
             q = critic_net.apply(params, data.obs, data.action)  # [E, B]
-            error = jnp.square(q - target[None]).mean(axis=0)  # [B]
+            error = jnp.square(q - target[None]).sum(axis=0)  # [B]
             loss = (weight * error).mean()
             return loss, {"critic_loss": loss, "q": q.mean()}
 

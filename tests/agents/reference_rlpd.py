@@ -32,12 +32,6 @@ def minibatch(batch: Batch, at: int, num: int) -> Batch:
     return jax.tree.map(lambda rows: rows[at::num], batch)
 
 
-def mean_critic_loss(params, obs, action, weight, target):
-    """mean_b w_b mean_e (Q_e - y)^2."""
-    error = (reference.critic(params, obs, action) - target) ** 2
-    return (weight * error).mean(0).mean()
-
-
 def actor_loss(params, q_params, obs, noise, alpha, of_critics, squashed):
     """mean_b alpha log pi(a_b | s_b) - Q(s_b, a_b), of the policy's own a_b."""
     action, log_prob = squashed(params, obs, noise)
@@ -79,7 +73,7 @@ def update(
         inputs = data.obs, data.action, weight, target
         values.append(reference.critic(critic.params, data.obs, data.action).mean())
         critic, loss = reference.descend(
-            critic, lrs["critic"], mean_critic_loss, *inputs
+            critic, lrs["critic"], reference.critic_loss, *inputs
         )
         losses.append(loss)
         target_critic = reference.polyak_update(

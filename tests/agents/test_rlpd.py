@@ -95,23 +95,23 @@ def test_updates_are_those_of_the_reference(start, options):
 
 def test_all_networks_begin_within_glorots_bounds():
     """Of means and log standard deviations each by itself, as if in two layers."""
-    config = dataclasses.replace(CONFIG, widths=(64, 64), num_critics=10)
-    state = begin(config, KEY)
-    shapes = {(5, 64): 6 / 69, (64, 64): 6 / 128, (64, 1): 6 / 65}
-    for name, kernel in kernels(state.critic.params):
-        bound = shapes.pop(kernel.shape[1:]) ** 0.5
-        assert 0.95 * bound < np.abs(kernel).max() <= bound, name
-    assert not shapes
-    shapes = {(3, 64): 6 / 67, (64, 64): 6 / 128, (64, 4): 6 / 66}
-    for name, kernel in kernels(state.actor.params):
-        bound = shapes.pop(kernel.shape) ** 0.5
-        assert 0.95 * bound < np.abs(kernel).max() <= bound, name
-    assert not shapes
+    config = dataclasses.replace(CONFIG, widths=(48, 64))
+    state = rlpd.rlpd(EnvSpec("none", vector(3), 32, 9), config).init(KEY)
+    of_critics = {(35, 48): 83, (48, 64): 112, (64, 1): 65}  # fan in + fan out
+    of_actor = {(3, 48): 51, (48, 64): 112, (64, 64): 96}
+    for params, fans in (
+        (state.critic.params, of_critics),
+        (state.actor.params, of_actor),
+    ):
+        for kernel in kernels(params):
+            bound = (6 / fans.pop(kernel.shape[-2:])) ** 0.5
+            assert 0.95 * bound < np.abs(kernel).max() <= bound
+        assert not fans
 
 
 def kernels(params):
     layers = params["params"]["MLP_0"]
-    return [(name, layers[name]["kernel"]) for name in layers if "Dense" in name]
+    return [layers[name]["kernel"] for name in layers if "Dense" in name]
 
 
 def test_targets_temperature_and_count_start_where_they_are_told():

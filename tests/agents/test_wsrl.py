@@ -204,6 +204,21 @@ def test_all_that_was_learned_goes_on_and_the_dataset_does_not(trained):
     assert handed.critic.opt_state[0].count == 1
 
 
+def test_critics_feel_their_errors_online_as_they_did_offline(trained):
+    """Adam remembers the scale of their gradients: it must be of the same loss."""
+    config = dataclasses.replace(
+        CONFIG, conservatism=0.0, lagrange=False, max_backup=False, critic_steps=1
+    )
+    ended = BATCHES[0].data._replace(  # so that no draw counts
+        discount=jnp.zeros(NUM * ROWS), extras={"return_to_go": jnp.zeros(NUM * ROWS)}
+    )
+    batch = BATCHES[0]._replace(data=ended)
+    taken = trained._replace(log_multiplier=())
+    offline, _ = jax.jit(wsrl.offline(SPEC, config).update)(taken, batch, KEY)
+    online, _ = update(config, hand_over(taken)[0], batch, KEY)
+    reference.close(online.critic, offline.critic, rtol=1e-3, atol=1e-6)
+
+
 def test_it_acts_as_it_did_offline(trained, start):
     recipe = AGENTS.find("wsrl").recipe(SPEC, CONFIG, base.Plan(9, 9))
     obs = jnp.array([0.3, -0.2, 0.5])
