@@ -10,7 +10,11 @@ PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 PEERS_PIP_FLAGS ?=
 
-.PHONY: setup demo test test-all bench bench-compare bench-peers lint lock clean
+# What builds the site.
+DOCS := .venv-docs
+DOCS_READY := $(DOCS)/.ready
+
+.PHONY: setup demo test test-all bench bench-compare bench-peers docs lint lock clean
 
 setup: $(READY)
 
@@ -53,6 +57,16 @@ $(PEERS_READY): benchmarks/peers.lock
 	echo $$(($$(date +%s) - started)) > $(PEERS)/.seconds
 	touch $@
 
+# The site, into build/docs, by tools of their own. Nothing is fetched to build or to read it.
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+	@echo "the site: build/docs/index.html; with a search: python -m http.server -d build/docs"
+
+$(DOCS_READY): docs.lock
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,4 +80,4 @@ lock: setup
 	  -o requirements.lock
 
 clean:
-	rm -rf $(VENV) $(PEERS) .cache build *.egg-info
+	rm -rf $(VENV) $(PEERS) $(DOCS) .cache build *.egg-info

@@ -77,7 +77,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
         required=True,
         type=Path,
         metavar="FILE",
-        help="has get_sweep(), see README",
+        help="has get_sweep(), see docs/scale.md",
     )
     add("--config", metavar="FILE.py[:TASK]", help="where the sweep names none")
     add(
