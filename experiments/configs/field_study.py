@@ -14,9 +14,11 @@ networks of 64-64 (of IQL and BC in the maze 256-256, as published), batches of 
 actions in CQL's sums, 50k offline updates, 10k environment steps, four seeds. WSRL's
 warm-up is 1000 steps, a tenth, where 5000 of the published 500,000 are a hundredth.
 
-The maze's data are 200,000 rows, in `datasets/`, where
+The maze's data are 200,000 rows of ants that go from anywhere to anywhere, of which few
+meet the goal: where all are sent to it, cloning them does it, too. They are in
+`datasets/`, where
 
-    o2ojax collect --config=sac:antmaze-umaze --kinds=fixed --rows=200000
+    o2ojax collect --config=sac:antmaze-umaze --kinds=diverse --rows=200000
 
 leaves them; the door's are not ours to ship: --datasets=door-human and
 --config.dataset=FILE. `python -m experiments.study field` runs all; with
@@ -29,7 +31,7 @@ from o2ojax.run.config import ConfigDict, defaults
 from . import adroit, awac, bc, cal_ql, fql, iql, off2on, rebrac, rlpd, sac, wsrl
 
 DATASETS = (
-    "antmaze-umaze-fixed",
+    "antmaze-umaze-diverse",
     "halfcheetah-medium-replay",
     "hopper-medium-replay",
     "door-human",
@@ -56,7 +58,7 @@ AFTER_OFFLINE = {name: name for name in NAMES if name not in FROM_SCRATCH}
 EARLY = (100, 500, *range(1_000, 10_000, 1_000))  # environment steps; 1% and 5% first
 
 
-def get_config(task: str = "cal_ql/antmaze-umaze-fixed") -> ConfigDict:
+def get_config(task: str = "cal_ql/antmaze-umaze-diverse") -> ConfigDict:
     """Judged on 20 episodes, online also after 1% and 5% of the steps."""
     name, _, dataset = task.partition("/")
     if name not in NAMES:
