@@ -29,7 +29,7 @@ from o2ojax.data.dataset import (
     Dataset,
     DataWarning,
     Log,
-    from_arrays,
+    from_columns,
     from_transitions,
     matrix,
 )
@@ -211,9 +211,8 @@ def _behind(name: str, clip_actions: bool, bounds: Any) -> Dataset:
 def _dataset(log: Log, clip_actions: bool) -> Dataset:
     if "timeouts" not in log.columns and "next_observations" not in log.columns:
         warnings.warn(f"{log.source}: {ONE_STREAM}", DataWarning, stacklevel=3)
-    given = {"extras": log.extras, "name": log.source, "clip_actions": clip_actions}
-    rows = from_arrays(**log.columns, **given)
-    return Dataset(log.name, rows, log.parameters)
+    rows, recorded = from_columns(log.columns, log.extras, log.source, clip_actions)
+    return Dataset(log.name, rows, log.parameters, recorded=recorded)
 
 
 @contextmanager

@@ -8,12 +8,15 @@ import pytest
 from o2ojax.data import (
     DataError,
     DataWarning,
+    episode_returns,
     from_arrays,
     read,
     read_hdf5,
     read_npz,
+    return_range,
     shipped,
     shipped_names,
+    with_extras,
     write,
 )
 
@@ -332,3 +335,22 @@ def test_every_shipped_dataset_can_be_read(name):
     rows = read(name).transitions
     assert rows.last[-1]
     assert len(rows.reward) > 0
+
+
+def test_returns_count_what_was_earned_in_rows_that_are_left_out(stored):
+    """An episode of three rows that ends at a terminal, and one of three that is cut."""
+    dataset = read(stored(COLUMNS | {"rewards": [0, 0, 1, 2, 4, 8]}))
+    assert len(dataset.transitions.reward) == 5  # learning leaves out the last one
+    np.testing.assert_array_equal(episode_returns(dataset.history), [1, 14])
+    assert return_range(dataset.history) == 13
+    extras = with_extras(dataset, ("return_to_go", "next_action"), gamma=0.5)
+    found = extras.transitions.extras
+    np.testing.assert_array_equal(found["return_to_go"], [0.25, 0.5, 1, 6, 8])
+    actions = np.float32(COLUMNS["actions"])
+    wanted = actions[[1, 2, 2, 4, 5]] * [[1], [1], [0], [1], [1]]
+    np.testing.assert_array_equal(found["next_action"], wanted)
+
+
+def test_a_log_that_keeps_all_its_rows_is_its_own_history(stored):
+    dataset = read(stored(COLUMNS | {"next_observations": next_observations()}))
+    assert dataset.recorded is None and dataset.history is dataset.transitions
