@@ -109,7 +109,7 @@ def facts(seen: data.Inspection) -> list[tuple[str, str]]:
         "lengths of episodes": _spread(seen.lengths),
         "episodes that end at a terminal": f"{seen.ended.sum():,}",
         "episodes that are cut": f"{(~seen.ended).sum():,}",
-        "rewards": _spread(rows.reward),
+        "rewards": _spread(seen.history.reward),
         "observations": f"{obs_dim} numbers; from {seen.obs_low[lowest]:g} (dimension "
         f"{lowest}) to {seen.obs_high[highest]:g} (dimension {highest})",
         "constant dimensions": ", ".join(map(str, seen.constant)) or "none",
@@ -174,7 +174,7 @@ def draw(seen: data.Inspection, path: Path) -> None:
     _histogram(panels[2], seen.lengths, "length of an episode", "episodes")
     maze = find_maze(seen)
     if maze is None:
-        _histogram(panels[3], seen.transitions.reward, "reward", "rows")
+        _histogram(panels[3], seen.history.reward, "reward", "rows")
     else:
         draw_maze(panels[3], seen, maze)
     _draw_actions(panels[4], seen.actions)
