@@ -11,7 +11,7 @@ import jax
 from rich.console import Console
 
 from o2ojax import report
-from o2ojax.errors import GO_ON, UserError
+from o2ojax.errors import GO_ON, UserError, first_line
 from o2ojax.parallel import processes
 from o2ojax.parallel.compiled import use_cache
 from o2ojax.run.config import RunConfig
@@ -27,6 +27,8 @@ from o2ojax.run.workdir import (
 )
 
 from . import CONFIGS
+
+EXHAUSTED = "RESOURCE_EXHAUSTED"  # in XLA's message when memory is
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -141,6 +143,15 @@ def execute(config: RunConfig, workdir: Path, extend: bool = False) -> int:
         return 2
     except OSError as error:
         print(f"error: {error}; what was saved is in {workdir}", file=sys.stderr)
+        return 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and EXHAUSTED not in str(error):
+            raise
+        print(
+            f"error: there is not enough memory: {first_line(error)}; fewer members,"
+            f" smaller networks or batches need less. What was saved is in {workdir}",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("interrupted before anything new was saved", file=sys.stderr)

@@ -15,7 +15,7 @@ from o2ojax import agents, data, envs, replay
 from o2ojax.errors import UserError
 from o2ojax.parallel import devices, processes
 from o2ojax.report import statistics
-from o2ojax.run import doors, estimation, population, validation
+from o2ojax.run import doors, estimation, population, room, validation
 from o2ojax.run import workdir as workdirs
 from o2ojax.run.config import RETURN_RANGE, RunConfig
 from o2ojax.run.estimation import HeldOut
@@ -160,6 +160,7 @@ def prepare(
     layout = devices.assign_devices(
         len(members.key), on, **dataclasses.asdict(config.devices)
     )
+    room.check(config.entry, env.spec, sizes, layout, one, dataset)
     job = Job(
         config=config,
         spec=env.spec,

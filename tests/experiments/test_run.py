@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import execution
 from experiments import run as command
 from o2ojax.errors import GO_ON
 from o2ojax.run import job, training
@@ -468,3 +469,11 @@ def test_a_planner_learns_offline_and_another_run_takes_it_online(tmp_path):
     with np.load(then / "returns.npz") as kept:
         assert set(np.unique(kept["success"])) <= {0.0, 1.0}
         assert kept["success"].shape == kept["returns"].shape == (2, 4, 2)
+
+
+def test_memory_that_runs_out_is_told_in_one_sentence(tmp_path, capsys, monkeypatch):
+    """What updates compute with is not foretold: then XLA has the last word."""
+    monkeypatch.setattr(execution, "train", lambda *given: jax.numpy.zeros((10**14,)))
+    assert run(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "there is not enough memory: RESOURCE_EXHAUSTED" in error
