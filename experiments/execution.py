@@ -1,6 +1,7 @@
 """Executes a run for the command line: its messages, its exit status."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -180,7 +181,7 @@ def warnings_in_one_line() -> Iterator[None]:
 def finished(config: RunConfig, workdir: Path, progress: Progress) -> bool:
     """Whether the directory holds a finished run of this config; shows it if so."""
     processes.agree(
-        str((workdir / "summary.json").exists()),
+        str(os.path.exists(workdir / "summary.json")),
         f"the run is finished in one and not in the other; {workdir} must be on a file"
         " system that all processes share",
     )

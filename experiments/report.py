@@ -7,6 +7,7 @@ tasks: `RUN RUN ... --aggregate`; and what critics said at the hand-over:
 """
 
 import argparse
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -156,7 +157,7 @@ def _print_table(results: Sequence[report.Result], form: str | None) -> None:
 def _read(given: str) -> report.Result:
     """A run, of which the agent is called as a user wants it."""
     name, equals, directory = given.partition("=")
-    if not equals or not name or Path(given).exists():
+    if not equals or not name or os.path.exists(given):
         return report.read(given)
     result = report.read(directory)
     return result._replace(

@@ -17,6 +17,7 @@ with that config, as a dict with either, both, or none of them.
 
 import dataclasses
 import itertools
+import os
 import re
 import runpy
 from collections.abc import Callable, Sequence
@@ -118,7 +119,7 @@ def read(path: Path) -> tuple[list[dict], Callable[[RunConfig], dict]]:
     Raises:
         UserError: no such file, it fails, or it holds no grid.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"--sweep={path}: there is no such file")
     try:
         found = runpy.run_path(str(path))

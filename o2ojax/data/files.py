@@ -38,7 +38,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         OSError: the folder is missing, or cannot be written to.
     """
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise FileNotFoundError(
             errno.ENOENT, "there is no such folder", str(path.parent)
         )

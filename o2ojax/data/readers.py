@@ -205,7 +205,7 @@ _open_hdf5 = partial(h5py.File, mode="r")
 
 
 def _load(path: str | os.PathLike, open_file: Callable) -> Log:
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     source, found, columns = str(path), *_columns(path, open_file)
     if open_file is open_npz and ogbench.recognised(found):
         return Log(path.stem, source, ogbench.convert(source, columns))
@@ -253,7 +253,7 @@ def _columns(
     path: Path, open_file: Callable
 ) -> tuple[list[str], dict[str, np.ndarray]]:
     """The names in a file, and the arrays with known names."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # of any name, also one too long
         raise DataError(f"{path}: no such file")
     try:
         with open_file(path) as file:

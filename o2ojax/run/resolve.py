@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ def load(path_and_task: str, folder: Path | None = None) -> ConfigDict:
             returns no config.
     """
     path, _, task = path_and_task.partition(":")
-    if folder and (folder / f"{path}.py").is_file():
+    if folder and os.path.isfile(folder / f"{path}.py"):
         path = str(folder / f"{path}.py")
-    if not path.endswith(".py") or not Path(path).is_file():
+    if not path.endswith(".py") or not os.path.isfile(path):
         named = sorted(x.stem for x in folder.glob("[!_]*.py")) if folder else ()
         known = f", nor a config of the names {', '.join(named)}" if named else ""
         raise UserError(f"--config={path}: there is no such Python file{known}")

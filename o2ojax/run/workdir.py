@@ -3,6 +3,7 @@
 import fcntl
 import importlib.metadata
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ def summary_of(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
         UserError: the directory holds a finished run of another config.
     """
     path = workdir / "summary.json"
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     refuse_another_config(config.described(), workdir)
     try:
@@ -179,7 +180,7 @@ def read_description(directory: Path) -> dict[str, Any] | None:
         UserError: the file is damaged.
     """
     path = directory / "config.json"
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     try:
         return json.loads(path.read_text())

@@ -425,3 +425,18 @@ def test_arrays_larger_than_memory_are_refused_with_their_size(tmp_path, monkeyp
     monkeypatch.setattr(files, "memory", lambda: 200)
     with pytest.raises(DataError, match="204 bytes, and this machine has a memory of"):
         read(write_npz(tmp_path / "log.npz", COLUMNS))
+
+
+LONG = "x" * 300  # letters; most file systems take 255
+
+
+@pytest.mark.parametrize("name", [f"{LONG}.npz", f"{LONG}.h5", "~nobody-here/x.npz"])
+def test_a_name_that_no_file_can_have_is_a_missing_file(name):
+    with pytest.raises(DataError, match=r"(x\.npz|x\.h5): no such file"):
+        read(name)
+
+
+@pytest.mark.parametrize("name", [f"{LONG}.npz", f"{LONG}.h5", "a\0b.npz"])
+def test_what_cannot_be_written_under_its_name_is_told(tmp_path, name):
+    with pytest.raises(DataError, match=r"cannot be written \(.*(too long|null byte)"):
+        write(f"{tmp_path}/{name}", transitions())

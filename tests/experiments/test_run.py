@@ -367,6 +367,28 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
+LONG = "x" * 300  # letters; most file systems take 255
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (f"--config={LONG}.py", "there is no such Python file"),
+        (f"--config.algorithm={LONG}.py:X", "there is no such file"),
+        (f"--config.dataset={LONG}.npz", "no such file"),
+        ("--config.dataset=~nobody-here/x.npz", "no such file"),
+        (f"--config.offline.from={LONG} --config.offline.updates=0", "no run there"),
+        (f"--workdir={LONG}", "cannot be written: File name too long"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_told_in_one_sentence(
+    given, said, tmp_path, capsys
+):
+    assert run(tmp_path, *given.split()) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
 def test_a_config_file_that_fails_is_named(tmp_path, capsys):
     path = tmp_path / "broken.py"
     path.write_text("def get_config():\n    return 1 / 0\n")
