@@ -43,11 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nerror: there is no command {name!r}", file=sys.stderr)
         return 2
     sys.path.insert(0, os.getcwd())  # as `python -m` does: a user's modules are here
-    try:
-        return importlib.import_module(f".{name}", __package__).main(rest)
-    except BrokenPipeError:  # whoever reads the output, as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return importlib.import_module(f".{name}", __package__).main(rest)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from o2ojax.data.files import write_whole
 from o2ojax.envs import antmaze
 from o2ojax.errors import UserError
 
-from . import program
+from . import entry_point, program
 
 COLOUR, SECOND, ALARM = "#0072B2", "#E69F00", "#D55E00"
 FEW = 50_000  # rows that are enough for quantiles
@@ -27,6 +27,7 @@ INSIDE = 0.99  # fraction of an ant's places that must be in a maze's free cells
 NOTHING = "nothing"
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, draws the picture; the exit status is 2 on bad input."""
     options = _parse(arguments)

@@ -22,7 +22,7 @@ from o2ojax.report import aggregates, foretelling, published
 from o2ojax.report.figures import KINDS
 from o2ojax.run.readiness import FIGURES
 
-from . import program
+from . import entry_point, program
 
 FORMS = {
     "markdown": "in Markdown",
@@ -31,6 +31,7 @@ FORMS = {
 }
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, draws the curves; the exit status is 2 on bad input."""
     options = _parse(arguments)

@@ -17,18 +17,19 @@ from rich.table import Table
 from rich.text import Text
 
 from o2ojax import report
-from o2ojax.data.files import write_whole
-from o2ojax.errors import UserError
+from o2ojax.data.files import write_text
+from o2ojax.errors import OTHER_FAILED, UserError
 from o2ojax.run.workdir import newest_checkpoint, sole_owner
 
-from . import execution, live, on_ray, program, trials
+from . import entry_point, execution, live, on_ray, program, trials
 from .trials import Trial
 
 LOOK_EVERY = 1.0  # seconds between two looks at the trials
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 all done or reported, 1 a trial failed, 2 bad input, 130
+    """Exit status: 0 all done or reported, 69 a trial failed, 2 bad input, 130
     interrupted.
 
     With --trial, that of `experiments.run`.
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    return 1 if failed else 0
+    return OTHER_FAILED if failed else 0
 
 
 def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -217,7 +218,7 @@ def conclude(listed: Sequence[Trial], workdir: Path, failed: dict[str, str]) -> 
         ]
         sections.append("## Not run to its end\n\n" + "\n".join(lines))
     path = workdir / "report.md"
-    write_whole(path, lambda file: file.write_text("\n\n".join(sections) + "\n"))
+    write_text(path, "\n\n".join(sections) + "\n")
     print(f"wrote {path} and a figure for each dataset beside it")
 
 

@@ -54,8 +54,12 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file atomically."""
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    write_whole(path, lambda temporary: temporary.write_text(text))
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text atomically, in UTF-8 wherever it is written."""
+    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 class Npz(Mapping):

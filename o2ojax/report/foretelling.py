@@ -96,7 +96,7 @@ def _figures(path: Path) -> dict[str, Sequence[float]]:
     """What critics said last before the online phase: name -> [M]."""
     found: dict[str, Sequence[float]] = {}
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8").splitlines()
     except OSError:
         return found
     for line in map(json.loads, lines):

@@ -57,7 +57,7 @@ def read(directory: str | Path) -> Result:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         begun = path.name != "config.json" and (path.parent / "config.json").is_file()
         hint = "; its command goes on with it" if begun else ""

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from experiments import live, on_ray, sweep, trials, worker
-from o2ojax.errors import UserError
+from o2ojax.errors import OTHER_FAILED, UserError
 from o2ojax.run.workdir import newest_checkpoint
 from tests.report.test_report import curves, is_png, write_run
 
@@ -481,7 +481,7 @@ def test_a_sweep_survives_the_killing_of_a_worker(write, tmp_path, capsys, monke
         target=kill_once_saved, args=(victim, killed), daemon=True
     )
     killer.start()
-    assert sweep.main(arguments) == 1  # the dataset that is nowhere
+    assert sweep.main(arguments) == OTHER_FAILED  # the dataset that is nowhere
     assert killed and live.note(victim)["checkpoint"] >= killed[0] > 0
     said = capsys.readouterr().out
     assert f"{listed[0].name} has lost its worker" in said
