@@ -205,7 +205,7 @@ def conclude(listed: Sequence[Trial], workdir: Path, failed: dict[str, str]) -> 
     sections = [f"# {workdir.name}: {len(ended)} of {len(listed)} trials"]
     for (env, data), results in by_data.items():
         title = data if data.startswith(env) else f"{env} {data}".strip()
-        picture = f"{trials.written(title)}.png"
+        picture = f"{trials.fitting(trials.written(title))}.png"
         report.draw(results, workdir / picture)
         table = report.markdown([result.summary for result in results])
         sections.append(f"## {title}\n\n{table}\n\n![curves]({picture})")

@@ -89,6 +89,39 @@ def test_a_sweep_may_be_several_grids(write):
     assert listed[0].config.population == {"expectile": (0.7, 0.9)}
 
 
+def test_a_name_too_long_for_a_folder_is_cut_and_stays_its_own(write, tmp_path):
+    """14 fields that vary, as many as a study of everything may have."""
+    numbers = "expectile beta max_weight gamma target_rate lr".split()
+    fields = [f"agent.{name}" for name in numbers]
+    fields += [
+        "reward.scale",
+        "reward.shift",
+        "online.updates_per_step",
+        "online.until",
+    ]
+    fields += ["eval.episodes", "batch", "offline.held_out", "simulator.iterations"]
+    values = (0.123456789, 0.987654321)
+    whole = {
+        "eval.episodes",
+        "batch",
+        "simulator.iterations",
+        "online.updates_per_step",
+    }
+    grids = [
+        {name: (2 + at,) if name in whole else (values[at],) for name in fields}
+        for at in (0, 1)
+    ]
+    listed = planned(write(grids), IQL)
+    assert len(fields) == 14 and len({trial.name for trial in listed}) == 2
+    for trial in listed:
+        assert 190 < len(trial.name.encode()) <= trials.LONGEST
+        trial.directory.mkdir(parents=True)
+    cut = {name: trials.fitting(name) for name in ("x" * 201, "x" * 200, "\u65e5" * 67)}
+    assert all(len(name.encode()) <= trials.LONGEST for name in cut.values())
+    assert cut["x" * 200] == "x" * 200 and cut["x" * 201].startswith("x" * 191 + "-")
+    assert trials.fitting("x" * 300) != trials.fitting("x" * 301)
+
+
 def test_fields_that_end_alike_are_named_in_full(write):
     grid = {"config": (BC,), "eval.every": (1000, 2000), "log.every": (500, 1000)}
     assert planned(write(grid))[0].name == "bc-hopper-random,eval.every=1000," + (
