@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from . import leave
+
 COMMANDS = {
     "run": "train agents offline, then online; or go on with a run",
     "collect": "make a dataset in an environment",
@@ -46,5 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return importlib.import_module(f".{name}", __package__).main(rest)
 
 
+def console() -> None:
+    """The console script."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -19,7 +19,7 @@ from o2ojax.data.files import write_whole
 from o2ojax.envs import antmaze
 from o2ojax.errors import UserError
 
-from . import entry_point, program
+from . import entry_point, leave, program
 
 COLOUR, SECOND, ALARM = "#0072B2", "#E69F00", "#D55E00"
 FEW = 50_000  # rows that are enough for quantiles
@@ -263,4 +263,4 @@ def _draw_observations(axes: Axes, seen: data.Inspection) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -22,7 +22,7 @@ from o2ojax.report import aggregates, foretelling, published
 from o2ojax.report.figures import KINDS
 from o2ojax.run.readiness import FIGURES
 
-from . import entry_point, program
+from . import entry_point, leave, program
 
 FORMS = {
     "markdown": "in Markdown",
@@ -228,4 +228,4 @@ def _film(result: report.Result, path: Path, member: int | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

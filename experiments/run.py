@@ -4,11 +4,10 @@ The same command on a directory that holds an unfinished run goes on with it.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import entry_point, program
+from . import entry_point, leave, program
 
 
 @entry_point
@@ -65,4 +64,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

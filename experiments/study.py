@@ -16,7 +16,7 @@ from o2ojax import report
 from o2ojax.data.files import write_text
 from o2ojax.errors import UserError, unknown
 
-from . import entry_point, program
+from . import entry_point, leave, program
 from . import run as command
 from .configs import (
     field_study,
@@ -159,4 +159,4 @@ def offline_table(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

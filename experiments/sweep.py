@@ -21,7 +21,7 @@ from o2ojax.data.files import write_text
 from o2ojax.errors import OTHER_FAILED, UserError
 from o2ojax.run.workdir import newest_checkpoint, sole_owner
 
-from . import entry_point, execution, live, on_ray, program, trials
+from . import entry_point, execution, leave, live, on_ray, program, trials
 from .trials import Trial
 
 LOOK_EVERY = 1.0  # seconds between two looks at the trials
@@ -246,4 +246,4 @@ def show_failures(listed: Sequence[Trial], failed: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

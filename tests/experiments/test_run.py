@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -225,6 +226,86 @@ def test_a_run_that_is_told_to_stop_while_it_begins(tmp_path, monkeypatch, capsy
     more = "--config.checkpoint.every=30"  # changes nothing that is learned
     assert run(tmp_path / "begun", "--config.online.steps=0", more) == GO_ON
     assert "goes on from offline" in capsys.readouterr().out
+
+
+def test_a_stop_amid_long_work_is_answered_and_costs_no_bit(
+    whole, tmp_path, monkeypatch, capsys
+):
+    """Work that would go on for ever: of each program of a run, one after another."""
+    for name in (
+        "offline phase",
+        "offline evaluation",
+        "a look at critics",
+        "the hand-over",
+        "online phase",
+        "online evaluation",
+    ):
+        came, released = threading.Event(), threading.Event()
+        compile_one = training.Session.compile
+
+        def stuck(session, named, *given, name=name, came=came, released=released):
+            program = compile_one(session, named, *given)  # noqa: B023
+            if named != name:
+                return program
+
+            def never(*arguments):
+                came.set()
+                released.wait()
+                return program(*arguments)
+
+            return never
+
+        @contextmanager
+        def on_arrival(came=came):
+            yield came.is_set
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "stop_on_signal", on_arrival)
+            patch.setattr(training.Session, "compile", stuck)
+            patch.setattr(training.background, "PATIENCE", 0.1)
+            assert run(tmp_path) == GO_ON, name
+        released.set()  # and its thread comes to an end, in vain
+        assert came.is_set()
+        assert "interrupted; saved" in capsys.readouterr().err
+    assert run(tmp_path) == 0
+    assert_same_end(tmp_path, whole)
+
+
+def test_a_stop_while_the_first_agents_are_made(tmp_path, monkeypatch, capsys):
+    """There is nothing to save yet, and nothing that would have to be waited for."""
+    released = threading.Event()
+
+    @contextmanager
+    def at_once():
+        yield lambda: True
+
+    monkeypatch.setattr(training, "stop_on_signal", at_once)
+    monkeypatch.setattr(training, "begin", lambda *given: released.wait())
+    monkeypatch.setattr(training.background, "PATIENCE", 0.1)
+    assert run(tmp_path) == 130
+    assert "before anything new was saved" in capsys.readouterr().err
+    released.set()
+
+
+def test_a_stop_while_the_offline_phase_is_saved_begins_no_other(
+    tmp_path, monkeypatch, capsys
+):
+    saved = []
+    save = training.Session.save
+
+    @contextmanager
+    def at_the_end():
+        yield lambda: saved[-1:] == [60]
+
+    def note(session, run):
+        save(session, run)
+        saved.append(session.record.step)
+
+    monkeypatch.setattr(training, "stop_on_signal", at_the_end)
+    monkeypatch.setattr(training.Session, "save", note)
+    monkeypatch.setattr(training.Session, "hand_over", None)
+    assert run(tmp_path) == GO_ON
+    assert saved[-1] == 60
 
 
 def test_an_online_run_starts_from_an_offline_one(whole, tmp_path):
