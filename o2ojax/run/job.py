@@ -61,11 +61,23 @@ class Job(NamedTuple):
 
 
 def _spread(dataset: Transition | None) -> dict[str, Any]:
-    """Mean and standard deviation of each number that a dataset observes."""
+    """Mean and standard deviation of each number that a dataset observes.
+
+    Raises:
+        UserError: one of them is beyond float32.
+    """
     if dataset is None or isinstance(dataset.obs, dict):
         return {}
     mean, std = jax.jit(lambda obs: (obs.mean(axis=0), obs.std(axis=0)))(dataset.obs)
-    return {"mean": np.float64(mean).tolist(), "std": np.float64(std).tolist()}
+    mean, std = np.float64(mean), np.float64(std)
+    if not np.isfinite(mean + std).all():
+        at = int(np.isfinite(mean + std).argmin())
+        raise UserError(
+            f"number {at} of the dataset's observations reaches"
+            f" {np.abs(dataset.obs[:, at]).max():g}, and its mean or its variance is"
+            " beyond float32: scale it, in the environment too"
+        )
+    return {"mean": mean.tolist(), "std": std.tolist()}
 
 
 def described_spec(spec: EnvSpec) -> dict[str, Any]:

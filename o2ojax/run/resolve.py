@@ -312,7 +312,9 @@ def from_json(described: Mapping[str, Any], check: bool = True) -> RunConfig:
 
 
 def _with_infinity(value: Any) -> Any:
-    """Replaces "inf", as `as_json` writes it, by the number."""
+    """Replaces "inf" and "-inf", as `as_json` writes them, by the numbers."""
     if isinstance(value, dict):
         return {name: _with_infinity(child) for name, child in value.items()}
-    return math.inf if value == "inf" else value
+    if isinstance(value, list):
+        return [_with_infinity(child) for child in value]
+    return float(value) if value in ("inf", "-inf") else value

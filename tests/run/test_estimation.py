@@ -180,3 +180,20 @@ def test_the_range_of_returns_counts_rows_that_are_left_out(tmp_path):
     job = prepare(resolve(config), tmp_path / "run")
     assert job.sizes.reward_scale == 1000
     assert len(job.dataset.reward) == 36
+
+
+def test_an_observation_whose_variance_is_beyond_float32_is_refused(tmp_path):
+    number = np.arange(40.0)
+    np.savez(
+        tmp_path / "huge.npz",
+        observations=np.stack([number, np.where(number == 7, 1e30, 0)], axis=1),
+        actions=np.sin(number)[:, None],
+        rewards=number,
+        terminals=number % 10 == 9,
+        timeouts=np.zeros(40),
+    )
+    config = defaults("bc", "none")
+    config.update(dataset=str(tmp_path / "huge.npz"), seeds=1)
+    config.offline.updates, config.online.steps = 10, 0
+    with pytest.raises(UserError, match=r"number 1 of .* reaches 1e\+30, .* scale it"):
+        prepare(resolve(config), tmp_path / "run")

@@ -514,3 +514,14 @@ def test_fields_are_named_alike_everywhere():
         elif name != "algorithm":
             override(config, [f"--config.{name}={value}"])
     assert "from" in config.offline
+
+
+def test_arguments_of_an_environment_may_be_infinite_and_come_back(tmp_path):
+    config = load(f"{CONFIGS}/iql.py:{HOPPER}")
+    config.env_args = {"low": -math.inf, "high": [math.inf, 1]}
+    run = resolve(config)
+    text = json.dumps(as_json(run), allow_nan=False)
+    assert from_json(json.loads(text)).env_args == run.env_args
+    config.env_args = {"low": [math.nan]}
+    with pytest.raises(UserError, match="config.env_args is .*, with NaN in it"):
+        resolve(config)
