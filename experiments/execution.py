@@ -137,7 +137,7 @@ def execute(config: RunConfig, workdir: Path, extend: bool = False) -> int:
         extend = extend and is_longer(config, workdir)  # else it only goes on
         if not extend and finished(config, workdir, progress):
             return 0
-        with warnings_in_one_line():
+        with warnings_in_one_line(), without_echoes():
             train(config, workdir, progress, extend)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -176,6 +176,24 @@ def warnings_in_one_line() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def without_echoes() -> Iterator[None]:
+    """Does not show what follows from an error that is told: of a checkpoint that could
+    not be written, TensorStore's threads call back to a loop that Orbax has closed.
+    """
+    shown = sys.unraisablehook
+
+    def show(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            shown(unraisable)
+
+    sys.unraisablehook = show
+    try:
+        yield
+    finally:
+        sys.unraisablehook = shown
 
 
 def finished(config: RunConfig, workdir: Path, progress: Progress) -> bool:

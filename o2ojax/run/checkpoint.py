@@ -37,7 +37,7 @@ class Checkpoints:
         read_only: bool = False,
         newest: int = 2,
     ):
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised
         self._directory = directory
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(

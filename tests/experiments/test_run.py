@@ -378,6 +378,22 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_kept(
     assert run(tmp_path) == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+@pytest.mark.parametrize("size", ["60k", "330k"])
+def test_a_disk_that_is_full_in_truth_is_told_in_one_sentence(size, tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+    try:
+        process = start(tmp_path / "run")
+        said = process.stderr.read()
+        assert process.wait(timeout=300) == 2
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+    assert said.startswith("error: ") and said.count("\n") == 1, said
+    assert "the disk is full" in said or "No space left on device" in said
+
+
 BALANCED = "--config.replay.name=balanced"
 
 
