@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from o2ojax import data
+from o2ojax import data, report
 from o2ojax.data.files import write_whole
 from o2ojax.envs import antmaze
 from o2ojax.errors import UserError
@@ -146,10 +146,10 @@ def _spread(values: np.ndarray) -> str:
 def _print(seen: data.Inspection, markdown: bool) -> None:
     findings = seen.findings or (NOTHING,)
     if markdown:
-        lines = [f"| {seen.name} | |", "| --- | --- |"]
-        lines += [f"| {what} | {value} |" for what, value in facts(seen)]
-        print("\n".join([*lines, "", "What looks wrong:", ""]))
-        print("\n".join(f"* {finding}" for finding in findings))
+        lines = [f"| {report.unmarked(seen.name)} | |", "| --- | --- |"]
+        lines += [report.piped(facts(seen)), "", "What looks wrong:", ""]
+        print("\n".join(lines))
+        print("\n".join(f"* {report.unmarked(finding)}" for finding in findings))
         return
     table = Table(title=Text(seen.name), show_header=False)
     for row in facts(seen):

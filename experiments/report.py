@@ -181,12 +181,11 @@ def readiness_table(results: Sequence[report.Result]) -> str:
         told = [result.summary["readiness"].get(figure) for result in looked]
         cells = [report.estimate(one, 2) for one in told]
         lines.append([f"{figure}: {what}", *cells])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     means = (
-        f"* {name}: {result.summary['readiness']['meaning']}"
+        f"* {report.unmarked(name)}: {result.summary['readiness']['meaning']}"
         for name, result in zip(names, looked, strict=True)
     )
-    return "\n".join([table, "", *means])
+    return "\n".join([report.piped(lines), "", *means])
 
 
 def _aggregate(results: Sequence[report.Result], path: Path) -> None:

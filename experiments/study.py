@@ -155,7 +155,7 @@ def offline_table(
         if any(runs):
             scores = [run and run["offline"]["score"] for run in runs]
             lines.append([agent, *map(report.estimate, scores)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return report.piped(lines)
 
 
 if __name__ == "__main__":

@@ -202,18 +202,22 @@ def conclude(listed: Sequence[Trial], workdir: Path, failed: dict[str, str]) -> 
     by_data = defaultdict(list)
     for trial in ended:
         by_data[trial.config.env, trial.config.dataset].append(_named(trial))
-    sections = [f"# {workdir.name}: {len(ended)} of {len(listed)} trials"]
+    sections = [
+        f"# {report.unmarked(workdir.name)}: {len(ended)} of {len(listed)} trials"
+    ]
     for (env, data), results in by_data.items():
         title = data if data.startswith(env) else f"{env} {data}".strip()
         picture = f"{trials.fitting(trials.written(title))}.png"
         report.draw(results, workdir / picture)
         table = report.markdown([result.summary for result in results])
-        sections.append(f"## {title}\n\n{table}\n\n![curves]({picture})")
+        sections.append(
+            f"## {report.unmarked(title)}\n\n{table}\n\n![curves]({picture})"
+        )
     done = {trial.name for trial in ended}
     missing = [trial.name for trial in listed if trial.name not in done]
     if missing:
         lines = [
-            f"* {name}{': ' * (name in failed)}{failed.get(name, '')}"
+            "* " + report.unmarked(": ".join(filter(None, (name, failed.get(name)))))
             for name in missing
         ]
         sections.append("## Not run to its end\n\n" + "\n".join(lines))
