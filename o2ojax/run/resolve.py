@@ -72,9 +72,10 @@ def override(config: ConfigDict, arguments: Iterable[str]) -> None:
                 f"cannot read {argument!r}; overrides look like --config.FIELD=VALUE"
             )
         given.append((name.removeprefix("--config."), value))
-    for name, value in sorted(given, key=lambda item: item[0] not in FIRST):
-        _set(config, name, value)
-    _forget_env(config, dict(given))
+    with config.unlocked(), config.ignore_type():  # types are held by `_set`
+        for name, value in sorted(given, key=lambda item: item[0] not in FIRST):
+            _set(config, name, value)
+        _forget_env(config, dict(given))
 
 
 def _forget_env(config: ConfigDict, given: Mapping[str, Any]) -> None:
@@ -89,9 +90,10 @@ def put(config: ConfigDict, given: Mapping[str, Any]) -> None:
     Raises:
         UserError: as `override`.
     """
-    for name in sorted(given, key=lambda name: name not in FIRST):
-        _set(config, name, given[name], fields.parse)
-    _forget_env(config, given)
+    with config.unlocked(), config.ignore_type():
+        for name in sorted(given, key=lambda name: name not in FIRST):
+            _set(config, name, given[name], fields.parse)
+        _forget_env(config, given)
 
 
 def _set(
