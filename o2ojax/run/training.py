@@ -240,6 +240,7 @@ class Session:
             self.save_kept = self.keep(run)
             self.look_for_nan(run)
             self.evaluate(run)
+            self.save_kept = None
         if record.step == total or record.reached:
             return run
         with self.progress.phase(record.phase, total, record.step) as bar:
