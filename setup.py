@@ -23,7 +23,7 @@ setup(
         "o2ojax.envs.native": ["*.cc"],
         "o2ojax.experiments": ["*.sh", "*.o2o"],
     },
-    entry_points={"console_scripts": ["o2ojax=o2ojax.experiments.command:main"]},
+    entry_points={"console_scripts": ["o2ojax=o2ojax.experiments.command:console"]},
     install_requires=[
         "absl-py",
         "chex>=0.1.90",

@@ -60,7 +60,7 @@ from o2ojax.run.resolve import load, override, resolve
 from o2ojax.run.workdir import surroundings
 from o2ojax.types import EMPTY, Env, EnvSpec, Policy, Run, Transition
 
-from . import CONFIGS, antmaze, playing, program
+from . import CONFIGS, antmaze, entry_point, leave, playing, program
 
 # The SAC runs that a kind is made from.
 KINDS = {
@@ -99,6 +99,7 @@ class Learner(NamedTuple):
     member: int
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input, GO_ON interrupted and saved."""
     command = sys.argv[1:] if arguments is None else list(arguments)
@@ -537,4 +538,4 @@ def successes(name: str, transitions: Transition) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from . import leave
+
 COMMANDS = {
     "run": "train agents offline, then online; or go on with a run",
     "collect": "make a dataset in an environment",
@@ -43,12 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nerror: there is no command {name!r}", file=sys.stderr)
         return 2
     sys.path.insert(0, os.getcwd())  # as `python -m` does: a user's modules are here
-    try:
-        return importlib.import_module(f".{name}", __package__).main(rest)
-    except BrokenPipeError:  # whoever reads the output, as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return importlib.import_module(f".{name}", __package__).main(rest)
+
+
+def console() -> None:
+    """The console script."""
+    leave(main())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -1,6 +1,7 @@
 """Executes a run for the command line: its messages, its exit status."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ import jax
 from rich.console import Console
 
 from o2ojax import report
-from o2ojax.errors import GO_ON, UserError
+from o2ojax.errors import GO_ON, UserError, first_line
 from o2ojax.parallel import processes
 from o2ojax.parallel.compiled import use_cache
 from o2ojax.run.config import RunConfig
@@ -27,6 +28,8 @@ from o2ojax.run.workdir import (
 )
 
 from . import CONFIGS
+
+EXHAUSTED = "RESOURCE_EXHAUSTED"  # in XLA's message when memory is
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -134,13 +137,22 @@ def execute(config: RunConfig, workdir: Path, extend: bool = False) -> int:
         extend = extend and is_longer(config, workdir)  # else it only goes on
         if not extend and finished(config, workdir, progress):
             return 0
-        with warnings_in_one_line():
+        with warnings_in_one_line(), without_echoes():
             train(config, workdir, progress, extend)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: {error}; what was saved is in {workdir}", file=sys.stderr)
+        return 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and EXHAUSTED not in str(error):
+            raise
+        print(
+            f"error: there is not enough memory: {first_line(error)}; fewer members,"
+            f" smaller networks or batches need less. What was saved is in {workdir}",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("interrupted before anything new was saved", file=sys.stderr)
@@ -166,10 +178,28 @@ def warnings_in_one_line() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_echoes() -> Iterator[None]:
+    """Does not show what follows from an error that is told: of a checkpoint that could
+    not be written, TensorStore's threads call back to a loop that Orbax has closed.
+    """
+    shown = sys.unraisablehook
+
+    def show(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            shown(unraisable)
+
+    sys.unraisablehook = show
+    try:
+        yield
+    finally:
+        sys.unraisablehook = shown
+
+
 def finished(config: RunConfig, workdir: Path, progress: Progress) -> bool:
     """Whether the directory holds a finished run of this config; shows it if so."""
     processes.agree(
-        str((workdir / "summary.json").exists()),
+        str(os.path.exists(workdir / "summary.json")),
         f"the run is finished in one and not in the other; {workdir} must be on a file"
         " system that all processes share",
     )

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import program
+from . import entry_point, leave, program
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exports a policy; the exit status is 2 on bad input."""
     parser = argparse.ArgumentParser(
@@ -51,4 +52,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

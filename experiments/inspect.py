@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from o2ojax import data
+from o2ojax import data, report
 from o2ojax.data.files import write_whole
 from o2ojax.envs import antmaze
 from o2ojax.errors import UserError
 
-from . import program
+from . import entry_point, leave, program
 
 COLOUR, SECOND, ALARM = "#0072B2", "#E69F00", "#D55E00"
 FEW = 50_000  # rows that are enough for quantiles
@@ -27,6 +27,7 @@ INSIDE = 0.99  # fraction of an ant's places that must be in a maze's free cells
 NOTHING = "nothing"
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, draws the picture; the exit status is 2 on bad input."""
     options = _parse(arguments)
@@ -109,7 +110,7 @@ def facts(seen: data.Inspection) -> list[tuple[str, str]]:
         "lengths of episodes": _spread(seen.lengths),
         "episodes that end at a terminal": f"{seen.ended.sum():,}",
         "episodes that are cut": f"{(~seen.ended).sum():,}",
-        "rewards": _spread(rows.reward),
+        "rewards": _spread(seen.history.reward),
         "observations": f"{obs_dim} numbers; from {seen.obs_low[lowest]:g} (dimension "
         f"{lowest}) to {seen.obs_high[highest]:g} (dimension {highest})",
         "constant dimensions": ", ".join(map(str, seen.constant)) or "none",
@@ -145,10 +146,10 @@ def _spread(values: np.ndarray) -> str:
 def _print(seen: data.Inspection, markdown: bool) -> None:
     findings = seen.findings or (NOTHING,)
     if markdown:
-        lines = [f"| {seen.name} | |", "| --- | --- |"]
-        lines += [f"| {what} | {value} |" for what, value in facts(seen)]
-        print("\n".join([*lines, "", "What looks wrong:", ""]))
-        print("\n".join(f"* {finding}" for finding in findings))
+        lines = [f"| {report.unmarked(seen.name)} | |", "| --- | --- |"]
+        lines += [report.piped(facts(seen)), "", "What looks wrong:", ""]
+        print("\n".join(lines))
+        print("\n".join(f"* {report.unmarked(finding)}" for finding in findings))
         return
     table = Table(title=Text(seen.name), show_header=False)
     for row in facts(seen):
@@ -174,7 +175,7 @@ def draw(seen: data.Inspection, path: Path) -> None:
     _histogram(panels[2], seen.lengths, "length of an episode", "episodes")
     maze = find_maze(seen)
     if maze is None:
-        _histogram(panels[3], seen.transitions.reward, "reward", "rows")
+        _histogram(panels[3], seen.history.reward, "reward", "rows")
     else:
         draw_maze(panels[3], seen, maze)
     _draw_actions(panels[4], seen.actions)
@@ -262,4 +263,4 @@ def _draw_observations(axes: Axes, seen: data.Inspection) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -83,7 +83,7 @@ def metrics(path: Path) -> Iterator[dict[str, Any]]:
 def note(directory: Path) -> dict[str, Any]:
     """What `worker.json` says; nothing where there is none."""
     try:
-        return json.loads((directory / "worker.json").read_text())
+        return json.loads((directory / "worker.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -91,10 +91,11 @@ def note(directory: Path) -> dict[str, Any]:
 def last_words(directory: Path) -> str:
     """The last line of a trial's log: why it failed, if it did."""
     try:
-        lines = (directory / "log.txt").read_text(errors="replace").splitlines()
+        log = (directory / "log.txt").read_text("utf-8", errors="replace")
     except OSError:
         return ""
-    said = next((line for line in reversed(lines) if line.strip()), "")
+    lines = reversed(log.splitlines())
+    said = next((line for line in lines if line.strip()), "")
     return said.removeprefix("error: ")
 
 

@@ -1,6 +1,6 @@
 """Plays an environment by any policy, and writes what it met: `collect --policy=`."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 import jax
@@ -50,7 +50,7 @@ def policy_of(named: str, env: Env) -> tuple[Policy, Any]:
     if registry.is_door(named):
         choose = registry.behind(named)
         return policies.memoryless(lambda state, obs, key: choose(obs, key)), ()
-    if not Path(named).is_dir():
+    if not os.path.isdir(named):
         raise UserError(
             f"--policy={named}: neither {RANDOM}, nor a run's directory, nor"
             " file.py:FUNCTION"

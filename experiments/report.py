@@ -7,6 +7,7 @@ tasks: `RUN RUN ... --aggregate`; and what critics said at the hand-over:
 """
 
 import argparse
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from o2ojax.report import aggregates, foretelling, published
 from o2ojax.report.figures import KINDS
 from o2ojax.run.readiness import FIGURES
 
-from . import program
+from . import entry_point, leave, program
 
 FORMS = {
     "markdown": "in Markdown",
@@ -30,6 +31,7 @@ FORMS = {
 }
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, draws the curves; the exit status is 2 on bad input."""
     options = _parse(arguments)
@@ -156,7 +158,7 @@ def _print_table(results: Sequence[report.Result], form: str | None) -> None:
 def _read(given: str) -> report.Result:
     """A run, of which the agent is called as a user wants it."""
     name, equals, directory = given.partition("=")
-    if not equals or not name or Path(given).exists():
+    if not equals or not name or os.path.exists(given):
         return report.read(given)
     result = report.read(directory)
     return result._replace(
@@ -179,12 +181,11 @@ def readiness_table(results: Sequence[report.Result]) -> str:
         told = [result.summary["readiness"].get(figure) for result in looked]
         cells = [report.estimate(one, 2) for one in told]
         lines.append([f"{figure}: {what}", *cells])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     means = (
-        f"* {name}: {result.summary['readiness']['meaning']}"
+        f"* {report.unmarked(name)}: {result.summary['readiness']['meaning']}"
         for name, result in zip(names, looked, strict=True)
     )
-    return "\n".join([table, "", *means])
+    return "\n".join([report.piped(lines), "", *means])
 
 
 def _aggregate(results: Sequence[report.Result], path: Path) -> None:
@@ -226,4 +227,4 @@ def _film(result: report.Result, path: Path, member: int | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -4,16 +4,17 @@ The same command on a directory that holds an unfinished run goes on with it.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import program
+from . import entry_point, leave, program
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a crash here or of another process, 2 bad input, GO_ON
-    interrupted and saved, 130 interrupted before anything was.
+    """Exit status: 0 done, 1 a crash here, 2 bad input, 69 another process of the run
+    was lost or has failed, 75 interrupted and saved, 130 interrupted before anything
+    was.
     """
     parser = argparse.ArgumentParser(
         prog=program("run"),
@@ -63,4 +64,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -13,10 +13,10 @@ from types import ModuleType
 from typing import Any
 
 from o2ojax import report
-from o2ojax.data.files import write_whole
+from o2ojax.data.files import write_text
 from o2ojax.errors import UserError, unknown
 
-from . import program
+from . import entry_point, leave, program
 from . import run as command
 from .configs import (
     field_study,
@@ -35,6 +35,7 @@ STUDIES = {
 }
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: that of the first run that does not end well, or 0."""
     parser = argparse.ArgumentParser(
@@ -118,7 +119,7 @@ def conclude(
     sections.append(f"## Offline scores\n\n{offline_table(study, offline)}")
     out.mkdir(parents=True, exist_ok=True)
     path = out / "table.md"
-    write_whole(path, lambda file: file.write_text("\n\n".join(sections) + "\n"))
+    write_text(path, "\n\n".join(sections) + "\n")
     print(f"wrote {path} and a figure for each dataset beside it")
 
 
@@ -154,8 +155,8 @@ def offline_table(
         if any(runs):
             scores = [run and run["offline"]["score"] for run in runs]
             lines.append([agent, *map(report.estimate, scores)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return report.piped(lines)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -17,18 +17,19 @@ from rich.table import Table
 from rich.text import Text
 
 from o2ojax import report
-from o2ojax.data.files import write_whole
-from o2ojax.errors import UserError
+from o2ojax.data.files import write_text
+from o2ojax.errors import OTHER_FAILED, UserError
 from o2ojax.run.workdir import newest_checkpoint, sole_owner
 
-from . import execution, live, on_ray, program, trials
+from . import entry_point, execution, leave, live, on_ray, program, trials
 from .trials import Trial
 
 LOOK_EVERY = 1.0  # seconds between two looks at the trials
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 all done or reported, 1 a trial failed, 2 bad input, 130
+    """Exit status: 0 all done or reported, 69 a trial failed, 2 bad input, 130
     interrupted.
 
     With --trial, that of `experiments.run`.
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    return 1 if failed else 0
+    return OTHER_FAILED if failed else 0
 
 
 def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -201,23 +202,27 @@ def conclude(listed: Sequence[Trial], workdir: Path, failed: dict[str, str]) -> 
     by_data = defaultdict(list)
     for trial in ended:
         by_data[trial.config.env, trial.config.dataset].append(_named(trial))
-    sections = [f"# {workdir.name}: {len(ended)} of {len(listed)} trials"]
+    sections = [
+        f"# {report.unmarked(workdir.name)}: {len(ended)} of {len(listed)} trials"
+    ]
     for (env, data), results in by_data.items():
         title = data if data.startswith(env) else f"{env} {data}".strip()
-        picture = f"{trials.written(title)}.png"
+        picture = f"{trials.fitting(trials.written(title))}.png"
         report.draw(results, workdir / picture)
         table = report.markdown([result.summary for result in results])
-        sections.append(f"## {title}\n\n{table}\n\n![curves]({picture})")
+        sections.append(
+            f"## {report.unmarked(title)}\n\n{table}\n\n![curves]({picture})"
+        )
     done = {trial.name for trial in ended}
     missing = [trial.name for trial in listed if trial.name not in done]
     if missing:
         lines = [
-            f"* {name}{': ' * (name in failed)}{failed.get(name, '')}"
+            "* " + report.unmarked(": ".join(filter(None, (name, failed.get(name)))))
             for name in missing
         ]
         sections.append("## Not run to its end\n\n" + "\n".join(lines))
     path = workdir / "report.md"
-    write_whole(path, lambda file: file.write_text("\n\n".join(sections) + "\n"))
+    write_text(path, "\n\n".join(sections) + "\n")
     print(f"wrote {path} and a figure for each dataset beside it")
 
 
@@ -245,4 +250,4 @@ def show_failures(listed: Sequence[Trial], failed: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -16,7 +16,9 @@ with that config, as a dict with either, both, or none of them.
 """
 
 import dataclasses
+import hashlib
 import itertools
+import os
 import re
 import runpy
 from collections.abc import Callable, Sequence
@@ -118,7 +120,7 @@ def read(path: Path) -> tuple[list[dict], Callable[[RunConfig], dict]]:
     Raises:
         UserError: no such file, it fails, or it holds no grid.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"--sweep={path}: there is no such file")
     try:
         found = runpy.run_path(str(path))
@@ -204,7 +206,7 @@ def names(listed: Sequence[Setting]) -> list[str]:
             for field in varying
             if field in setting and field != CONFIG
         ]
-        name = ",".join(parts)
+        name = fitting(",".join(parts))
         if name in found:
             raise UserError(
                 f"trials {found.index(name)} and {len(found)} would both be called"
@@ -214,6 +216,17 @@ def names(listed: Sequence[Setting]) -> list[str]:
             )
         found.append(name)
     return found
+
+
+LONGEST = 200  # bytes; file systems take 255, and files are written beside their names
+
+
+def fitting(name: str) -> str:
+    """A name that a folder can have: of a longer one, its beginning and its hash."""
+    if len(name.encode()) <= LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{digest}"
 
 
 def written(value: Any) -> str:

@@ -37,7 +37,7 @@ def work(
         os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 * gpus:.3f}")
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.txt").open("a", buffering=1) as log:
+    with (folder / "log.txt").open("a", buffering=1, encoding="utf-8") as log:
         with redirect_stdout(log), redirect_stderr(log):
             try:
                 introduce(folder, attempt)

@@ -10,6 +10,7 @@ policy.export("hopper.o2o")
 import functools
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -150,7 +151,7 @@ def _restored(
     directories.refuse_another_format(described, directory)
     config, spec = resolve.from_json(described, check=False), jobs.spec_from(described)
     folder = directory / ("best" if checkpoint == "best" else "checkpoints")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         hint = "; config.checkpoint.best=True keeps it" if checkpoint == "best" else ""
         raise UserError(f"there is no {folder}{hint}")
     checkpoints = Checkpoints(folder, read_only=True)

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 GO_ON = 75  # exit status (sysexits.h's EX_TEMPFAIL): the same command goes on
+OTHER_FAILED = 69  # (EX_UNAVAILABLE): another process of a run, or a trial of a sweep
 
 
 class UserError(ValueError):

@@ -280,6 +280,8 @@ def mapping() -> Any:
             return {name: plain(child) for name, child in value.items()}
         if isinstance(value, (tuple, list)):
             return [plain(child) for child in value]
+        if value != value:
+            raise _Because("with NaN in it")
         if value is None or isinstance(value, (str, bool, int, float)):
             return value
         raise _Because(f"with a {type(value).__name__} in it")

@@ -1,4 +1,4 @@
-"""What this machine has: cores, and a place for what was compiled."""
+"""What this machine has: cores, memory, and a place for what was compiled."""
 
 import os
 import tempfile
@@ -10,6 +10,23 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+LIMITS = (  # of a container's memory, where it has one
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def memory() -> int:
+    """Bytes of memory that this process may use, of all that there are."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in LIMITS:
+        try:
+            found.append(int(path.read_text()))
+        except (OSError, ValueError):  # no container, or "max"
+            continue
+    return min(found)
 
 
 def cache_folder() -> Path:

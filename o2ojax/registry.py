@@ -119,7 +119,7 @@ def load_file(path: Path) -> ModuleType:
     Raises:
         UserError: there is no such file, or it fails.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # of any name, also one too long
         raise UserError(f"{path}: there is no such file")
     path = path.resolve()
     module = _of_package(path)
@@ -204,7 +204,7 @@ def fingerprint(name: str) -> str:
     if not place.endswith(".py"):
         spec = importlib.util.find_spec(place)
         path = Path(spec.origin) if spec and spec.origin else Path()
-    if not path.is_file():
+    if not os.path.isfile(path):
         return ""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -28,6 +28,19 @@ class DataWarning(UserWarning):
     """A warning of a dataset that can be used, but may be misinterpreted."""
 
 
+class Recorded(NamedTuple):
+    """All R rows of a log, also those without a next observation, which are left out.
+
+    kept: bool [R], whether a row is among the transitions; the others as in Transition.
+    """
+
+    action: np.ndarray
+    reward: np.ndarray
+    discount: np.ndarray
+    last: np.ndarray
+    kept: np.ndarray
+
+
 class Dataset(NamedTuple):
     """A validated dataset.
 
@@ -35,12 +48,19 @@ class Dataset(NamedTuple):
     parameters:  [T, P], parameters of each task of a family; None for a single task.
     action_bounds: lowest and highest action, [A] each, in the data's own units; None
                  where these are -1 and 1.
+    recorded:    what was earned, with the rows that are left out; None if none is.
     """
 
     name: str
     transitions: Transition
     parameters: np.ndarray | None = None
     action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    recorded: Recorded | None = None
+
+    @property
+    def history(self) -> Recorded | Transition:
+        """What returns are computed of: every row that was recorded."""
+        return self.recorded or self.transitions
 
 
 class Log(NamedTuple):
@@ -125,6 +145,20 @@ def from_arrays(
         "tasks": tasks,
     }
     columns |= {key: values for key, values in optional.items() if values is not None}
+    return from_columns(columns, extras, name, clip_actions)[0]
+
+
+def from_columns(
+    columns: Mapping[str, ArrayLike],
+    extras: Mapping[str, ArrayLike],
+    name: str,
+    clip_actions: bool,
+) -> tuple[Transition, Recorded | None]:
+    """Builds transitions as `from_arrays`, from its arguments by name.
+
+    Returns:
+        them, and all rows that were recorded, None where none is left out.
+    """
     table = checked(name, columns)
     obs, terminal = table["observations"], table["terminals"]
     rows = Transition(
@@ -140,7 +174,9 @@ def from_arrays(
             for key, values in extras.items()
         },
     )
-    return rows if "next_observations" in table else _look_ahead(name, rows)
+    if "next_observations" in table:
+        return rows, None
+    return _look_ahead(name, rows)
 
 
 def from_transitions(
@@ -183,8 +219,11 @@ def from_transitions(
     return rows._replace(**seen)
 
 
-def episode_returns(transitions: Transition) -> np.ndarray:
+def episode_returns(transitions: Recorded | Transition) -> np.ndarray:
     """Undiscounted returns, float64 [episodes].
+
+    Of a dataset, they are those of its `history`: the last row of an episode that was
+    cut may have earned something, though learning leaves it out.
 
     An unfinished final episode is left out, unless it is the only one.
     """
@@ -195,7 +234,7 @@ def episode_returns(transitions: Transition) -> np.ndarray:
     return np.add.reduceat(rewards, np.append(0, ends[:-1] + 1))
 
 
-def return_range(transitions: Transition) -> float:
+def return_range(transitions: Recorded | Transition) -> float:
     """Difference between the highest and the lowest episode return.
 
     Raises:
@@ -309,7 +348,7 @@ def return_to_go(
     Nakamoto et al., "Cal-QL: Calibrated Offline RL Pre-Training for Efficient Online
     Fine-Tuning" (2023), arxiv.org/abs/2303.05479, as in the authors' code.
     """
-    rows = dataset.transitions
+    rows = dataset.history
     scale, shift = reward
     earned = scale * np.float64(rows.reward) + shift
     found = np.empty(len(earned))
@@ -324,7 +363,7 @@ def return_to_go(
         cut = rows.discount[end] == 1
         if cut and gamma < 1 and np.ptp(rows.reward[whole]) == 0:
             found[whole] = earned[end] / (1 - gamma)
-    return found.astype(np.float32)
+    return _kept(dataset, found.astype(np.float32))
 
 
 def next_action(
@@ -332,9 +371,14 @@ def next_action(
 ) -> np.ndarray:
     """The action that followed in the same episode, [N, A]; 0 where there is none."""
     del gamma, reward
-    rows = dataset.transitions
+    rows = dataset.history
     after = np.concatenate([rows.action[1:], np.zeros_like(rows.action[:1])])
-    return np.where(rows.last[:, None], np.float32(0), after)
+    return _kept(dataset, np.where(rows.last[:, None], np.float32(0), after))
+
+
+def _kept(dataset: Dataset, values: np.ndarray) -> np.ndarray:
+    """Of values of all rows that were recorded, those of the transitions."""
+    return values if dataset.recorded is None else values[dataset.recorded.kept]
 
 
 DERIVED = {"return_to_go": return_to_go, "next_action": next_action}
@@ -615,8 +659,8 @@ def _cuts(table: Mapping[str, np.ndarray]) -> np.ndarray:
     return cut
 
 
-def _look_ahead(name: str, rows: Transition) -> Transition:
-    """Takes next observations from the next row; drops rows that have none."""
+def _look_ahead(name: str, rows: Transition) -> tuple[Transition, Recorded]:
+    """Takes next observations from the next row; leaves out rows that have none."""
     terminal = rows.discount == 0
     known = terminal | ~rows.last
     if not known.any():
@@ -624,11 +668,12 @@ def _look_ahead(name: str, rows: Transition) -> Transition:
             f"{name}: no row has a next observation, as every episode is one step "
             "that was cut; give next_observations"
         )
+    recorded = Recorded(rows.action, rows.reward, rows.discount, rows.last, known)
     last = terminal.copy()
     last[:-1] |= ~known[1:]
     following = np.roll(rows.obs, -1, axis=0)
     next_obs = np.where(terminal[:, None], rows.obs, following)
-    return _rows(rows._replace(next_obs=next_obs, last=last), known)
+    return _rows(rows._replace(next_obs=next_obs, last=last), known), recorded
 
 
 def _rows(transitions: Transition, mask: np.ndarray) -> Transition:

@@ -12,18 +12,23 @@ from o2ojax.data.dataset import (
     ACTION_SLACK,
     ONE_STREAM,
     Log,
+    Recorded,
     episode_returns,
-    from_arrays,
+    from_columns,
     jumps,
     matrix,
 )
 from o2ojax.data.reference import has_reference
 from o2ojax.types import Transition
 
+LARGE_REWARD = 1e6
 LARGE = 1000.0  # observations beyond this should be scaled
 MANY_DUPLICATES = 0.02
 MANY_SHORT = 0.01  # fraction of episodes; a truncated recording may end in a few
 ROUND = 100  # time limits are usually multiples of it
+OUTLIER = 1e4  # rewards beyond so many times the median of those that are not 0
+FEW = 50_000  # rows that are enough to fit a line to
+MANY_SURPRISES = 0.5  # fraction of episodes; 1% of them are expected
 
 # The mazes of ants by their names in D4RL: of environments, and of files.
 MAZES = {
@@ -43,6 +48,7 @@ class Inspection(NamedTuple):
     env:         the environment in its name, if it has reference scores, else "".
     num_rows:    rows in the file; `transitions` has fewer if rows were dropped.
     transitions: as a run reads them, with clipped actions.
+    history:     every row's reward, and where episodes end, as `Dataset.history`.
     actions:     [num_rows, A]  float32, as in the file.
     returns:     [episodes]     undiscounted, float64.
     lengths:     [episodes]     steps.
@@ -61,6 +67,7 @@ class Inspection(NamedTuple):
     env: str
     num_rows: int
     transitions: Transition
+    history: Recorded | Transition
     actions: np.ndarray
     returns: np.ndarray
     lengths: np.ndarray
@@ -84,21 +91,23 @@ def inspect(log: Log, clip_actions: bool = False) -> Inspection:
     Raises:
         DataError: `from_arrays` refuses the data for another reason.
     """
-    rows = from_arrays(**log.columns, name=log.source, clip_actions=True)
+    rows, recorded = from_columns(log.columns, {}, log.source, clip_actions=True)
+    history = recorded or rows
     actions = matrix(f"{log.source}: actions", log.columns["actions"])
     if clip_actions:
         actions = np.clip(actions, -ACTION_LIMIT, ACTION_LIMIT)
-    ends = np.flatnonzero(rows.last)
+    ends = np.flatnonzero(history.last)
     low, high = rows.obs.min(axis=0), rows.obs.max(axis=0)
     seen = Inspection(
         name=log.name,
         env=environment(log.name) if _fits(log.name, rows) else "",
         num_rows=len(actions),
         transitions=rows,
+        history=history,
         actions=actions,
-        returns=episode_returns(rows),
+        returns=episode_returns(history),
         lengths=np.diff(ends, prepend=-1),
-        ended=rows.discount[ends] == 0,
+        ended=history.discount[ends] == 0,
         obs_low=low,
         obs_high=high,
         constant=np.flatnonzero(low == high),
@@ -158,8 +167,19 @@ def _findings(log: Log, seen: Inspection) -> Iterator[str]:
             "the next observation is not the observation of the row after: rows are "
             "missing or mixed up there, or timeouts do not mark all the ends."
         )
-    if np.ptp(rows.reward) == 0:
-        yield f"Every reward is {rows.reward[0]:g}: no action earns more than another."
+    rewards = seen.history.reward
+    if np.ptp(rewards) == 0:
+        yield f"Every reward is {rewards[0]:g}: no action earns more than another."
+    size = np.abs(rewards)
+    usual = np.median(size[size > 0]) if size.any() else 0
+    if size.max() > OUTLIER * usual or size.max() > LARGE_REWARD:
+        yield (
+            f"The reward of row {size.argmax()} is {rewards[size.argmax()]:g}, and the"
+            f" median size of rewards that are not 0 is {usual:g}: critics learn little"
+            " but the largest; if it is right, scale rewards, --config.reward.scale."
+        )
+    if "next_observations" not in log.columns:
+        yield from _shifted_ends(rows, seen.history)
     short = np.sum(seen.lengths == 1)
     if short > MANY_SHORT * len(seen.lengths):
         yield (
@@ -178,6 +198,52 @@ def _findings(log: Log, seen: Inspection) -> Iterator[str]:
             f"(beyond {LARGE:g} in {np.sum(size > LARGE)} of {len(size)}): networks "
             "learn badly from such numbers; scale them before, in the environment too."
         )
+
+
+def _shifted_ends(rows: Transition, history: Recorded) -> Iterator[str]:
+    """Finds ends that are marked a row late or early, where next observations are
+    taken from the next row: then one step of each episode leads into another episode.
+    """
+    place = np.flatnonzero(history.kept)
+    inside = rows.discount == 1  # a terminal's next observation is not known
+    late = inside & history.last[np.minimum(place + 1, len(history.last) - 1)]
+    early = inside & np.append(False, history.last[:-1])[place]
+    surprise = surprises(rows.obs, rows.action, rows.next_obs, inside & ~late & ~early)
+    for at, what, wrong in ((late, "last", "late"), (early, "first", "early")):
+        if at.sum() > 2 and np.mean(surprise[at] > 1) > MANY_SURPRISES:
+            yield (
+                f"The {what} step of most episodes is unlike all others: what is seen"
+                " after it does not follow from what is seen before it. Timeouts or"
+                f" terminals look as if they were marked one row too {wrong}."
+            )
+
+
+def surprises(
+    obs: np.ndarray, action: np.ndarray, next_obs: np.ndarray, usual: np.ndarray
+) -> np.ndarray:
+    """How badly a linear model foretells the next observation of each row, [N].
+
+    It is the size of its error, in units of the 99th percentile of that of usual rows,
+    to some of which the model is fitted; 0 where there are too few.
+
+    Args:
+        usual: bool [N].
+    """
+    moves = np.ptp(obs, axis=0) > 0
+    given = np.concatenate([obs, action, np.ones((len(obs), 1))], axis=1, dtype=float)
+    change = np.float64(next_obs[:, moves]) - obs[:, moves]
+    some = np.flatnonzero(usual)
+    some = some[:: max(1, len(some) // FEW)]
+    if len(some) < 4 * given.shape[1] or not moves.any():
+        return np.zeros(len(obs))
+    try:
+        weights = np.linalg.lstsq(given[some], change[some], rcond=None)[0]
+    except np.linalg.LinAlgError:  # of numbers too large or too different
+        return np.zeros(len(obs))
+    error = change - given @ weights
+    spread = error[some].std(axis=0)
+    size = np.linalg.norm(error / np.where(spread > 0, spread, 1), axis=1)
+    return size / (np.quantile(size[some], 0.99) or 1)
 
 
 def time_limits(lengths: np.ndarray, ended: np.ndarray) -> bool:

@@ -7,10 +7,7 @@ columns, or OGBench's, or those of `writers.write`.
 
 import os
 import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -29,11 +26,12 @@ from o2ojax.data.dataset import (
     Dataset,
     DataWarning,
     Log,
-    from_arrays,
+    from_columns,
     from_transitions,
     matrix,
 )
-from o2ojax.errors import UserError, unknown
+from o2ojax.data.files import UNREADABLE, open_npz, refuse_too_large
+from o2ojax.errors import UserError, first_line, unknown
 from o2ojax.types import Transition
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
@@ -46,18 +44,6 @@ OPTIONAL = (
     "tasks",
     PARAMETERS,
     LENGTHS,
-)
-
-# Exceptions of h5py and numpy for files that are truncated, damaged or of another type.
-UNREADABLE = (
-    OSError,
-    EOFError,
-    KeyError,
-    TypeError,
-    ValueError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
 )
 
 
@@ -163,7 +149,7 @@ def read_npz(path: str | os.PathLike, clip_actions: bool = False) -> Dataset:
         DataError: the file is missing, unreadable, incomplete or refused by
             `from_arrays`.
     """
-    return _dataset(_load(path, _open_npz), clip_actions)
+    return _dataset(_load(path, open_npz), clip_actions)
 
 
 def load(source: str | os.PathLike, keys: Sequence[str] = ()) -> Log:
@@ -186,7 +172,7 @@ def load(source: str | os.PathLike, keys: Sequence[str] = ()) -> Log:
             f"{', '.join(_OPENERS)}, or {minari.PREFIX}ID"
         )
     with resources.as_file(shipped.folder() / f"{name}.npz") as path:
-        return _load(path, _open_npz)
+        return _load(path, open_npz)
 
 
 def _behind(name: str, clip_actions: bool, bounds: Any) -> Dataset:
@@ -211,28 +197,17 @@ def _behind(name: str, clip_actions: bool, bounds: Any) -> Dataset:
 def _dataset(log: Log, clip_actions: bool) -> Dataset:
     if "timeouts" not in log.columns and "next_observations" not in log.columns:
         warnings.warn(f"{log.source}: {ONE_STREAM}", DataWarning, stacklevel=3)
-    given = {"extras": log.extras, "name": log.source, "clip_actions": clip_actions}
-    rows = from_arrays(**log.columns, **given)
-    return Dataset(log.name, rows, log.parameters)
-
-
-@contextmanager
-def _open_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
-    with path.open("rb") as raw:
-        if not zipfile.is_zipfile(raw):  # numpy would try to unpickle it
-            raise zipfile.BadZipFile("no zip archive, or not all of one")
-        raw.seek(0)
-        with np.load(raw, allow_pickle=False) as file:
-            yield file
+    rows, recorded = from_columns(log.columns, log.extras, log.source, clip_actions)
+    return Dataset(log.name, rows, log.parameters, recorded=recorded)
 
 
 _open_hdf5 = partial(h5py.File, mode="r")
 
 
 def _load(path: str | os.PathLike, open_file: Callable) -> Log:
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     source, found, columns = str(path), *_columns(path, open_file)
-    if open_file is _open_npz and ogbench.recognised(found):
+    if open_file is open_npz and ogbench.recognised(found):
         return Log(path.stem, source, ogbench.convert(source, columns))
     _cut_into_episodes(source, columns)
     missing = [key for key in REQUIRED if key not in columns]
@@ -278,13 +253,13 @@ def _columns(
     path: Path, open_file: Callable
 ) -> tuple[list[str], dict[str, np.ndarray]]:
     """The names in a file, and the arrays with known names."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # of any name, also one too long
         raise DataError(f"{path}: no such file")
     try:
         with open_file(path) as file:
             found = sorted(file)
             known = (*REQUIRED, *OPTIONAL)
-            if open_file is _open_npz and ogbench.recognised(found):
+            if open_file is open_npz and ogbench.recognised(found):
                 known = (*ogbench.REQUIRED, *ogbench.OPTIONAL)
             known = (*known, *_extras(file, found))
             unread = [
@@ -298,12 +273,22 @@ def _columns(
                     DataWarning,
                     stacklevel=4,
                 )
-            return found, {key: file[key][()] for key in known if key in file}
+            known = [key for key in known if key in file]
+            refuse_too_large(sum(_num_bytes(file, key) for key in known))
+            return found, {key: file[key][()] for key in known}
     except UNREADABLE as error:
         raise DataError(
-            f"{path}: cannot be read ({error}); it must be whole, of the kind that "
-            "its name says, and hold plain arrays: pickled objects are never read"
+            f"{path}: cannot be read ({first_line(error)}); it must be whole, of the "
+            "kind that its name says, and hold plain arrays: pickled objects are never "
+            "read"
         ) from error
+
+
+def _num_bytes(file: Any, key: str) -> int:
+    """Bytes of an array, before it is read."""
+    if isinstance(file, h5py.File):
+        return getattr(file[key], "nbytes", 0)  # a group has none
+    return file.num_bytes[key]
 
 
 def _extras(file: Any, found: list[str]) -> list[str]:
@@ -313,4 +298,4 @@ def _extras(file: Any, found: list[str]) -> list[str]:
     return [key for key in found if key.startswith(f"{EXTRAS}/")]
 
 
-_OPENERS = {".hdf5": _open_hdf5, ".h5": _open_hdf5, ".npz": _open_npz}
+_OPENERS = {".hdf5": _open_hdf5, ".h5": _open_hdf5, ".npz": open_npz}

@@ -1,6 +1,8 @@
 """Writes datasets to files and to Minari's store."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,13 +51,11 @@ def write(
             )
         if transitions.extras:
             raise DataError(f"{name}: Minari has no place for extras; write a file")
-        minari.write(
-            name,
-            _in_units(compact.pack(name, transitions), action_bounds),
-            action_bounds,
-        )
+        columns = _in_units(compact.pack(name, transitions), action_bounds)
+        with _explained(name):
+            minari.write(name, columns, action_bounds)
         return
-    path = Path(target).expanduser()
+    path = Path(os.path.expanduser(target))
     fill = _FILLERS.get(path.suffix)
     if fill is None:
         raise DataError(
@@ -66,13 +66,24 @@ def write(
     if parameters is not None:
         columns[PARAMETERS] = matrix(f"{path}: parameters", parameters)
         rows_of_each(str(path), np.asarray(transitions.task), len(parameters))
-    try:
+    with _explained(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, partial(fill, columns))
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Tells of what could not be written by its name."""
+    try:
+        yield
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be written ({error.strerror or error})"
+            f"{name}: cannot be written ({error.strerror or error})"
         ) from error
+    except ValueError as error:  # a null character in its name
+        raise DataError(f"{name!r}: cannot be written ({error})") from error
 
 
 def _in_units(columns: dict[str, np.ndarray], bounds: Any) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from o2ojax.machine import cache_folder
-from o2ojax.parallel import devices, tuning
+from o2ojax.parallel import background, devices, tuning
 
 
 def over_members(
@@ -90,7 +90,7 @@ class Ahead:
 
     def begin(self, key: Hashable, compiled: Callable[[], Callable]) -> None:
         """Begins to call what returns a compiled program."""
-        self._begun[key] = self._threads.submit(compiled)
+        self._begun[key] = background.note(self._threads.submit(compiled))
 
     def take(self, key: Hashable) -> Callable | None:
         """The program of a key, once it is ready; None if none was begun."""

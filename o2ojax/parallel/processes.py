@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from o2ojax.errors import UserError, first_line
+from o2ojax.errors import OTHER_FAILED, UserError, first_line
 
 MEETING = 300  # s, timeout for all processes to start
 PATIENCE = 60.0  # s, timeout for connecting to a started process
@@ -229,7 +229,7 @@ class Lifelines:
                 who, what = said, f"was lost; {self._advice()}"
             count = jax.process_count()
             print(f"error: process {who} of {count} {what}", file=sys.stderr)
-            _leave_at_once(1)
+            _leave_at_once(OTHER_FAILED)
 
     def _tell(self, number: int) -> None:
         for line in self._lines.values():

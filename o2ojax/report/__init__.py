@@ -5,7 +5,16 @@ from pathlib import Path
 
 from o2ojax.report.published import Published
 from o2ojax.report.results import Result, choose, names, read, title
-from o2ojax.report.tables import csv, estimate, latex, markdown, rows, table
+from o2ojax.report.tables import (
+    csv,
+    estimate,
+    latex,
+    markdown,
+    piped,
+    rows,
+    table,
+    unmarked,
+)
 
 
 def draw(
@@ -27,8 +36,10 @@ __all__ = [
     "latex",
     "markdown",
     "names",
+    "piped",
     "read",
     "rows",
     "table",
     "title",
+    "unmarked",
 ]

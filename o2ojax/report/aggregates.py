@@ -19,9 +19,9 @@ from o2ojax.data.files import write_whole
 from o2ojax.errors import UserError
 from o2ojax.registry import short
 from o2ojax.report import statistics
-from o2ojax.report.figures import DASHES, KINDS, PALETTE, plain_names
+from o2ojax.report.figures import DASHES, KINDS, PALETTE, plain_names, shown
 from o2ojax.report.results import Result
-from o2ojax.report.tables import data_name, label
+from o2ojax.report.tables import data_name, label, piped, unmarked
 
 Runs = Mapping[str, np.ndarray]
 """Of one method, task -> the final scores of its runs, [N]; NaN for a dead one."""
@@ -154,8 +154,8 @@ def markdown(methods: Mapping[str, Runs]) -> str:
     tasks = list(methods[names[0]])
     columns = ("method", "runs", "IQM", "optimality gap", f"P(better than {names[0]})")
     lines = [columns, ("---", *["---:"] * (len(columns) - 1)), *rows(methods)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\nFinal scores on {'; '.join(tasks)}. 95% stratified bootstrap."
+    what = f"Final scores on {unmarked('; '.join(tasks))}. 95% stratified bootstrap."
+    return f"{piped(lines)}\n\n{what}"
 
 
 def draw_profiles(methods: Mapping[str, Runs], path: Path) -> None:
@@ -177,7 +177,7 @@ def draw_profiles(methods: Mapping[str, Runs], path: Path) -> None:
         low, high = interval(lambda runs: profile(runs, scores), runs, resamples=500)
         axes.fill_between(scores, low, high, color=colour, alpha=0.15, lw=0)
         shares = profile(runs, scores)
-        axes.plot(scores, shares, color=colour, ls=dash, label=method)
+        axes.plot(scores, shares, color=colour, ls=dash, label=shown(method))
     axes.set(xlabel="score", ylabel="share of runs above it", ylim=(-0.02, 1.02))
     plain_names(axes.legend(frameon=False))
     kind = path.suffix[1:]

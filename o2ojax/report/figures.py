@@ -126,6 +126,11 @@ def plain_names(legend: Legend) -> None:
         text.set_parse_math(False)
 
 
+def shown(label: str) -> str:
+    """A label that a legend shows: of one that begins with _, it would be silent."""
+    return f" {label}" if label.startswith("_") else label
+
+
 def _measure(result: Result) -> str:
     """Axis label of the scores of a run."""
     if result.curves.success is not None:
@@ -143,7 +148,7 @@ def _series(result: Result, name: str) -> list[Series]:
         count = f"{part.shape[1]} member{'s' if part.shape[1] > 1 else ''}"
         if dead := np.isnan(part[-1]).sum():
             count = f"{count}, {dead} died of NaN"
-        text = f"{label(name, settings)} ({count})"
+        text = shown(f"{label(name, settings)} ({count})")
         series.append(Series(text, part, result.curves.phase, result.curves.step))
     return series
 

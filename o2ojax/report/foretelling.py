@@ -10,7 +10,7 @@ import numpy as np
 from o2ojax.errors import UserError
 from o2ojax.report import statistics
 from o2ojax.report.results import Result
-from o2ojax.report.tables import estimate
+from o2ojax.report.tables import estimate, piped
 
 OUTCOMES = ("dip", "regret")
 PREFIX = "readiness_"
@@ -43,7 +43,7 @@ def table(results: Sequence[Result], num_resamples: int = 2000) -> str:
             x, y = zip(*pairs, strict=True)
             cells.append(estimate(correlation(x, y, num_resamples), 2))
         lines.append([name, str(len(told)), *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return piped(lines)
 
 
 def correlation(
@@ -96,7 +96,7 @@ def _figures(path: Path) -> dict[str, Sequence[float]]:
     """What critics said last before the online phase: name -> [M]."""
     found: dict[str, Sequence[float]] = {}
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8").splitlines()
     except OSError:
         return found
     for line in map(json.loads, lines):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from o2ojax.data import reference
-from o2ojax.data.readers import UNREADABLE
+from o2ojax.data.files import UNREADABLE, open_npz
 from o2ojax.errors import UserError, first_line
 
 Arrays = Mapping[str, np.ndarray]
@@ -63,7 +63,7 @@ def read(path: Path) -> list[Curve]:
         UserError: the file is missing, damaged, or of another layout.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_npz(path) as file:
             arrays = dict(file)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None

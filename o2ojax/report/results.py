@@ -1,15 +1,14 @@
 """Reads results from run directories, and names them."""
 
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from o2ojax.errors import UserError
+from o2ojax.data.files import UNREADABLE, open_npz
+from o2ojax.errors import UserError, first_line
 from o2ojax.registry import short
 from o2ojax.report import statistics
 from o2ojax.report.tables import data_label, rows
@@ -58,30 +57,29 @@ def read(directory: str | Path) -> Result:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         begun = path.name != "config.json" and (path.parent / "config.json").is_file()
         hint = "; its command goes on with it" if begun else ""
         where = f"{path.parent} is not the directory of a finished run"
         raise UserError(f"{where}: no {path.name}{hint}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {first_line(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no dictionary")
     return content
 
 
 def _read_curves(path: Path) -> statistics.Curves:
-    damage = (OSError, ValueError, EOFError, KeyError, IndexError)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_npz(path) as file:
             curves = statistics.Curves(
                 file["returns"], file["phase"], file["step"], file.get("success")
             )
     except FileNotFoundError:
         raise UserError(f"{path.parent} is no run: no {path.name}") from None
-    except (*damage, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    except (*UNREADABLE, IndexError) as error:
+        raise UserError(f"{path} is damaged: {first_line(error)}") from None
     num_points = len(curves.returns) if curves.returns.ndim == 3 else -1
     if not curves.phase.shape == curves.step.shape == (num_points,):
         shapes = ", ".join(str(field.shape) for field in curves[:3])

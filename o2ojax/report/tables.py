@@ -3,6 +3,7 @@
 import csv as csv_module
 import dataclasses
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,18 @@ def markdown(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> 
     columns = _columns(summaries)
     lines = [columns, ["---" if name in WORDS else "---:" for name in columns]]
     lines += [row[: len(columns)] for row in _all_rows(summaries, notes)]
-    return "\n".join(
-        [_note(summaries), "", *(f"| {' | '.join(line)} |" for line in lines)]
-    )
+    return "\n".join([_note(summaries), "", piped(lines)])
+
+
+def piped(lines: Iterable[Iterable[str]]) -> str:
+    """Rows of cells as the lines of a table in Markdown."""
+    return "\n".join(f"| {' | '.join(map(unmarked, line))} |" for line in lines)
+
+
+def unmarked(text: str) -> str:
+    """Text for Markdown in which no mark means anything, as in a name like a|b_."""
+    escaped = re.sub(r"[\\|`*<$]", r"\\\g<0>", " ".join(text.split()))
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", escaped)  # not inside a word
 
 
 def latex(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
@@ -177,6 +187,7 @@ def latex(summaries: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str
 
 def _latex_row(cells: Iterable[str]) -> str:
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+    special |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
     special |= {"^": r"\textasciicircum{}"} | {x: f"\\{x}" for x in "&%$#_{}"}
     escaped = ("".join(special.get(x, x) for x in cell) for cell in cells)
     return rf"{' & '.join(escaped)} \\"

@@ -37,7 +37,7 @@ class Checkpoints:
         read_only: bool = False,
         newest: int = 2,
     ):
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised
         self._directory = directory
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
@@ -159,9 +159,9 @@ class Checkpoints:
         except Exception as error:
             full = isinstance(error, OSError) and error.errno == errno.ENOSPC
             if full or "No space left" in str(error):
-                reason = "the disk is full"
+                reason, remedy = "the disk is full", "Make room, and run"
             else:
-                reason = first_line(error)
+                reason, remedy = first_line(error), "Once that is mended, run"
             newest = max(self.numbers(), default=None)
             kept = (
                 "there is none before it"
@@ -170,7 +170,7 @@ class Checkpoints:
             )
             raise UserError(
                 f"a checkpoint could not be written to {self._directory}: {reason};"
-                f" {kept}. Make room, and run the same command to go on from there"
+                f" {kept}. {remedy} the same command to go on from there"
             ) from error
 
 

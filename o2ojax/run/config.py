@@ -386,14 +386,14 @@ def with_newer_fields(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_json(run: RunConfig) -> dict[str, Any]:
-    """Converts a config to lists, dicts and numbers, with infinity as "inf"."""
+    """Converts a config to lists, dicts and numbers, with infinity as "inf", "-inf"."""
 
     def plain(value):
         if isinstance(value, dict):
             return {name: plain(child) for name, child in value.items()}
         if isinstance(value, (tuple, list)):
             return [plain(child) for child in value]
-        return str(value) if value == math.inf else value
+        return str(value) if value in (math.inf, -math.inf) else value
 
     return plain(_nested(run))
 

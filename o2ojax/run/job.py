@@ -15,7 +15,7 @@ from o2ojax import agents, data, envs, replay
 from o2ojax.errors import UserError
 from o2ojax.parallel import devices, processes
 from o2ojax.report import statistics
-from o2ojax.run import doors, estimation, population, validation
+from o2ojax.run import doors, estimation, population, room, validation
 from o2ojax.run import workdir as workdirs
 from o2ojax.run.config import RETURN_RANGE, RunConfig
 from o2ojax.run.estimation import HeldOut
@@ -61,11 +61,23 @@ class Job(NamedTuple):
 
 
 def _spread(dataset: Transition | None) -> dict[str, Any]:
-    """Mean and standard deviation of each number that a dataset observes."""
+    """Mean and standard deviation of each number that a dataset observes.
+
+    Raises:
+        UserError: one of them is beyond float32.
+    """
     if dataset is None or isinstance(dataset.obs, dict):
         return {}
     mean, std = jax.jit(lambda obs: (obs.mean(axis=0), obs.std(axis=0)))(dataset.obs)
-    return {"mean": np.float64(mean).tolist(), "std": np.float64(std).tolist()}
+    mean, std = np.float64(mean), np.float64(std)
+    if not np.isfinite(mean + std).all():
+        at = int(np.isfinite(mean + std).argmin())
+        raise UserError(
+            f"number {at} of the dataset's observations reaches"
+            f" {np.abs(dataset.obs[:, at]).max():g}, and its mean or its variance is"
+            " beyond float32: scale it, in the environment too"
+        )
+    return {"mean": mean.tolist(), "std": std.tolist()}
 
 
 def described_spec(spec: EnvSpec) -> dict[str, Any]:
@@ -143,15 +155,15 @@ def prepare(
     """
     held = HeldOut()
     if config.env == envs.NONE:
-        dataset, held, env = _recorded(config)
+        dataset, held, env, scale = _recorded(config)
         validation.check_task(config, env.spec)
     else:
         env = make_env(config)
         validation.check_task(config, env.spec)
-        dataset = _read(config, env)
+        dataset, scale = _read(config, env)
     before = workdirs.read_description(workdir) or {}
     store_steps = before.get("store_steps") or config.online.steps
-    sizes = sizes_of(config, _reward_scale(config, dataset), store_steps)
+    sizes = sizes_of(config, scale, store_steps)
     sizes = sizes._replace(held_out=held)
     members = population.members(config.agent, config.seeds, config.population)
     one = jax.tree.map(lambda leaf: leaf[0], members)
@@ -160,6 +172,7 @@ def prepare(
     layout = devices.assign_devices(
         len(members.key), on, **dataclasses.asdict(config.devices)
     )
+    room.check(config.entry, env.spec, sizes, layout, one, dataset)
     job = Job(
         config=config,
         spec=env.spec,
@@ -197,17 +210,20 @@ def make_env(config: RunConfig) -> Env:
     )
 
 
-def _recorded(config: RunConfig) -> tuple[Transition, HeldOut, Env]:
-    """Data without an environment: its rows, those that judge, and what it tells."""
+def _recorded(config: RunConfig) -> tuple[Transition, HeldOut, Env, float]:
+    """Data without an environment: its rows, those that judge, what it tells, and the
+    scale of rewards.
+    """
     bounds = None if config.action_bounds in ("auto", "unit") else config.action_bounds
     if bounds == "env":
         raise UserError("config.action_bounds is env, and config.env is none")
     logged = data.read(config.dataset, config.clip_actions, bounds, config.env_keys)
-    logged = _with_extras(config, logged)
+    scale = _reward_scale(config, logged)
+    logged = _with_extras(config, logged, scale)
     rows, share = logged.transitions, config.offline.held_out
     units = logged.action_bounds
     rows, held = estimation.hold_out(rows, share, config.offline.fitted_q)
-    return rows, held, estimation.no_environment(rows, units)
+    return rows, held, estimation.no_environment(rows, units), scale
 
 
 def _bounds(config: RunConfig, spec: EnvSpec) -> Any:
@@ -218,10 +234,14 @@ def _bounds(config: RunConfig, spec: EnvSpec) -> Any:
     return None if chosen == "unit" else chosen
 
 
-def _read(config: RunConfig, env: Env) -> Transition | None:
-    """Reads the dataset, if any, and checks it against environment and agent."""
+def _read(config: RunConfig, env: Env) -> tuple[Transition | None, float]:
+    """Reads the dataset, if any, and checks it against environment and agent.
+
+    Returns:
+        its transitions, and the scale of rewards.
+    """
     if not config.dataset:
-        return None
+        return None, _reward_scale(config, None)
     needs, spec = config.needs, env.spec
     bounds = _bounds(config, spec)
     logged = data.read(config.dataset, config.clip_actions, bounds, config.env_keys)
@@ -231,28 +251,29 @@ def _read(config: RunConfig, env: Env) -> Transition | None:
         data.warn_of_another(logged, env.seen)
     if "return_to_go" in needs.extras:
         data.hold_episodes(logged, spec, "returns-to-go would run through all of them")
-    logged = _with_extras(config, logged)
+    scale = _reward_scale(config, logged)
+    logged = _with_extras(config, logged, scale)
     if needs.kind == replay.WINDOWS:
         data.hold_windows(logged, spec, needs.horizon)
     if needs.kind != replay.TASKS:
-        return logged.transitions
+        return logged.transitions, scale
     parameters = envs.ENVS.find(config.env).parameters(
         config.env, config.tasks.train, config.tasks.test
     )
     known = parameters[: spec.num_train]
-    return data.hold_tasks(logged, spec, known, needs.context.context)
+    return data.hold_tasks(logged, spec, known, needs.context.context), scale
 
 
-def _with_extras(config: RunConfig, logged: data.Dataset) -> data.Dataset:
+def _with_extras(config: RunConfig, logged: data.Dataset, scale: float) -> data.Dataset:
     """The dataset with what the agent asks of it besides."""
     needs = config.needs
     if not needs.extras:
         return data.with_extras(logged, ())
-    reward = _reward_scale(config, logged.transitions), config.reward.shift
+    reward = scale, config.reward.shift
     return data.with_extras(logged, needs.extras, needs.gamma, reward)
 
 
-def _reward_scale(config: RunConfig, dataset: Transition | None) -> float:
+def _reward_scale(config: RunConfig, dataset: data.Dataset | None) -> float:
     if config.reward.scale != RETURN_RANGE:
         return config.reward.scale
     if dataset is None:
@@ -260,7 +281,7 @@ def _reward_scale(config: RunConfig, dataset: Transition | None) -> float:
             "config.reward.scale='return_range' is taken from a dataset, and"
             " config.dataset names none; give a number"
         )
-    return 1000 / data.return_range(dataset)
+    return 1000 / data.return_range(dataset.history)
 
 
 def sizes_of(config: RunConfig, reward_scale: float, store_steps: int) -> Sizes:

@@ -1,5 +1,6 @@
 """Progress of a run on the terminal."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -38,7 +39,15 @@ class Progress:
         self._console = console or Console(
             highlight=False, markup=False, emoji=False, width=width
         )
+        self._console.on_broken_pipe = self._unheard
         self._bars: Bars | None = None  # those of the phase
+
+    def _unheard(self) -> None:
+        """Goes on without a word once nobody listens, as `head` that has seen enough:
+        what is learned is not lost with the terminal.
+        """
+        self._console.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     @contextmanager
     def phase(self, name: str, total: int, done: int) -> Iterator[Bar]:

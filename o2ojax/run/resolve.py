@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ def load(path_and_task: str, folder: Path | None = None) -> ConfigDict:
             returns no config.
     """
     path, _, task = path_and_task.partition(":")
-    if folder and (folder / f"{path}.py").is_file():
+    if folder and os.path.isfile(folder / f"{path}.py"):
         path = str(folder / f"{path}.py")
-    if not path.endswith(".py") or not Path(path).is_file():
+    if not path.endswith(".py") or not os.path.isfile(path):
         named = sorted(x.stem for x in folder.glob("[!_]*.py")) if folder else ()
         known = f", nor a config of the names {', '.join(named)}" if named else ""
         raise UserError(f"--config={path}: there is no such Python file{known}")
@@ -71,9 +72,10 @@ def override(config: ConfigDict, arguments: Iterable[str]) -> None:
                 f"cannot read {argument!r}; overrides look like --config.FIELD=VALUE"
             )
         given.append((name.removeprefix("--config."), value))
-    for name, value in sorted(given, key=lambda item: item[0] not in FIRST):
-        _set(config, name, value)
-    _forget_env(config, dict(given))
+    with config.unlocked(), config.ignore_type():  # types are held by `_set`
+        for name, value in sorted(given, key=lambda item: item[0] not in FIRST):
+            _set(config, name, value)
+        _forget_env(config, dict(given))
 
 
 def _forget_env(config: ConfigDict, given: Mapping[str, Any]) -> None:
@@ -88,9 +90,10 @@ def put(config: ConfigDict, given: Mapping[str, Any]) -> None:
     Raises:
         UserError: as `override`.
     """
-    for name in sorted(given, key=lambda name: name not in FIRST):
-        _set(config, name, given[name], fields.parse)
-    _forget_env(config, given)
+    with config.unlocked(), config.ignore_type():
+        for name in sorted(given, key=lambda name: name not in FIRST):
+            _set(config, name, given[name], fields.parse)
+        _forget_env(config, given)
 
 
 def _set(
@@ -311,7 +314,9 @@ def from_json(described: Mapping[str, Any], check: bool = True) -> RunConfig:
 
 
 def _with_infinity(value: Any) -> Any:
-    """Replaces "inf", as `as_json` writes it, by the number."""
+    """Replaces "inf" and "-inf", as `as_json` writes them, by the numbers."""
     if isinstance(value, dict):
         return {name: _with_infinity(child) for name, child in value.items()}
-    return math.inf if value == "inf" else value
+    if isinstance(value, list):
+        return [_with_infinity(child) for child in value]
+    return float(value) if value in ("inf", "-inf") else value

@@ -6,6 +6,7 @@ newest checkpoint, which contains its `Run` and its `Record`.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ from o2ojax.data.files import write_json
 from o2ojax.errors import UserError
 from o2ojax.machine import num_cores
 from o2ojax.meta import adaptation
-from o2ojax.parallel import compiled, devices, processes, tuning
+from o2ojax.parallel import background, compiled, devices, processes, tuning
 from o2ojax.registry import short
 from o2ojax.report import statistics
 from o2ojax.run import population, readiness, workdir
@@ -34,6 +35,8 @@ from o2ojax.run.readiness import with_rise
 from o2ojax.run.stopping import stop_on_signal
 from o2ojax.run.warm_start import warm_start
 from o2ojax.types import Played, Run
+
+LONG = 3.0  # seconds of a turn that a stop does not wait for
 
 
 class Interrupted(Exception):
@@ -55,8 +58,9 @@ def train(
         Interrupted: SIGTERM or SIGINT was received; the run is saved.
     """
     job = prepare(config, directory)
-    _, record = run_phases(job, progress, extend)
-    return finish(job, record, progress)
+    with stop_on_signal():  # also while the last files are written
+        _, record = run_phases(job, progress, extend)
+        return finish(job, record, progress)
 
 
 def run_phases(
@@ -84,7 +88,13 @@ def run_phases(
         for change in workdir.changed_doors(job.description(), job.workdir):
             progress.warn(change)
         restored = restore(job, checkpoints)
-        run, record = restored or begin(job, progress)
+        aside = background.Aside()
+        opened.callback(aside.close)
+        try:
+            begun = restored or aside.call(lambda: begin(job, progress), asked_to_stop)
+        except background.GivenUp:
+            raise KeyboardInterrupt from None  # there is nothing to save
+        run, record = begun
         if restored:
             progress.headline(f"goes on from {record.phase} {record.step:,}")
         if processes.any_of(asked_to_stop()):
@@ -102,11 +112,13 @@ def run_phases(
             opened.callback(best.close)
         session = Session(job, checkpoints, logs, progress, record, best)
         opened.callback(session.ahead.close)
-        session.asked_to_stop = asked_to_stop
+        session.asked_to_stop, session.aside = asked_to_stop, aside
         run = session.phase(run)
         session.save(run)
         if job.sizes.online_steps and record.phase == "offline":
             checkpoints.finish()
+            if processes.any_of(asked_to_stop()):
+                raise Interrupted
             for line in readiness_lines(record):
                 progress.headline(line)
             run = session.hand_over(run)
@@ -207,6 +219,9 @@ class Session:
         self.job, self.record, self.best = job, record, best
         self.checkpoints, self.logs, self.progress = checkpoints, logs, progress
         self.asked_to_stop: Callable[[], bool] = lambda: False
+        self.aside = background.Aside()
+        self.save_kept: Callable[[], None] | None = None  # so a stop need not wait
+        self._seconds: dict[tuple, float] = {}  # that a turn took, by its kind
         one = jax.tree.map(lambda leaf: leaf[0], job.members)
         whole = job.dataset is not None and not job.config.devices.cut_dataset
         self._has_critics = whole and population.has_critics(
@@ -222,17 +237,17 @@ class Session:
         job, record = self.job, self.record
         total = total_of(job, record.phase)
         if not total and not record.points:  # evaluate before the online phase
+            self.save_kept = self.keep(run)
             self.look_for_nan(run)
             self.evaluate(run)
+            self.save_kept = None
         if record.step == total or record.reached:
             return run
         with self.progress.phase(record.phase, total, record.step) as bar:
             while record.step < total and not record.reached:
                 _, size, _ = chunk_at(job, record.phase, record.step)
-                run = self.chunk(run, size, bar)
+                run = self.turn(run, size, bar)
                 at_end = record.step == total
-                if at_end or self.is_judged():
-                    self.evaluate(run)
                 if processes.any_of(self.asked_to_stop()):
                     self.save(run)
                     raise Interrupted
@@ -240,21 +255,78 @@ class Session:
                     self.save(run)
         return run
 
+    def turn(self, run: Run, size: int, bar: Any) -> Run:
+        """Does a chunk, and the evaluation that is due after it, if any.
+
+        The state before it is kept, unless the last turn of its kind was short.
+        """
+        after = self.record.step + size
+        left = total_of(self.job, self.record.phase) - after
+        looks = left <= self.job.config.eval.every  # at critics
+        kind = self.record.phase, size, self.is_judged(after), looks
+        if self._seconds.get(kind, math.inf) > LONG:
+            self.save_kept = self.keep(run)
+        started = time.perf_counter()
+        run = self.chunk(run, size, bar)
+        if self.is_judged(after):
+            self.evaluate(run)
+        self._seconds[kind] = time.perf_counter() - started
+        self.save_kept = None
+        return run
+
+    def keep(self, run: Run) -> Callable[[], None] | None:
+        """Copies the state before a turn: of a chunk, and an evaluation that is due.
+
+        Returns:
+            a function that saves it, by which a stop amid the turn loses nothing but
+            the turn; None among several processes, which stop after the same turn.
+        """
+        if jax.process_count() > 1:
+            return None
+        copy = jax.tree.map(np.array, devices.gather(self.job.layout, run))
+        record = self.record
+        then = dataclasses.replace(
+            record,
+            points=[*record.points],
+            dead={**record.dead},
+            seconds={**record.seconds},
+            log_size=self.logs.size(),
+        )
+        told = dataclasses.asdict
+        at = number(self.job, then)
+        return lambda: self.checkpoints.save(at, copy, told(then))
+
+    def work(self, function: Callable[[], Any]) -> Any:
+        """Calls what takes long, while signals are answered.
+
+        Raises:
+            Interrupted: it took too long after a signal; the state before it is saved.
+        """
+        give_up = lambda: self.save_kept is not None and self.asked_to_stop()  # noqa: E731
+        try:
+            return self.aside.call(function, give_up)
+        except background.GivenUp:
+            self.save_kept()
+            raise Interrupted from None
+
     def hand_over(self, run: Run) -> Run:
         """Turns the last Run of the offline phase into the first one online."""
         job, record = self.job, self.record
         record.phase, record.step = "online", job.sizes.warmup
         arguments = (run, job.members, job.dataset)
+        if jax.process_count() == 1:
+            self.save_kept = lambda: None  # it is saved
         turn = self.compile("the hand-over", job.programs.hand_over, arguments)
-        run = jax.block_until_ready(turn(*arguments))
+        run = self.work(lambda: jax.block_until_ready(turn(*arguments)))
+        self.save_kept = None
         job.check()
         return run
 
-    def is_judged(self) -> bool:
-        """Whether an evaluation is due in mid-phase."""
-        chosen, record = self.job.config.eval, self.record
-        early = record.phase == "online" and record.step in chosen.early
-        return early or record.step % chosen.every == 0
+    def is_judged(self, step: int) -> bool:
+        """Whether an evaluation is due after a step: on the way, or at the end."""
+        chosen, phase = self.job.config.eval, self.record.phase
+        early = phase == "online" and step in chosen.early
+        return early or step % chosen.every == 0 or step == total_of(self.job, phase)
 
     def is_due(self) -> bool:
         """Whether a checkpoint is due in mid-phase."""
@@ -273,7 +345,7 @@ class Session:
         learn = getattr(job.programs, record.phase).learn
         program = self.compile(name, learn, arguments, amount)
         started = time.perf_counter()
-        run, metrics = jax.block_until_ready(program(*arguments))
+        run, metrics = self.work(lambda: jax.block_until_ready(program(*arguments)))
         job.check()
         seconds = time.perf_counter() - started
         record.seconds[record.phase] += seconds
@@ -291,7 +363,8 @@ class Session:
         evaluate = getattr(job.programs, record.phase).evaluate
         arguments = (run, job.members, job.dataset, np.int32(record.step))
         program = self.compile(f"{record.phase} evaluation", evaluate, arguments)
-        played = devices.gather(job.layout, program(*arguments))
+        played = self.work(lambda: jax.block_until_ready(program(*arguments)))
+        played = devices.gather(job.layout, played)
         job.check()
         figures = {"returns": np.array(played.returns, np.float32)}  # [M, episodes]
         if "success" in played.metrics:
@@ -339,7 +412,8 @@ class Session:
         job, record = self.job, self.record
         arguments = (run, job.members, job.dataset)
         measure = self.compile("a look at critics", job.programs.readiness, arguments)
-        now = devices.gather(job.layout, measure(*arguments))
+        now = self.work(lambda: jax.block_until_ready(measure(*arguments)))
+        now = devices.gather(job.layout, now)
         before = record.points[-1] if record.points else {}
         updates = record.step - before.get("step", 0)
         return with_rise(now, before.get("readiness"), updates)
@@ -390,12 +464,12 @@ class Session:
         key = name, size
         if key not in self._compiled:
             with self.progress.compiling(name):
-                ready = self.ahead.take(key)
+                ready = self.work(lambda: self.ahead.take(key))
                 if ready is None:
                     lowered = program.lower(*arguments, *size)
                     if not self._looked_ahead:
                         self.compile_ahead(name, lowered, arguments[0])
-                    ready = lowered.compile()
+                    ready = self.work(lowered.compile)
                 self._compiled[key] = ready
         return self._compiled[key]
 

@@ -4,9 +4,11 @@ The valid values of a single field are declared with the field, and the requirem
 an algorithm or a store are checked in its own module. All checks precede compilation.
 """
 
+import math
+
 from o2ojax import envs, replay
 from o2ojax.errors import UserError
-from o2ojax.run.config import RunConfig
+from o2ojax.run.config import MAX_SEEDS, RunConfig
 from o2ojax.types import EnvSpec
 
 
@@ -24,6 +26,7 @@ def check(run: RunConfig) -> None:
     if run.physics != "auto":  # resolving `auto` would initialise JAX
         envs.choose_physics(run.physics)
     _check_simulator(run)
+    _check_members(run)
     _check_phases(run)
     _check_rhythm(run)
     _check_store(run)
@@ -68,6 +71,16 @@ def _check_simulator(run: RunConfig) -> None:
             f"config.simulator.variants is {simulator.variants}, but mass is"
             f" {simulator.mass} and friction is {simulator.friction}; several variants"
             " need one of them above 0, and a single one is Gymnasium's own model"
+        )
+
+
+def _check_members(run: RunConfig) -> None:
+    settings = math.prod(map(len, run.population.values()))
+    if settings * len(run.seeds) > MAX_SEEDS:
+        raise UserError(
+            f"config.population has {settings:,} settings, each trained for"
+            f" {len(run.seeds):,} config.seeds; there may be at most {MAX_SEEDS:,}"
+            " members"
         )
 
 

@@ -1,6 +1,7 @@
 """Starts an online phase from the agents of another run's offline phase."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def warm_start(job: Job, given: str, progress: Progress) -> tuple[Run, Record]:
 def _parts(given: str) -> tuple[Path, str, int | None]:
     """The run, the phase whose agents are taken, and after how many updates."""
     run, _, updates = given.rpartition("@")
-    if run and updates.isdecimal() and not Path(given).is_dir():
+    if run and updates.isdecimal() and not os.path.isdir(given):
         return Path(run), "offline", int(updates)
     phase = "online" if given.endswith(AT_END) else "offline"
     return Path(given.removesuffix(AT_END)), phase, None

@@ -3,7 +3,9 @@
 import fcntl
 import importlib.metadata
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,11 +38,18 @@ def sole_owner(workdir: Path) -> Iterator[None]:
         UserError: the directory cannot be written, or another process is running in it.
     """
     try:
+        os.fspath(workdir.absolute()).encode()
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
     except OSError as error:
         raise UserError(
             f"--workdir={workdir} cannot be written: {error.strerror}"
+        ) from error
+    except UnicodeEncodeError as error:  # what Python could not decode
+        raise UserError(
+            f"--workdir={ascii(str(workdir))}: its folders have letters that this"
+            f" locale ({sys.getfilesystemencoding()}) does not know; set"
+            " LC_ALL=C.UTF-8, or PYTHONUTF8=1"
         ) from error
     with lock:
         try:
@@ -71,12 +80,12 @@ def summary_of(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
         UserError: the directory holds a finished run of another config.
     """
     path = workdir / "summary.json"
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     refuse_another_config(config.described(), workdir)
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError:  # damaged: it is made again from the checkpoint
+        return json.loads(path.read_text("utf-8"))
+    except ValueError:  # damaged: it is made again from the checkpoint
         return None
 
 
@@ -179,12 +188,15 @@ def read_description(directory: Path) -> dict[str, Any] | None:
         UserError: the file is damaged.
     """
     path = directory / "config.json"
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not a run's: it holds no dictionary")
+    return found
 
 
 def newest_checkpoint(directory: Path) -> int | None:

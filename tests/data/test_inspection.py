@@ -75,7 +75,55 @@ def test_nothing_looks_wrong_with_what_is_shipped(name):
 def test_rows_that_had_to_be_dropped_are_told_from_those_in_the_file():
     seen = inspect(log(next_observations=None))
     assert seen.num_rows == 12
-    np.testing.assert_array_equal(seen.lengths, [3, 3, 3])
+    assert len(seen.transitions.reward) == 9
+    np.testing.assert_array_equal(seen.lengths, [4, 4, 4])
+
+
+def test_what_the_last_row_earns_is_counted_though_it_is_left_out():
+    """Four episodes of ten steps, of which two earn 1, in their last one."""
+    rows = np.arange(40, dtype=np.float32)
+    seen = inspect(
+        log(
+            num_rows=40,
+            timeouts=rows % 10 == 9,
+            rewards=np.isin(rows, [9, 29]),
+            next_observations=None,
+        )
+    )
+    np.testing.assert_array_equal(seen.returns, [1, 0, 1, 0])
+    assert not any("Every reward" in finding for finding in seen.findings)
+    assert seen.history.reward.sum() == 2 and seen.transitions.reward.sum() == 0
+
+
+@pytest.mark.parametrize(
+    "value, told", [(1e30, True), (-1e30, True), (1e5, True), (100.0, False)]
+)
+def test_a_reward_beyond_all_others_is_told(value, told):
+    rewards = np.where(np.arange(12) == 5, value, 1.0)
+    found = [x for x in findings(rewards=rewards) if "The reward of row 5" in x]
+    assert bool(found) == told
+
+
+def test_a_sparse_reward_is_no_outlier():
+    assert findings(rewards=np.arange(12) == 5) == ()
+
+
+@pytest.mark.parametrize("name", ["hopper-medium-replay", "halfcheetah-random"])
+@pytest.mark.parametrize("by, told", [(0, ""), (1, "one row too late"), (-1, "early")])
+def test_ends_that_are_marked_beside_where_they_are(name, by, told):
+    """Without next observations, each episode then has a step into another one."""
+    found = load(name)
+    columns = {
+        key: np.roll(np.ravel(values), by)
+        if key in ("timeouts", "terminals")
+        else values
+        for key, values in found.columns.items()
+        if key != "next_observations"
+    }
+    said = inspect(found._replace(columns=columns)).findings
+    unlike = [finding for finding in said if "unlike all others" in finding]
+    assert len(unlike) == bool(told)
+    assert told in "".join(unlike)
 
 
 def test_actions_beyond_the_limits_are_counted_not_refused():
@@ -246,4 +294,5 @@ def test_demonstrations_are_cut_by_the_lengths_of_their_episodes():
     with pytest.warns(DataWarning, match="init_door_body_pos, .*: not read"):
         log = load(recorded("adroit_door_human/door_human.npz"))
     seen = inspect(log)
-    assert len(seen.lengths) == 25 and sum(seen.lengths) == 6729 - 25
+    assert len(seen.lengths) == 25 and sum(seen.lengths) == seen.num_rows == 6729
+    assert len(seen.transitions.reward) == 6729 - 25

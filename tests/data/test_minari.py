@@ -393,7 +393,7 @@ def test_a_failed_write_leaves_nothing(store, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(storage, "update_episodes", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match=r"ours-v0: cannot be written \(disk full\)"):
         write("minari:counter/ours-v0", transitions())
     assert [path.name for path in store.iterdir()] == ["other"]
 
@@ -427,3 +427,9 @@ def test_torn_episodes_are_refused(store):
     with pytest.raises(DataError, match="minari:counter/ours-v0: next_obs of row 0"):
         write("minari:counter/ours-v0", torn)
     assert not store.exists()
+
+
+def test_a_store_that_cannot_be_written_is_told(store):
+    store.write_text("a file, where the store's folder should be")
+    with pytest.raises(DataError, match=r"minari:x-v0: cannot be written \(.*exists\)"):
+        write("minari:x-v0", transitions())

@@ -1,4 +1,6 @@
+import io
 import warnings
+import zipfile
 
 import h5py
 import jax
@@ -8,12 +10,16 @@ import pytest
 from o2ojax.data import (
     DataError,
     DataWarning,
+    episode_returns,
+    files,
     from_arrays,
     read,
     read_hdf5,
     read_npz,
+    return_range,
     shipped,
     shipped_names,
+    with_extras,
     write,
 )
 
@@ -332,3 +338,105 @@ def test_every_shipped_dataset_can_be_read(name):
     rows = read(name).transitions
     assert rows.last[-1]
     assert len(rows.reward) > 0
+
+
+def test_returns_count_what_was_earned_in_rows_that_are_left_out(stored):
+    """An episode of three rows that ends at a terminal, and one that is cut."""
+    dataset = read(stored(COLUMNS | {"rewards": [0, 0, 1, 2, 4, 8]}))
+    assert len(dataset.transitions.reward) == 5  # learning leaves out the last one
+    np.testing.assert_array_equal(episode_returns(dataset.history), [1, 14])
+    assert return_range(dataset.history) == 13
+    extras = with_extras(dataset, ("return_to_go", "next_action"), gamma=0.5)
+    found = extras.transitions.extras
+    np.testing.assert_array_equal(found["return_to_go"], [0.25, 0.5, 1, 6, 8])
+    actions = np.float32(COLUMNS["actions"])
+    wanted = actions[[1, 2, 2, 4, 5]] * [[1], [1], [0], [1], [1]]
+    np.testing.assert_array_equal(found["next_action"], wanted)
+
+
+def test_a_log_that_keeps_all_its_rows_is_its_own_history(stored):
+    dataset = read(stored(COLUMNS | {"next_observations": next_observations()}))
+    assert dataset.recorded is None and dataset.history is dataset.transitions
+
+
+def forged(path, change):
+    """A log whose observations have had their header changed, 128 bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, values in COLUMNS.items():
+            array = io.BytesIO()
+            np.save(array, values)
+            content = array.getvalue()
+            if key == "observations":
+                content = change(content[:128]) + content[128:]
+            archive.writestr(f"{key}.npy", content)
+    return path
+
+
+def stating(shape):
+    """A change of a header to another shape, of the same length."""
+    text = f"'shape': {shape}, }}".encode()
+    return lambda header: header.replace(b"'shape': (6, 2), }".ljust(len(text)), text)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (
+            lambda header: header.replace(b"(6, 2)", b"(6, 2("),
+            "observations.npy: a damaged",
+        ),
+        (lambda header: header.replace(b"(6, 2)", b"(6 \\2)"), "observations.npy"),
+        (lambda header: header.replace(b"(6, 2)", b"(6,'2)"), "observations.npy"),
+        (lambda header: header.replace(b"(6, 2)", b"(9, 2)"), "144 bytes, and has 96"),
+        (stating("(4000000000, 2)"), "64,000,000,000 bytes, and has 96"),
+        (
+            lambda header: header.replace(b"NUMPY\1", b"NUMPY\7"),
+            "no header of an array",
+        ),
+    ],
+)
+def test_a_damaged_header_is_refused_before_memory_is_asked_for(tmp_path, change, said):
+    with pytest.raises(DataError, match=rf"cannot be read \(.*{said}"):
+        read_npz(forged(tmp_path / "log.npz", change))
+
+
+def test_every_byte_of_a_header_may_be_wrong(tmp_path):
+    """The file is refused in one line, or the same numbers are in it."""
+    rng = np.random.default_rng(0)
+    for at in range(128):
+        value = rng.integers(256, dtype=np.uint8).tobytes()
+        path = forged(tmp_path / "log.npz", lambda x: x[:at] + value + x[at + 1 :])  # noqa: B023
+        try:
+            found = read_npz(path)
+        except DataError as error:
+            assert "\n" not in str(error)
+        else:
+            assert_same_bits(found.transitions, from_arrays(**COLUMNS))
+
+
+def test_arrays_larger_than_memory_are_refused_with_their_size(tmp_path, monkeypatch):
+    """Of HDF5, a file may promise more than it holds."""
+    path = tmp_path / "log.h5"
+    with h5py.File(write_hdf5(path, COLUMNS), "a") as file:
+        del file["rewards"]
+        file.create_dataset("rewards", (10**14,), "f4", chunks=(1024,))
+    with pytest.raises(DataError, match="its arrays have 400,000,000,000,.* bytes"):
+        read(path)
+    monkeypatch.setattr(files, "memory", lambda: 200)
+    with pytest.raises(DataError, match="204 bytes, and this machine has a memory of"):
+        read(write_npz(tmp_path / "log.npz", COLUMNS))
+
+
+LONG = "x" * 300  # letters; most file systems take 255
+
+
+@pytest.mark.parametrize("name", [f"{LONG}.npz", f"{LONG}.h5", "~nobody-here/x.npz"])
+def test_a_name_that_no_file_can_have_is_a_missing_file(name):
+    with pytest.raises(DataError, match=r"(x\.npz|x\.h5): no such file"):
+        read(name)
+
+
+@pytest.mark.parametrize("name", [f"{LONG}.npz", f"{LONG}.h5", "a\0b.npz"])
+def test_what_cannot_be_written_under_its_name_is_told(tmp_path, name):
+    with pytest.raises(DataError, match=r"cannot be written \(.*(too long|null byte)"):
+        write(f"{tmp_path}/{name}", transitions())

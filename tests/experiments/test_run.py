@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import execution
 from experiments import run as command
 from o2ojax.errors import GO_ON
 from o2ojax.run import job, training
@@ -226,6 +228,86 @@ def test_a_run_that_is_told_to_stop_while_it_begins(tmp_path, monkeypatch, capsy
     assert "goes on from offline" in capsys.readouterr().out
 
 
+def test_a_stop_amid_long_work_is_answered_and_costs_no_bit(
+    whole, tmp_path, monkeypatch, capsys
+):
+    """Work that would go on for ever: of each program of a run, one after another."""
+    for name in (
+        "offline phase",
+        "offline evaluation",
+        "a look at critics",
+        "the hand-over",
+        "online phase",
+        "online evaluation",
+    ):
+        came, released = threading.Event(), threading.Event()
+        compile_one = training.Session.compile
+
+        def stuck(session, named, *given, name=name, came=came, released=released):
+            program = compile_one(session, named, *given)  # noqa: B023
+            if named != name:
+                return program
+
+            def never(*arguments):
+                came.set()
+                released.wait()
+                return program(*arguments)
+
+            return never
+
+        @contextmanager
+        def on_arrival(came=came):
+            yield came.is_set
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "stop_on_signal", on_arrival)
+            patch.setattr(training.Session, "compile", stuck)
+            patch.setattr(training.background, "PATIENCE", 0.1)
+            assert run(tmp_path) == GO_ON, name
+        released.set()  # and its thread comes to an end, in vain
+        assert came.is_set()
+        assert "interrupted; saved" in capsys.readouterr().err
+    assert run(tmp_path) == 0
+    assert_same_end(tmp_path, whole)
+
+
+def test_a_stop_while_the_first_agents_are_made(tmp_path, monkeypatch, capsys):
+    """There is nothing to save yet, and nothing that would have to be waited for."""
+    released = threading.Event()
+
+    @contextmanager
+    def at_once():
+        yield lambda: True
+
+    monkeypatch.setattr(training, "stop_on_signal", at_once)
+    monkeypatch.setattr(training, "begin", lambda *given: released.wait())
+    monkeypatch.setattr(training.background, "PATIENCE", 0.1)
+    assert run(tmp_path) == 130
+    assert "before anything new was saved" in capsys.readouterr().err
+    released.set()
+
+
+def test_a_stop_while_the_offline_phase_is_saved_begins_no_other(
+    tmp_path, monkeypatch, capsys
+):
+    saved = []
+    save = training.Session.save
+
+    @contextmanager
+    def at_the_end():
+        yield lambda: saved[-1:] == [60]
+
+    def note(session, run):
+        save(session, run)
+        saved.append(session.record.step)
+
+    monkeypatch.setattr(training, "stop_on_signal", at_the_end)
+    monkeypatch.setattr(training.Session, "save", note)
+    monkeypatch.setattr(training.Session, "hand_over", None)
+    assert run(tmp_path) == GO_ON
+    assert saved[-1] == 60
+
+
 def test_an_online_run_starts_from_an_offline_one(whole, tmp_path):
     """Fine-tuning the agents that a run left behind is that run's online phase."""
     source = f"--config.offline.from={whole}"
@@ -296,6 +378,22 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_kept(
     assert run(tmp_path) == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+@pytest.mark.parametrize("size", ["60k", "330k"])
+def test_a_disk_that_is_full_in_truth_is_told_in_one_sentence(size, tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+    try:
+        process = start(tmp_path / "run")
+        said = process.stderr.read()
+        assert process.wait(timeout=300) == 2
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+    assert said.startswith("error: ") and said.count("\n") == 1, said
+    assert "the disk is full" in said or "No space left on device" in said
+
+
 BALANCED = "--config.replay.name=balanced"
 
 
@@ -364,6 +462,28 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(tmp_path / "file" / "run") == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+LONG = "x" * 300  # letters; most file systems take 255
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (f"--config={LONG}.py", "there is no such Python file"),
+        (f"--config.algorithm={LONG}.py:X", "there is no such file"),
+        (f"--config.dataset={LONG}.npz", "no such file"),
+        ("--config.dataset=~nobody-here/x.npz", "no such file"),
+        (f"--config.offline.from={LONG} --config.offline.updates=0", "no run there"),
+        (f"--workdir={LONG}", "cannot be written: File name too long"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_told_in_one_sentence(
+    given, said, tmp_path, capsys
+):
+    assert run(tmp_path, *given.split()) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
 
 
 def test_a_config_file_that_fails_is_named(tmp_path, capsys):
@@ -468,3 +588,11 @@ def test_a_planner_learns_offline_and_another_run_takes_it_online(tmp_path):
     with np.load(then / "returns.npz") as kept:
         assert set(np.unique(kept["success"])) <= {0.0, 1.0}
         assert kept["success"].shape == kept["returns"].shape == (2, 4, 2)
+
+
+def test_memory_that_runs_out_is_told_in_one_sentence(tmp_path, capsys, monkeypatch):
+    """What updates compute with is not foretold: then XLA has the last word."""
+    monkeypatch.setattr(execution, "train", lambda *given: jax.numpy.zeros((10**14,)))
+    assert run(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "there is not enough memory: RESOURCE_EXHAUSTED" in error

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from experiments import live, on_ray, sweep, trials, worker
-from o2ojax.errors import UserError
+from o2ojax.errors import OTHER_FAILED, UserError
 from o2ojax.run.workdir import newest_checkpoint
 from tests.report.test_report import curves, is_png, write_run
 
@@ -87,6 +87,39 @@ def test_a_sweep_may_be_several_grids(write):
         "bc-hopper-random,updates=7",
     ]
     assert listed[0].config.population == {"expectile": (0.7, 0.9)}
+
+
+def test_a_name_too_long_for_a_folder_is_cut_and_stays_its_own(write, tmp_path):
+    """14 fields that vary, as many as a study of everything may have."""
+    numbers = "expectile beta max_weight gamma target_rate lr".split()
+    fields = [f"agent.{name}" for name in numbers]
+    fields += [
+        "reward.scale",
+        "reward.shift",
+        "online.updates_per_step",
+        "online.until",
+    ]
+    fields += ["eval.episodes", "batch", "offline.held_out", "simulator.iterations"]
+    values = (0.123456789, 0.987654321)
+    whole = {
+        "eval.episodes",
+        "batch",
+        "simulator.iterations",
+        "online.updates_per_step",
+    }
+    grids = [
+        {name: (2 + at,) if name in whole else (values[at],) for name in fields}
+        for at in (0, 1)
+    ]
+    listed = planned(write(grids), IQL)
+    assert len(fields) == 14 and len({trial.name for trial in listed}) == 2
+    for trial in listed:
+        assert 190 < len(trial.name.encode()) <= trials.LONGEST
+        trial.directory.mkdir(parents=True)
+    cut = {name: trials.fitting(name) for name in ("x" * 201, "x" * 200, "\u65e5" * 67)}
+    assert all(len(name.encode()) <= trials.LONGEST for name in cut.values())
+    assert cut["x" * 200] == "x" * 200 and cut["x" * 201].startswith("x" * 191 + "-")
+    assert trials.fitting("x" * 300) != trials.fitting("x" * 301)
 
 
 def test_fields_that_end_alike_are_named_in_full(write):
@@ -481,7 +514,7 @@ def test_a_sweep_survives_the_killing_of_a_worker(write, tmp_path, capsys, monke
         target=kill_once_saved, args=(victim, killed), daemon=True
     )
     killer.start()
-    assert sweep.main(arguments) == 1  # the dataset that is nowhere
+    assert sweep.main(arguments) == OTHER_FAILED  # the dataset that is nowhere
     assert killed and live.note(victim)["checkpoint"] >= killed[0] > 0
     said = capsys.readouterr().out
     assert f"{listed[0].name} has lost its worker" in said

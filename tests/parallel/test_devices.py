@@ -22,7 +22,7 @@ import pytest
 from experiments import run as command
 from o2ojax.envs import physics
 from o2ojax.envs.locomotion import load_model
-from o2ojax.errors import GO_ON, UserError
+from o2ojax.errors import GO_ON, OTHER_FAILED, UserError
 from o2ojax.parallel import devices, processes
 from o2ojax.run.config import defaults
 from o2ojax.run.resolve import load, resolve
@@ -165,7 +165,7 @@ def lose_one(workdir, lost):
     wait_for_offline_phase(workdir, both)
     both[lost].kill()
     said = ended(both[1 - lost])
-    assert both[1 - lost].returncode == 1, said
+    assert both[1 - lost].returncode == OTHER_FAILED, said
     assert f"process {lost} of 2 was lost; run the same command" in said
     assert f"resume from checkpoint {END_OF_OFFLINE}" in said
     assert not (workdir / "summary.json").exists()
@@ -217,7 +217,7 @@ def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
 def test_a_process_that_fails_alone_is_not_called_lost(tmp_path):
     both = two_started(tmp_path / "run", of_the_second=["--config.nonsense=1"])
     said = [ended(process) for process in both]
-    assert [process.returncode for process in both] == [1, 2], said
+    assert [process.returncode for process in both] == [OTHER_FAILED, 2], said
     assert "process 1 of 2 failed, and has said why" in said[0]
     assert "unknown config field 'nonsense'" in said[1]
     assert not any("was lost" in one for one in said)

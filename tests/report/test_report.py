@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -412,3 +413,52 @@ def test_figures_for_a_paper(suffix, start, tmp_path):
     path = tmp_path / f"curves.{suffix}"
     assert main([str(run), f"--out={path}"]) == 0
     assert path.read_bytes().startswith(start)
+
+
+# What some library would read as markup: mathtext, a hidden label, tables, LaTeX, rich.
+NAMES = ("my$_$x", "_mine", "a|b", "[/y]", "50%&", "{x}^~\\", "`*a*`", "<b>", "\u65e5")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", [".png", ".svg"])
+def test_figures_show_names_as_they_are(name, kind, tmp_path):
+    run = write_run(tmp_path / "run", config(algorithm=name, dataset=name), CURVES)
+    report.draw([report.read(run)], tmp_path / f"out{kind}")
+    assert (tmp_path / f"out{kind}").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_legends_leave_no_name_out(name, tmp_path, monkeypatch):
+    seen = []
+    legend = Figure.legend
+
+    def note(*given, **how):
+        seen.append(legend(*given, **how))
+        return seen[0]
+
+    monkeypatch.setattr(Figure, "legend", note)
+    run = write_run(tmp_path / "run", config(algorithm=name), CURVES)
+    figures.draw([report.read(run)], tmp_path / "out.png")
+    [text] = seen[0].get_texts()
+    assert text.get_text().strip().startswith(f"{name}, counter-random")
+    assert not text.get_parse_math()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_keep_their_columns_whatever_names_hold(name, tmp_path):
+    directory = tmp_path / "run"
+    result = report.read(write_run(directory, config(algorithm=name), CURVES))
+    _, _, header, rule, row = report.markdown([result.summary]).splitlines()
+    cells = re.split(r"(?<!\\)\|", row)
+    assert len(cells) == header.count("|") + 1 == rule.count("|") + 1
+    assert re.sub(r"\\(.)", r"\1", cells[1].strip()) == name
+    line = report.latex([result.summary]).splitlines()[5]
+    assert len(re.findall(r"(?<!\\)&", line)) == 7
+    table = list(csv.reader(io.StringIO(report.csv([result.summary]))))
+    assert table[1][0] == name and len(table[1]) == len(table[0])
+    assert name in printed(report.table([result.summary]))
+
+
+def test_marks_that_mean_nothing_in_markdown():
+    assert report.unmarked("a_b [1, 2] c.d") == "a_b [1, 2] c.d"
+    assert report.unmarked("_a_ |$*<`\\\n x") == r"\_a\_ \|\$\*\<\`\\ x"

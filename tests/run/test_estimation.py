@@ -11,6 +11,9 @@ import pytest
 from experiments import run as command
 from o2ojax.errors import UserError
 from o2ojax.run import estimation
+from o2ojax.run.config import defaults
+from o2ojax.run.job import prepare
+from o2ojax.run.resolve import resolve
 from o2ojax.types import Transition
 
 ROOT = Path(__file__).parents[2]
@@ -157,3 +160,40 @@ def test_a_planner_is_refused(tmp_path, capsys):
     config = "--config=fowm:lift-medium-replay"
     assert command.main([config, *given, f"--workdir={tmp_path}"]) == 2
     assert "can only be judged by playing it" in capsys.readouterr().err
+
+
+def test_the_range_of_returns_counts_rows_that_are_left_out(tmp_path):
+    """Of four episodes, two earn 1, in their last step, whose next is not known."""
+    number = np.arange(40)
+    np.savez(
+        tmp_path / "sparse.npz",
+        observations=np.stack([number, number % 10], axis=1),
+        actions=np.sin(number)[:, None],
+        rewards=np.isin(number, [9, 29]),
+        terminals=np.zeros(40),
+        timeouts=number % 10 == 9,
+    )
+    config = defaults("bc", "none")
+    config.update(dataset=str(tmp_path / "sparse.npz"), seeds=1)
+    config.offline.updates, config.online.steps = 10, 0
+    config.reward.scale = "return_range"
+    job = prepare(resolve(config), tmp_path / "run")
+    assert job.sizes.reward_scale == 1000
+    assert len(job.dataset.reward) == 36
+
+
+def test_an_observation_whose_variance_is_beyond_float32_is_refused(tmp_path):
+    number = np.arange(40.0)
+    np.savez(
+        tmp_path / "huge.npz",
+        observations=np.stack([number, np.where(number == 7, 1e30, 0)], axis=1),
+        actions=np.sin(number)[:, None],
+        rewards=number,
+        terminals=number % 10 == 9,
+        timeouts=np.zeros(40),
+    )
+    config = defaults("bc", "none")
+    config.update(dataset=str(tmp_path / "huge.npz"), seeds=1)
+    config.offline.updates, config.online.steps = 10, 0
+    with pytest.raises(UserError, match=r"number 1 of .* reaches 1e\+30, .* scale it"):
+        prepare(resolve(config), tmp_path / "run")

@@ -514,3 +514,42 @@ def test_fields_are_named_alike_everywhere():
         elif name != "algorithm":
             override(config, [f"--config.{name}={value}"])
     assert "from" in config.offline
+
+
+def test_arguments_of_an_environment_may_be_infinite_and_come_back(tmp_path):
+    config = load(f"{CONFIGS}/iql.py:{HOPPER}")
+    config.env_args = {"low": -math.inf, "high": [math.inf, 1]}
+    run = resolve(config)
+    text = json.dumps(as_json(run), allow_nan=False)
+    assert from_json(json.loads(text)).env_args == run.env_args
+    config.env_args = {"low": [math.nan]}
+    with pytest.raises(UserError, match="config.env_args is .*, with NaN in it"):
+        resolve(config)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    "change, found",
+    [
+        ("reward.scale=return_range", lambda run: run.reward.scale == "return_range"),
+        ("population.expectile=0.7", lambda run: run.population["expectile"] == (0.7,)),
+        ("algorithm=bc", lambda run: run.algorithm == "bc"),
+        ("online.until=inf", lambda run: run.online.until == math.inf),
+    ],
+)
+def test_a_config_of_plain_values_is_overridden_like_ours(change, found, frozen):
+    """Also one whose own types ConfigDict would insist on, or that is locked."""
+    plain = {"algorithm": "iql", "env": "hopper", "dataset": "hopper-random"}
+    plain |= {"reward": {"scale": 1}, "online": {"until": 3}, "agent": {"lr": 1}}
+    config = ConfigDict(plain)
+    if frozen:
+        config.lock()
+    override(config, [f"--config.{change}"])
+    assert found(resolve(config))
+
+
+@pytest.mark.parametrize("change", ["agent.temperature=inf", "agent.min_std=nan"])
+def test_a_planner_takes_no_number_that_is_not_finite(change):
+    config = load(f"{CONFIGS}/fowm.py:push-medium-replay")
+    with pytest.raises(UserError, match="it must be a finite number above 0"):
+        override(config, [f"--config.{change}"])

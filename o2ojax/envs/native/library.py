@@ -36,7 +36,7 @@ class Unavailable(Exception):
 def digest() -> str:
     """Names what is compiled: another source, version or machine has another one."""
     parts = (
-        *(path.read_text() for path in SOURCES),
+        *(path.read_text("utf-8") for path in SOURCES),
         jaxlib.__version__,
         mujoco.__version__,
         str(FLAGS),
