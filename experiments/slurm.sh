@@ -23,10 +23,10 @@
 # to stop, saves, and exits with status 75. Then it is put back into the queue here, at
 # most ten times. A program that crashes exits with another, and is not.
 #
-# A run looks whether it is to stop after every log.every steps of all its members, and
-# an evaluation that is due: as long as its progress bar stands still. Where that takes
-# longer than the seconds of --signal, give more of them, or begin with fewer seeds or a
-# smaller log.every; checkpoint.every should be reached several times within --time.
+# A run of one process stops within seconds, and gives up what it was in the midst of; one
+# of several processes after every log.every steps of all its members, and an evaluation
+# that is due: where that takes longer than the seconds of --signal, give more of them.
+# checkpoint.every should be reached several times within --time.
 srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
   python -m experiments.sweep "$@" --trial="${SLURM_ARRAY_TASK_ID:?sbatch --array=0-N}"
 status=$?
