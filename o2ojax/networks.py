@@ -45,8 +45,8 @@ def fan_in_uniform() -> Init:
     """Uniform in +-1/sqrt(fan in).
 
     rlkit's function of that name divides by the fan out: its first layers, and so those
-    of the authors of AWAC, CQL, Off2OnRL (its density ratio, too) and SMAC, begin
-    smaller.
+    of the authors of AWAC, CQL, Off2OnRL (its density ratio, too), PEARL and SMAC,
+    begin smaller.
     """
     return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 

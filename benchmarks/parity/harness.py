@@ -1,13 +1,12 @@
-"""What comparisons share on our side: options, originals, draws and data.
+"""What comparisons share on our side: options, draws, weights and data.
 
-`begin` comes before the module of an agent is imported: such a module imports its
-original at once.
+Nothing here or in the modules of agents needs PyTorch or an original: those are in
+`theirs`.
 """
 
 import argparse
-import importlib
-import sys
-import types
+import json
+from collections.abc import Callable
 from typing import Any
 
 import distrax
@@ -17,7 +16,7 @@ import numpy as np
 
 from o2ojax import losses
 from o2ojax.learning import TrainState
-from o2ojax.types import Batch, EnvSpec, Transition, vector
+from o2ojax.types import Agent, Batch, EnvSpec, Transition, vector
 
 DTYPE = np.float64 if jax.config.jax_enable_x64 else np.float32
 OPTIONS = argparse.Namespace()  # those of the command
@@ -26,6 +25,8 @@ OPTIONS = argparse.Namespace()  # those of the command
 def begin(options: argparse.Namespace) -> None:
     """Takes the command's options, and puts in the fault of --control."""
     vars(OPTIONS).update(vars(options))
+    file = options.originals
+    OPTIONS.recorded = json.loads(file.read_text()) if file.is_file() else None
     if options.control:
         right = losses.td_target
         losses.td_target = lambda reward, discount, value, gamma: right(
@@ -33,58 +34,8 @@ def begin(options: argparse.Namespace) -> None:
         )
 
 
-# --- originals
-
-
-def original(folder: str, *modules: str) -> list[types.ModuleType]:
-    """Imports modules of an original from its folder."""
-    root = OPTIONS.originals / folder
-    if not root.is_dir():
-        sys.exit(f"{root} is missing; see benchmarks/parity/README.md")
-    sys.path.insert(0, str(root))
-    return [importlib.import_module(name) for name in modules]
-
-
-class Whatever(type):
-    """Of classes whose every attribute is `Anything`."""
-
-    def __getattr__(cls, name):
-        """Refuses what Python itself asks for."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Anything
-
-
-class Anything(metaclass=Whatever):
-    """What is imported from modules of which nothing is used."""
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def __init_subclass__(cls, **kwargs):
-        """Takes whatever a subclass is declared with."""
-
-
-class AnyModule(types.ModuleType):
-    """A module in which every name is `Anything`."""
-
-    __path__: list[str] = []
-
-    def __getattr__(self, name):
-        """Refuses what Python itself asks for."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Anything
-
-
-def stand_in(*names: str) -> None:
-    """Stands in for modules that an original imports and that are not needed here."""
-    for name in names:
-        sys.modules[name] = AnyModule(name)
-
-
 class Over:
-    """An object with some attributes replaced; all others are those of the original."""
+    """An object with some attributes replaced; all others are its own."""
 
     def __init__(self, inner: Any, **replaced: Any):
         self.__dict__.update(replaced)
@@ -93,31 +44,6 @@ class Over:
     def __getattr__(self, name):
         """What was not replaced."""
         return getattr(self.__dict__["_inner"], name)
-
-
-# --- random draws
-
-
-class Feed:
-    """Draws that are handed out in order, in place of an original's own."""
-
-    def __init__(self):
-        self.left: list[np.ndarray] = []
-
-    def put(self, *draws: Any) -> None:
-        """Adds draws to the end of the queue."""
-        self.left += [np.asarray(draw, DTYPE) for draw in draws]
-
-    def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The next draw, which must have the shape that is asked for."""
-        assert self.left, f"no draw is left for {tuple(shape)}"
-        draw = self.left.pop(0)
-        assert tuple(shape) == draw.shape, f"{tuple(shape)} asked, {draw.shape} is next"
-        return draw
-
-    def done(self) -> None:
-        """Makes sure that the original has drawn as often as we have."""
-        assert not self.left, f"{len(self.left)} draws were not asked for"
 
 
 def gaussian_noise(key: jax.Array, shape: tuple[int, ...]) -> np.ndarray:
@@ -140,15 +66,41 @@ def cast(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def shake(tree: Any, key: jax.Array, size: float = 0.1) -> Any:
-    """Weights moved a little, so that no layer is 0 and no target is its network."""
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves))
-    moved = [
-        x + size * jax.random.normal(k, x.shape, x.dtype)
-        for x, k in zip(leaves, keys, strict=True)
-    ]
-    return cast(jax.tree.unflatten(structure, moved))
+def blank(init: Callable[[jax.Array], Any]) -> Any:
+    """What an agent's `init` returns, of zeros: as Adam begins; weights are `drawn`.
+
+    An agent's own first weights are in single precision: their last bits depend on how
+    XLA compiles, which the record of an original must not.
+    """
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+def drawn(params: Any, rng: np.random.Generator, size: float = 0.1) -> Any:
+    """Weights of the shapes of these, no layer of them 0; leaves of NumPy.
+
+    Args:
+        size: the standard deviation of biases; of kernels, whose variance is 1 / (3 fan
+            in) more: so policies do not saturate.
+    """
+
+    def one(path: Any, like: Any) -> np.ndarray:
+        name = path[-1].key
+        start = 1.0 if name == "scale" else 0.0
+        more = 1 / (3 * like.shape[-2]) if name == "kernel" else 0.0
+        noise = np.sqrt(size**2 + more) * rng.normal(size=like.shape)
+        return np.asarray(start + noise, DTYPE)
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def shake(params: Any, rng: np.random.Generator, size: float) -> Any:
+    """Weights moved a little, so that no target is its network."""
+
+    def one(x: np.ndarray) -> np.ndarray:
+        return np.asarray(x + size * rng.normal(size=x.shape), DTYPE)
+
+    return jax.tree.map(one, params)
 
 
 def fresh(learned: TrainState, params: Any) -> TrainState:
@@ -157,8 +109,52 @@ def fresh(learned: TrainState, params: Any) -> TrainState:
 
 
 def member(params: Any, at: int) -> Any:
-    """One of an ensemble."""
-    return jax.tree.map(lambda x: x[at], params)
+    """One of an ensemble, in NumPy."""
+    return jax.tree.map(lambda x: np.asarray(x)[at], params)
+
+
+# --- weights, in the layout of PyTorch's
+
+
+def layer(params: Any) -> list[np.ndarray]:
+    """A linear layer's or a norm's weights."""
+    weight = np.asarray(params["kernel" if "kernel" in params else "scale"])
+    return [weight.T, np.asarray(params["bias"])]
+
+
+def columns(params: Any, cut: slice) -> dict[str, Any]:
+    """A part of a layer's outputs: what is one layer of ours may be two of theirs."""
+    kernel, bias = np.asarray(params["kernel"]), np.asarray(params["bias"])
+    return {"kernel": kernel[:, cut], "bias": bias[cut]}
+
+
+def halves(params: Any) -> list[np.ndarray]:
+    """A layer of means and log stds, which are layers of their own in originals."""
+    num = len(params["bias"]) // 2
+    means, spreads = (columns(params, cut) for cut in (slice(num), slice(num, None)))
+    return layer(means) + layer(spreads)
+
+
+def layers(params: Any) -> list[np.ndarray]:
+    """All of an MLP, from its first to its last."""
+    return [x for at in range(len(params)) for x in layer(params[f"Dense_{at}"])]
+
+
+def mlp(params: Any) -> list[np.ndarray]:
+    """A network that is an MLP."""
+    return layers(params["params"]["MLP_0"])
+
+
+def twins(params: Any) -> list[np.ndarray]:
+    """Two critics, one after the other."""
+    return mlp(member(params, 0)) + mlp(member(params, 1))
+
+
+def squashed(params: Any) -> list[np.ndarray]:
+    """The squashed policy."""
+    p = dict(params["params"]["MLP_0"])
+    last = p.pop(f"Dense_{len(p) - 1}")
+    return layers(p) + halves(last)
 
 
 # --- data
@@ -190,3 +186,9 @@ def batch_of(data: Transition, context: Any = ()) -> Batch:
 def spec(obs_dim: int, action_dim: int) -> EnvSpec:
     """Of an environment that nobody steps."""
     return EnvSpec("parity", vector(obs_dim), action_dim, 100)
+
+
+def judged(agent: Agent, state: Any, obs: Any) -> jax.Array:
+    """The action by which an agent is judged, [A]."""
+    act = jax.jit(agent.exploit.act)
+    return act(state, (), jnp.asarray(obs), jax.random.key(0))[0]

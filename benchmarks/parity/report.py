@@ -1,12 +1,12 @@
 """How far apart two sides are, and how far they may be."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 LIMIT = 1e-9  # of terms and weights, in double precision
-Pairs = Sequence[tuple[Any, Any]]  # tensors of the original, and ours beside them
+Weights = Mapping[str, Sequence[Any]]  # tensors by network, as the original has them
 
 
 class Departure(NamedTuple):
@@ -35,6 +35,22 @@ def gap(ours: Any, theirs: Any) -> float:
     return float(difference / max(np.abs(theirs).max(), 1e-30))
 
 
+class Prints(dict[str, list[float]]):
+    """Fingerprints of weights by network, in place of the weights."""
+
+
+def fingerprint(weights: Sequence[Any], start: Sequence[Any]) -> list[float]:
+    """How far a network's weights have gone, in four numbers.
+
+    The sum over i of x_i cos(k i) / sqrt(n), for k = 1, ..., 4, where x is the way of
+    all n weights: no two of them count alike.
+    """
+    ways = [as_numpy(x) - as_numpy(at) for x, at in zip(weights, start, strict=True)]
+    way = np.concatenate([np.ravel(x) for x in ways])
+    waves = np.cos(np.outer(np.arange(1, 5), np.arange(len(way))))
+    return (waves @ way / np.sqrt(len(way))).tolist()
+
+
 class Report:
     """Collects the gaps of loss terms and of weights over updates.
 
@@ -54,28 +70,45 @@ class Report:
         found = gap(as_numpy(ours), as_numpy(theirs))
         self.terms[name] = worst([self.terms.get(name, 0.0), found])
 
-    def begin(self, **groups: Pairs) -> None:
-        """Notes where weights start from."""
-        self.start = {
-            name: [as_numpy(ours) for _, ours in pairs]
-            for name, pairs in groups.items()
-        }
+    def note(self, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+        """Notes all terms of one update, which both sides have by the same names."""
+        assert ours.keys() == theirs.keys(), (list(ours), list(theirs))
+        for name in ours:
+            self.term(name, ours[name], theirs[name])
 
-    def weight(self, **groups: Pairs) -> None:
+    def begin(self, weights: Weights) -> None:
+        """Notes where weights start from."""
+        self.start = {name: [*map(as_numpy, found)] for name, found in weights.items()}
+
+    def weight(self, ours: Weights, theirs: Weights) -> None:
         """Notes weights after an update, and how far they have gone from their start.
 
-        The latter is 3e-4 a step: a fault cannot hide behind unchanged weights.
+        The latter is 3e-4 a step: a fault cannot hide behind unchanged weights. Of an
+        original that was recorded, there are fingerprints of that way: their gap, in
+        units of the network's largest weight, and of the largest number of the print.
         """
-        for name, pairs in groups.items():
-            pairs = [(as_numpy(theirs), as_numpy(ours)) for theirs, ours in pairs]
-            gaps = [gap(ours, theirs) for theirs, ours in pairs]
-            self.weights.setdefault(name, []).append(worst(gaps))
-            gone = [
-                gap(ours - at, theirs - at)
-                for (theirs, ours), at in zip(pairs, self.start[name], strict=True)
-                if np.abs(theirs - at).max() > 0
+        for name, found in ours.items():
+            start = self.start[name]
+            if isinstance(theirs, Prints):
+                way = gap(fingerprint(found, start), theirs[name])
+                largest = max(np.abs(x).max() for x in found)
+                size = np.abs(theirs[name]).max() / largest
+                self._gaps(name, [way * size], [way])
+                continue
+            pairs = [
+                (as_numpy(our), as_numpy(their))
+                for our, their in zip(found, theirs[name], strict=True)
             ]
-            self.ways.setdefault(name, []).append(worst(gone))
+            gone = [
+                gap(our - at, their - at)
+                for (our, their), at in zip(pairs, start, strict=True)
+                if np.abs(their - at).max() > 0
+            ]
+            self._gaps(name, [gap(*pair) for pair in pairs], gone)
+
+    def _gaps(self, name: str, weights: list[float], ways: list[float]) -> None:
+        self.weights.setdefault(name, []).append(worst(weights))
+        self.ways.setdefault(name, []).append(worst(ways))
 
     def limit(self) -> float:
         """How large the gaps of terms and weights may be."""

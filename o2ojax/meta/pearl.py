@@ -8,13 +8,16 @@ from the prior, as is done at test time. Where episodes end early, the first row
 trial also hold later episodes, which are played by the posterior.
 
 The authors learn V beside Q, as SAC first did; here targets come from the target
-critics, as it does since. Their small costs of the policy's mean and spread are left
-out, and so is the reward decoder that SMAC's authors learn beside it. They draw a
-latent at every step, PEARL's for every episode, as here. Contexts are of a task's last
-five trials, theirs of the last one: with few tasks, the encoder memorises the states of
-a single trial, and the critics tell tasks apart by them. The last episode of a trial is
-played by what the trials before explored, where theirs is by what was just explored; in
-the first trial of all the ring is empty, and its posterior is that of rows of zeros.
+critics, as it does since. Their policy climbs the critics after the critics' step,
+here the critics before it. Their costs of 1e-3 of the mean squares of the policy's mean
+and log std are left out, and so is the guard of 1e-6 in its log-density. Hidden biases
+begin at 0, not 0.1. The reward decoder that SMAC's authors learn beside PEARL is left
+out, too; they draw a latent at every step, PEARL's for every episode, as here. Contexts
+are of a task's last five trials, theirs of the last one: with few tasks, the encoder
+memorises the states of a single trial, and the critics tell tasks apart by them. The
+last episode of a trial is played by what the trials before explored, where theirs is by
+what was just explored; in the first trial of all the ring is empty, and its posterior
+is that of rows of zeros.
 """
 
 from typing import NamedTuple

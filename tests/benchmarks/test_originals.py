@@ -8,9 +8,9 @@ from benchmarks.parity.report import Departure, Report
 def report_of(difference, departure=None):
     start = np.array([1.0, 2.0])
     report = Report("x", departure)
-    report.begin(net=[(None, start)])
+    report.begin({"net": [start]})
     report.term("loss", 1.0, 1.0)
-    report.weight(net=[(start + 1e-3, start + 1e-3 + difference)])
+    report.weight({"net": [start + 1e-3 + difference]}, {"net": [start + 1e-3]})
     return report
 
 

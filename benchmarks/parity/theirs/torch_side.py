@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.parity.harness import DTYPE
+from benchmarks.parity.report import Weights
 
 
 def _begin() -> types.ModuleType:
@@ -41,26 +42,22 @@ def column(x: Any) -> Any:
     return tensor(x)[..., None]
 
 
-def layer(params: Any, module: Any) -> list:
-    """Pairs of a linear layer's or a norm's weights, and ours in the same layout."""
-    ours = np.asarray(params["kernel" if "kernel" in params else "scale"])
-    return [
-        (module.weight, ours.T if ours.ndim == 2 else ours),
-        (module.bias, np.asarray(params["bias"])),
-    ]
+def layer(module: Any) -> list:
+    """A linear layer's or a norm's weights."""
+    return [module.weight, module.bias]
 
 
-def columns(params: Any, cut: slice) -> dict[str, Any]:
-    """A part of a layer's outputs: what is one layer of ours may be two of theirs."""
-    return {"kernel": params["kernel"][:, cut], "bias": params["bias"][cut]}
+def named(module: Any, *names: str) -> list:
+    """The weights of layers, by their names."""
+    return [x for name in names for x in layer(getattr(module, name))]
 
 
-def load(groups: dict[str, list]) -> None:
+def load(theirs: dict[str, list], ours: Weights) -> None:
     """Writes our weights into the original's."""
-    for pairs in groups.values():
-        for theirs, ours in pairs:
-            assert tuple(theirs.shape) == ours.shape, (tuple(theirs.shape), ours.shape)
-            theirs.data.copy_(theirs.data.new_tensor(ours))
+    for name, tensors in ours.items():
+        for their, our in zip(theirs[name], tensors, strict=True):
+            assert tuple(their.shape) == our.shape, (tuple(their.shape), our.shape)
+            their.data.copy_(their.data.new_tensor(our))
 
 
 @contextlib.contextmanager

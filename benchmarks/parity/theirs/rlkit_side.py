@@ -6,8 +6,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from benchmarks.parity.harness import Feed, stand_in
-from benchmarks.parity.torch_side import columns, layer, tensor, torch
+from benchmarks.parity.theirs import Feed, stand_in
+from benchmarks.parity.theirs.torch_side import layer, tensor, torch
 
 NORMALS, STANDARD = Feed(), Feed()  # draws of `torch.normal`, and of `rsample`
 
@@ -24,27 +24,14 @@ def begin() -> None:
     )
 
 
-def mlp(params: Any, module: Any) -> list:
+def mlp(module: Any) -> list:
     """All layers of one of rlkit's networks."""
-    p = params["params"]["MLP_0"]
-    modules = [*module.fcs, module.last_fc]
-    return [
-        pair for at, one in enumerate(modules) for pair in layer(p[f"Dense_{at}"], one)
-    ]
+    return [x for one in (*module.fcs, module.last_fc) for x in layer(one)]
 
 
-def policy(params: Any, module: Any) -> list:
-    """The squashed policy: mean and log std are layers of their own there."""
-    p = params["params"]["MLP_0"]
-    pairs = [
-        pair
-        for at, one in enumerate(module.fcs)
-        for pair in layer(p[f"Dense_{at}"], one)
-    ]
-    last = p[f"Dense_{len(module.fcs)}"]
-    num = len(last["bias"]) // 2
-    pairs += layer(columns(last, slice(num)), module.last_fc)
-    return pairs + layer(columns(last, slice(num, None)), module.last_fc_log_std)
+def policy(module: Any) -> list:
+    """The squashed policy: mean and log std are layers of their own."""
+    return mlp(module) + layer(module.last_fc_log_std)
 
 
 def batch_for_them(data: Any, **more: Any) -> dict[str, Any]:
