@@ -24,6 +24,7 @@ import numpy as np
 from o2ojax.errors import UserError, first_line
 
 FORMAT = 1
+PROGRAMS = ("start", "act", "observe")
 
 
 class State(NamedTuple):
@@ -134,16 +135,36 @@ def load(path: str | Path) -> Player:
             if (found := about["format"]) != FORMAT:
                 raise UserError(f"{path} has format {found}; this reads {FORMAT}")
             arrays = np.load(io.BytesIO(file.read("weights.npz")), allow_pickle=False)
-            programs = {}
-            for name, used in about["weights"].items():
-                weights = [jax.device_put(arrays[str(at)]) for at in used]
-                programs[name] = _program(file.read(f"{name}.stablehlo"), weights)
-        return Player(programs, about)
+            programs = {
+                name: _program(
+                    file.read(f"{name}.stablehlo"),
+                    [jax.device_put(arrays[str(at)]) for at in about["weights"][name]],
+                )
+                for name in PROGRAMS
+            }
+        player = Player(programs, about)
+        _check(player)
+        return player
     except (FileNotFoundError, UserError) as error:
         raise UserError(first_line(error)) from None
     except Exception as error:  # zip files have sums, and JAX reads what is in this one
         why = first_line(error)
         raise UserError(f"{path} is no exported policy, or damaged: {why}") from error
+
+
+def _check(player: Player) -> None:
+    """Traces the programs on what they will get, so that what does not fit is found."""
+    size, num_actions = player.about["num_obs"], len(player.about["low"])
+    if not (np.isfinite([player._low, player._high]).all() and size > 0):
+        raise ValueError("its sizes or bounds are none")
+    [str(key).split("/") for key in player.about["obs"]]
+    key, obs = np.zeros(2, np.uint32), np.zeros(size, np.float32)
+    memory, key = jax.eval_shape(player._programs["start"], key)
+    action, after, _ = jax.eval_shape(player._programs["act"], memory, obs, key)
+    if action.shape != (num_actions,):
+        raise ValueError(f"it has actions of shape {action.shape}")
+    given = obs, np.zeros(num_actions, np.float32), np.float32(0), obs, np.bool_(False)
+    jax.eval_shape(player._programs["observe"], after, *given)
 
 
 def _program(code: bytes, weights: list[Any]) -> Callable:

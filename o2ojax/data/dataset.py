@@ -567,7 +567,7 @@ def matrix(where: str, values: ArrayLike) -> np.ndarray:
 
 def flags(where: str, values: ArrayLike) -> np.ndarray:
     """Converts 0 and 1 to bool [N]. `where` begins the message of a DataError."""
-    values = _vector(where, values)
+    values = vector(where, values)
     odd = np.flatnonzero((values != 0) & (values != 1))
     if odd.size:
         raise DataError(f"{where}: row {odd[0]} is {values[odd[0]]}; give 0 or 1")
@@ -576,18 +576,18 @@ def flags(where: str, values: ArrayLike) -> np.ndarray:
 
 def _whole(where: str, values: ArrayLike) -> np.ndarray:
     """Converts task numbers to int32 [N]; all from 0 to the largest must occur."""
-    values = _vector(where, values)
+    values = vector(where, values)
     odd = np.flatnonzero((values < 0) | (values != np.floor(values)))
     if odd.size:
         raise DataError(
             f"{where}: row {odd[0]} is {values[odd[0]]}; tasks are counted from 0"
         )
-    numbers = np.unique(values)
-    absent = np.flatnonzero(numbers != np.arange(len(numbers)))
+    known = np.unique(values)
+    absent = np.flatnonzero(known != np.arange(len(known)))
     if absent.size:
         raise DataError(
             f"{where}: no row is of task {absent[0]}, but some of task"
-            f" {numbers[-1]:.0f}; tasks are counted from 0, and none is left out"
+            f" {known[-1]:.0f}; tasks are counted from 0, and none is left out"
         )
     return values.astype(np.int32)
 
@@ -602,7 +602,8 @@ def _extra(where: str, values: ArrayLike, num_rows: int) -> np.ndarray:
     return _floats(where, values)
 
 
-def _vector(where: str, values: ArrayLike) -> np.ndarray:
+def vector(where: str, values: ArrayLike) -> np.ndarray:
+    """Converts to finite float32 [N]. `where` begins the message of a DataError."""
     values = _numbers(where, values)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -683,7 +684,7 @@ def _rows(transitions: Transition, mask: np.ndarray) -> Transition:
 _CHECKS = {
     "observations": matrix,
     "actions": matrix,
-    "rewards": _vector,
+    "rewards": vector,
     "terminals": flags,
     "timeouts": flags,
     "tasks": _whole,

@@ -26,9 +26,11 @@ from o2ojax.data.dataset import (
     Dataset,
     DataWarning,
     Log,
+    flags,
     from_columns,
     from_transitions,
     matrix,
+    vector,
 )
 from o2ojax.data.files import UNREADABLE, open_npz, refuse_too_large
 from o2ojax.errors import UserError, first_line, unknown
@@ -235,18 +237,19 @@ def _cut_into_episodes(source: str, columns: dict[str, np.ndarray]) -> None:
     lengths = columns.pop(LENGTHS, None)
     if lengths is None or "observations" not in columns:
         return
-    num_rows = len(columns["observations"])
-    ends = np.cumsum(np.asarray(lengths, np.int64).ravel())
-    if not ends.size or np.diff(ends, prepend=0).min() < 1 or ends[-1] != num_rows:
+    num_rows = len(matrix(f"{source}: observations", columns["observations"]))
+    ends = np.cumsum(np.int64(vector(f"{source}: {LENGTHS}", lengths)))
+    if np.diff(ends, prepend=0).min() < 1 or ends[-1] != num_rows:
         raise DataError(
-            f"{source}: {LENGTHS} sum to {ends[-1] if ends.size else 0}, and there are"
-            f" {num_rows} rows; give the steps of each episode, in order"
+            f"{source}: {LENGTHS} sum to {ends[-1]}, and there are {num_rows} rows;"
+            " give the steps of each episode, in order"
         )
     columns.setdefault("terminals", np.zeros(num_rows, bool))
-    if "timeouts" not in columns:
+    ended = flags(f"{source}: terminals", columns["terminals"])
+    if "timeouts" not in columns and len(ended) == num_rows:  # else it is told later
         timeouts = np.zeros(num_rows, bool)
         timeouts[ends - 1] = True
-        columns["timeouts"] = timeouts & ~np.ravel(columns["terminals"]).astype(bool)
+        columns["timeouts"] = timeouts & ~ended
 
 
 def _columns(
