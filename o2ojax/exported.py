@@ -61,13 +61,16 @@ class Player:
         Args:
             obs: as the environment gives it, [O] or a dict; [B, ...] for B episodes.
         Raises:
-            UserError: the observation has another size, or lacks an entry.
+            UserError: the observation has another size, or lacks an entry; or the
+                policy knows no finite action.
         """
         if state.key.ndim == 2:
             rows = range(len(state.key))
             return stacked([self.act(_row(obs, at), _row(state, at)) for at in rows])
         given = state.memory, self.vector(obs), state.key
         action, memory, key = self._programs["act"](*given)
+        if not np.isfinite(action).all():
+            raise UserError(f"the policy's action is {action}: its weights are damaged")
         return self.in_units(np.asarray(action)), State(memory, key)
 
     def observe(

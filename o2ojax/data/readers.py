@@ -38,7 +38,8 @@ from o2ojax.types import Transition
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 LENGTHS = "episode_lengths"  # steps of each episode, in place of timeouts
-UNREAD = ("infos", "metadata", "extras", "episode_starts")  # D4RL's, or told otherwise
+# D4RL's, or told otherwise; and the group that extras are in
+UNREAD = ("infos", "metadata", "episode_starts", EXTRAS)
 OPTIONAL = (
     "timeouts",
     "next_observations",
@@ -261,14 +262,13 @@ def _columns(
     try:
         with open_file(path) as file:
             found = sorted(file)
-            known = (*REQUIRED, *OPTIONAL)
+            known, unread = (*REQUIRED, *OPTIONAL, *_extras(file, found)), UNREAD
             if open_file is open_npz and ogbench.recognised(found):
-                known = (*ogbench.REQUIRED, *ogbench.OPTIONAL)
-            known = (*known, *_extras(file, found))
+                known, unread = (*ogbench.REQUIRED, *ogbench.OPTIONAL), UNREAD[:-1]
             unread = [
                 key
                 for key in found
-                if key not in known and key.partition("/")[0] not in UNREAD
+                if key not in known and key.partition("/")[0] not in unread
             ]
             if unread:
                 warnings.warn(

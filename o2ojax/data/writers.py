@@ -100,11 +100,12 @@ def _fill_npz(columns: dict[str, np.ndarray], path: Path) -> None:
 
 
 def _fill_hdf5(columns: dict[str, np.ndarray], path: Path) -> None:
-    with h5py.File(path, "w") as file:
+    # a form that has sums of all its parts, so that a damaged file is noticed
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
         given = {key: columns[key] for key in columns if key != PARAMETERS}
         written = {key: columns[key] for key in columns if key == PARAMETERS}
         for key, values in (compact.unpack(str(path), given) | written).items():
-            file.create_dataset(key, data=values, compression="gzip")
+            file.create_dataset(key, data=values, compression="gzip", fletcher32=True)
 
 
 _FILLERS = {".npz": _fill_npz, ".hdf5": _fill_hdf5, ".h5": _fill_hdf5}

@@ -87,7 +87,15 @@ NUMBERS = (np.nan, np.inf, -np.inf, 1e30, 1e39, -1.0, 0.5, 2.0, 255.0)
 NAMES = (
     *("observations", "actions", "rewards", "terminals", "timeouts", "tasks"),
     *("next_observations", "final_observations", "task_parameters", "episode_lengths"),
-    *("masks", "valids", "qpos", "extras/return_to_go", "extras/x", "extras", "infos/x"),
+    *(
+        "masks",
+        "valids",
+        "qpos",
+        "extras/return_to_go",
+        "extras/x",
+        "extras",
+        "infos/x",
+    ),
     *("", ".", "/", "a/b", "ü", "x" * 300, "observations/x", "metadata", "../x"),
 )
 
@@ -124,7 +132,7 @@ def change_arrays(columns: dict[str, Any], change: tuple) -> None:
     with np.errstate(all="ignore"):
         try:
             _change_array(columns, name, np.asarray(values), how, value)
-        except (TypeError, ValueError, IndexError, ZeroDivisionError):
+        except (TypeError, ValueError, LookupError, ZeroDivisionError):
             columns[name] = values
 
 
@@ -160,16 +168,18 @@ def _change_array(
             lambda: values.reshape(-1, 2),
         )[value]()
     elif how == "rows":
-        columns[name] = np.resize(values, (value, *values.shape[1:])) if value > 3 else (
-            values[:value] if value <= 0 else values[value:]
+        columns[name] = (
+            np.resize(values, (value, *values.shape[1:]))
+            if value > 3
+            else (values[:value] if value <= 0 else values[value:])
         )
     elif how == "swap":
         columns[name], columns[value] = columns[value], values
     elif how == "fill":
         columns[name] = np.full(values.shape, value, np.float32)
     elif how == "order":
-        columns[name] = (
-            np.asfortranarray(values), values[::-1], values.astype(">f8")
-        )[value]
+        columns[name] = (np.asfortranarray(values), values[::-1], values.astype(">f8"))[
+            value
+        ]
     elif how == "lengths":
         columns["episode_lengths"] = np.int64(value)

@@ -103,7 +103,9 @@ ARRAYS: dict[str, Callable[[], dict]] = {
 WRITTEN = ("written.npz", "written.hdf5", "two-tasks.hdf5")  # by `data.write`
 SHIPPED = "point-robot-pearl"
 HAS_SUMS = (".npz", ".o2o")
-ODD_OBJECTS = "group soft external huge text compound scalar null vlen enum loop".split()
+ODD_OBJECTS = (
+    "group soft external huge text compound scalar null vlen enum loop".split()
+)
 
 
 def policy() -> api.RunPolicy:
@@ -139,13 +141,17 @@ class Fuzzer:
             pass
         (folder / "store").mkdir(exist_ok=True)
         (folder / "store").rename(self.base / "store")
-        self.whole = {kind: self.read(kind, self.made(kind, []))[0] for kind in self.kinds}
+        self.whole = {
+            kind: self.read(kind, self.made(kind, []))[0] for kind in self.kinds
+        }
 
     def files(self, kind: str) -> list[Path]:
         if kind == "minari":
             found = (self.base / "store").rglob("*")
             return sorted(
-                path.relative_to(self.base / "store") for path in found if path.is_file()
+                path.relative_to(self.base / "store")
+                for path in found
+                if path.is_file()
             )
         return [Path(kind)]
 
@@ -232,7 +238,12 @@ class Fuzzer:
         path = self.made(kind, todo)
         found, warned = self.read(kind, path)
         only_bytes = {change[0] for change in todo} == {"bytes"}
-        if only_bytes and _tells(kind) and not warned and not _same(found, self.whole[kind]):
+        if (
+            only_bytes
+            and _tells(kind)
+            and not warned
+            and not _same(found, self.whole[kind])
+        ):
             raise Unnoticed(f"{kind} says other numbers")
         return not warned
 
@@ -307,7 +318,9 @@ def _put_odd(file: h5py.File, name: str, what: str) -> None:
 
 
 def _change_policy(path: Path, todo: list[tuple]) -> None:
-    todo = [change for change in todo if change[0] in ("json", "less", "swap", "weights")]
+    todo = [
+        change for change in todo if change[0] in ("json", "less", "swap", "weights")
+    ]
     if not todo:
         return
     with zipfile.ZipFile(path) as file:
@@ -343,7 +356,9 @@ def _rows(kind: str, path: Path) -> list[np.ndarray]:
         sound &= leaf.dtype == np.float32 and bool(np.isfinite(leaf).all())
     sound &= rows.obs.ndim == rows.action.ndim == 2 and rows.obs.shape[1] > 0
     sound &= rows.action.shape[1] > 0 and rows.reward.ndim == rows.last.ndim == 1
-    sound &= bool((np.abs(rows.action) <= 1).all() and np.isin(rows.discount, (0, 1)).all())
+    sound &= bool(
+        (np.abs(rows.action) <= 1).all() and np.isin(rows.discount, (0, 1)).all()
+    )
     sound &= rows.last.dtype == bool and rows.task.dtype == np.int32
     if not sound:
         raise Unnoticed(f"{kind}: rows that no agent can learn from")
@@ -363,7 +378,9 @@ def _acted(path: Path) -> list[np.ndarray]:
     state, found = player.start(3), []
     for step in range(2):
         action, state = player.act([0.1, 0.2, 0.3 + step], state)
-        state = player.observe(state, [0.1, 0.2, 0.3], action, 1.0, [0.2, 0.3, 0.4], False)
+        state = player.observe(
+            state, [0.1, 0.2, 0.3], action, 1.0, [0.2, 0.3, 0.4], False
+        )
         found.append(np.asarray(action))
     if not all(np.isfinite(action).all() and action.shape == (2,) for action in found):
         raise Unnoticed("policy.o2o: actions that no environment can take")

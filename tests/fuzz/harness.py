@@ -90,7 +90,9 @@ def judged(fuzzer: Any, case: Case, output: Any = None) -> Outcome:
 def _place(error: BaseException) -> str:
     """The last line of ours that an error came through."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [x for x in frames if "/o2ojax/" in x.filename or "experiments" in x.filename]
+    ours = [
+        x for x in frames if "/o2ojax/" in x.filename or "experiments" in x.filename
+    ]
     last = (ours or frames)[-1]
     return f"{Path(last.filename).name}:{last.name}"
 
@@ -154,7 +156,10 @@ class Worker:
     def drawn(self, seed: str) -> tuple[Case, Outcome]:
         """A case of this seed, and how it ended."""
         self._connection.send(seed)
-        case = self._connection.recv()
+        try:
+            case = self._connection.recv()
+        except EOFError:
+            raise RuntimeError(f"seed {seed}: no case can be drawn") from None
         return case, self._answer()
 
     def run(self, case: Case) -> Outcome:
