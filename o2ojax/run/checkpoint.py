@@ -7,6 +7,8 @@ a checkpoint is either complete or absent.
 import contextlib
 import errno
 import logging
+import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,7 +163,7 @@ class Checkpoints:
             if full or "No space left" in str(error):
                 reason, remedy = "the disk is full", "Make room, and run"
             else:
-                reason, remedy = first_line(error), "Once that is mended, run"
+                reason, remedy = _reason(error), "Once that is mended, run"
             newest = max(self.numbers(), default=None)
             kept = (
                 "there is none before it"
@@ -172,6 +174,12 @@ class Checkpoints:
                 f"a checkpoint could not be written to {self._directory}: {reason};"
                 f" {kept}. {remedy} the same command to go on from there"
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a file could not be written: TensorStore tells it amid many other things."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(number[1])) if number else first_line(error)
 
 
 def _name(path) -> str:

@@ -1,17 +1,24 @@
 """Metrics logging to JSON lines, TensorBoard and, optionally, Weights & Biases."""
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from o2ojax.errors import UserError
+
+
+FLUSH_EVERY = 30.0  # seconds after which TensorBoard sees what there is
 
 
 class Logs:
@@ -34,7 +41,7 @@ class Logs:
             raise UserError(f"{path} is shorter than its checkpoint remembers it")
         os.truncate(path, size)
         self._lines = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._board = Board(workdir / "tensorboard", step + 1)
         self._wandb = _start_wandb(wandb_project, workdir) if wandb_project else None
 
     def write(
@@ -57,21 +64,59 @@ class Logs:
         for name, value in values.items():
             per_member = np.asarray(value).reshape(len(value), -1).mean(axis=1)
             for member, number in enumerate(per_member):
-                self._board.add_scalar(f"{name}/member_{member}", number, total)
+                self._board.add(f"{name}/member_{member}", number, total)
             if self._wandb:
                 self._wandb.log({f"{phase}/{name}": per_member.tolist()}, step=total)
 
     def size(self) -> int:
-        """Flushes `metrics.jsonl` to disk and returns its size in bytes."""
+        """Flushes all to disk, and returns the size of `metrics.jsonl` in bytes."""
+        self._board.flush()
         os.fsync(self._lines.fileno())
         return self._lines.tell()
 
     def close(self) -> None:
-        """Flushes and closes all logs."""
-        self._lines.close()
-        self._board.close()
+        """Closes all logs. Lines have been flushed as they were written."""
+        with contextlib.suppress(OSError):  # of a full disk: it was told then
+            self._lines.close()
+        with contextlib.suppress(OSError):
+            self._board.close()
         if self._wandb:
             self._wandb.finish()
+
+
+class Board:
+    """A file of TensorBoard's, written at once: in tensorboardX's thread an error, as
+    of a full disk, would be shown, not raised, and the run wait for the thread forever.
+
+    Args:
+        folder: of TensorBoard's files; created if missing.
+        step: TensorBoard discards the points of earlier files from here on.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        folder.mkdir(exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+        self._flushed = time.monotonic()
+        self._write(step, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Adds a point to a curve."""
+        self._write(step, summary=summary.scalar(name, value))
+        if time.monotonic() - self._flushed > FLUSH_EVERY:
+            self.flush()
+
+    def _write(self, step: int, **content: Any) -> None:
+        event = Event(wall_time=time.time(), step=step, **content)
+        self._events.write_event(event)
+
+    def flush(self) -> None:
+        """Writes all to disk."""
+        self._events.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Writes all to disk, and closes the file."""
+        self._events.close()
 
 
 class NoLogs:
