@@ -6,9 +6,11 @@ a checkpoint is either complete or absent.
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 
 from o2ojax.errors import UserError, first_line
 
 Tree = Any
+SUMS = "sums"  # of each array by its name, and of the record itself by ""
 
 
 class Checkpoints:
@@ -61,7 +65,13 @@ class Checkpoints:
         )
         if not read_only:
             directory.mkdir(parents=True, exist_ok=True)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        try:
+            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        except Exception as error:  # of a damaged one, or files that are none of ours
+            raise UserError(
+                f"the checkpoints in {directory} cannot be opened ({_reason(error)});"
+                " deleting the folder of a damaged one goes back to the one before"
+            ) from error
 
     def numbers(self) -> list[int]:
         """The numbers of all complete checkpoints, sorted."""
@@ -78,22 +88,33 @@ class Checkpoints:
         if number in self.numbers():
             return
         arrays = {name: np.array(leaf) for name, leaf in _named(tree).items()}
+        sums = {name: _sum(array) for name, array in arrays.items()}
         with self._explained():
             self._manager.save(
                 number,
                 args=ocp.args.Composite(
                     arrays=ocp.args.StandardSave(arrays),
-                    record=ocp.args.JsonSave(record),
+                    record=ocp.args.JsonSave(
+                        {**record, SUMS: {**sums, "": _sum_of(record)}}
+                    ),
                 ),
             )
 
     def record(self, number: int) -> dict[str, Any]:
         """Reads the record of a checkpoint. Raises UserError if it is damaged."""
+        return self._record(number)[0]
+
+    def _record(self, number: int) -> tuple[dict[str, Any], dict[str, int] | None]:
+        """The record, and the sums of all arrays; None in those of older versions."""
         args = ocp.args.Composite(record=ocp.args.JsonRestore())
         try:
-            return self._manager.restore(number, args=args).record
-        except (ValueError, KeyError, OSError) as error:
+            record = dict(self._manager.restore(number, args=args).record)
+            sums = record.pop(SUMS, None)
+            if sums is not None and sums[""] != _sum_of(record):
+                raise ValueError("the record is not as it was written")
+        except Exception as error:
             raise self._foreign(number, first_line(error)) from error
+        return record, sums
 
     def restore(
         self,
@@ -108,29 +129,44 @@ class Checkpoints:
             part: whether the checkpoint may contain more arrays than `like`.
             put: moves an array from the host to its device.
         Raises:
-            UserError: the arrays of the checkpoint do not match `like`.
+            UserError: the arrays of the checkpoint do not match `like`, or are not as
+                they were written.
         """
         wanted = {
             name: np.empty(leaf.shape, leaf.dtype)
             for name, leaf in _named(like).items()
         }
-        asked = None if part else wanted  # None: all arrays
-        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(asked))
-        try:
-            arrays = self._manager.restore(number, args=args).arrays
-        except (ValueError, KeyError) as error:
-            raise self._foreign(number, first_line(error)) from error
+        _, sums = self._record(number)
+        if not part and sums is not None and (more := sums.keys() - {*wanted, ""}):
+            raise self._foreign(number, f"it has {min(more)} besides")
+        arrays = {}
         for name, leaf in wanted.items():
-            if name not in arrays:
-                raise self._foreign(number, f"{name} is not there")
-            if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
+            try:
+                found = arrays[name] = self._array(number, name)
+            except (ValueError, KeyError, TypeError) as error:
+                absent = "NOT_FOUND" in str(error)
+                why = f"{name} is not there" if absent else first_line(error)
+                raise self._foreign(number, why) from error
+            if (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
                 raise self._foreign(number, f"the shape of {name} differs")
+            if sums is not None and sums.get(name) != _sum(found):
+                raise self._foreign(number, f"{name} is not as it was written")
         leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
         restored = [
             put(arrays[_name(path)] if leaf.size else np.zeros(leaf.shape, leaf.dtype))
             for path, leaf in leaves
         ]
         return jax.tree.unflatten(treedef, restored)
+
+    def _array(self, number: int, name: str) -> np.ndarray:
+        """Reads an array as Orbax has written it, but one by one: where one is damaged,
+        Orbax's event loop ends before the others are read, and they complain of it.
+        """
+        folder = self._directory.absolute() / str(number) / "arrays"
+        base = {"driver": "file", "path": f"{folder}/"}
+        store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
+        spec = {"driver": "zarr", "kvstore": store}
+        return ts.open(spec, open=True, read=True).result().read().result()
 
     def _foreign(self, number: int, reason: str) -> UserError:
         return UserError(
@@ -174,6 +210,15 @@ class Checkpoints:
                 f"a checkpoint could not be written to {self._directory}: {reason};"
                 f" {kept}. {remedy} the same command to go on from there"
             ) from error
+
+
+def _sum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _sum_of(record: dict[str, Any]) -> int:
+    """Of what a record is in JSON, in whatever order."""
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,6 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from o2ojax.errors import UserError
 
-
 FLUSH_EVERY = 30.0  # seconds after which TensorBoard sees what there is
 
 

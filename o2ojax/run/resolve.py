@@ -72,7 +72,7 @@ def override(config: ConfigDict, arguments: Iterable[str]) -> None:
                 f"cannot read {argument!r}; overrides look like --config.FIELD=VALUE"
             )
         given.append((name.removeprefix("--config."), value))
-    with config.unlocked(), config.ignore_type():  # types are held by `_set`
+    with config.unlocked():
         for name, value in sorted(given, key=lambda item: item[0] not in FIRST):
             _set(config, name, value)
         _forget_env(config, dict(given))
@@ -81,7 +81,7 @@ def override(config: ConfigDict, arguments: Iterable[str]) -> None:
 def _forget_env(config: ConfigDict, given: Mapping[str, Any]) -> None:
     """Leaves the environment to a dataset of Minari, which names its own."""
     if str(given.get("dataset", "")).startswith(MINARI) and "env" not in given:
-        config.env = ""
+        _put(config, "env", "")
 
 
 def put(config: ConfigDict, given: Mapping[str, Any]) -> None:
@@ -90,7 +90,7 @@ def put(config: ConfigDict, given: Mapping[str, Any]) -> None:
     Raises:
         UserError: as `override`.
     """
-    with config.unlocked(), config.ignore_type():
+    with config.unlocked():
         for name in sorted(given, key=lambda name: name not in FIRST):
             _set(config, name, given[name], fields.parse)
         _forget_env(config, given)
@@ -112,16 +112,28 @@ def _set(
     node = config
     for part in path:
         if not isinstance(node.get(part), ConfigDict):
-            node[part] = ConfigDict({}, type_safe=False)
+            _put(node, part, ConfigDict({}, type_safe=False))
         node = node[part]
-    node[last] = parsed
+    _put(node, last, parsed)
     if name == "algorithm":
         values = fields.values(agents.AGENTS.find(parsed).config())
-        config.agent = ConfigDict(values, type_safe=False)
+        _put(config, "agent", ConfigDict(values, type_safe=False))
     if name == "replay.name":
         values = fields.values(replay.STORES.find(parsed).options())
         kept = {"name": parsed, "capacity": config.replay.get("capacity", 0)}
-        config.replay = ConfigDict(kept | values, type_safe=False)
+        _put(config, "replay", ConfigDict(kept | values, type_safe=False))
+
+
+def _put(config: ConfigDict, name: str, value: Any) -> None:
+    """Sets a field, also to a value of another type than ConfigDict saw there first.
+
+    (`ConfigDict.ignore_type` would walk through all that values hold, as a long range.)
+    """
+    try:
+        config[name] = value
+    except (TypeError, ValueError, OverflowError):
+        del config[name]
+        config[name] = value
 
 
 def _declared(config: Mapping) -> dict[str, fields.Field]:

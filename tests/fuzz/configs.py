@@ -154,7 +154,9 @@ def put(config: ConfigDict, path: list[str], value: Any) -> None:
     node = config
     for part in path[:-1]:
         node = node[part] if isinstance(node.get(part), ConfigDict) else config
-    with contextlib.suppress(TypeError, ValueError, KeyError, AttributeError):
+    with contextlib.suppress(
+        TypeError, ArithmeticError, ValueError, LookupError, AttributeError
+    ):
         node[path[-1]] = value
 
 
