@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from o2ojax import data, envs
-from o2ojax.errors import UserError, unknown
+from o2ojax.errors import RAISED, UserError, first_line, unknown
 from o2ojax.run.config import RunConfig
 from o2ojax.run.resolve import load, override, resolve
 from o2ojax.run.workdir import (
@@ -108,9 +108,9 @@ def read_datasets(listed: Sequence[Trial]) -> None:
 def _asked(file_resources: Callable, made: RunConfig) -> dict:
     try:
         return dict(file_resources(made))
-    except Exception as error:
+    except RAISED as error:
         raise UserError(
-            f"get_resources fails with {type(error).__name__}: {error}"
+            f"get_resources fails with {type(error).__name__}: {first_line(error)}"
         ) from error
 
 
@@ -129,9 +129,10 @@ def read(path: Path) -> tuple[list[dict], Callable[[RunConfig], dict]]:
         grids = found["get_sweep"]()
     except UserError:
         raise
-    except Exception as error:
+    except RAISED as error:
         raise UserError(
-            f"--sweep={path}: the file fails with {type(error).__name__}: {error}"
+            f"--sweep={path}: the file fails with {type(error).__name__}:"
+            f" {first_line(error)}"
         ) from error
     grids = list(grids) if isinstance(grids, (list, tuple)) else [grids]
     if not grids or not all(isinstance(grid, dict) and grid for grid in grids):

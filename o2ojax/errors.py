@@ -12,11 +12,17 @@ class UserError(ValueError):
 
 
 LONG = 300  # letters of another library's message that are shown
+# What a user's own code may raise, except what Ctrl-C does: it may also exit.
+RAISED = (Exception, SystemExit, GeneratorExit)
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; its kind, where it says nothing."""
-    line = next(iter(str(error).splitlines()), type(error).__name__)
+    try:
+        line = next(iter(str(error).splitlines()), "")
+    except Exception:  # a stranger's own class may do anything
+        line = ""
+    line = line or type(error).__name__
     return line if len(line) <= LONG else f"{line[:LONG]} ..."
 
 

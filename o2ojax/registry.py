@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from o2ojax.errors import UserError, first_line, unknown
+from o2ojax.errors import RAISED, UserError, first_line, unknown
 
 Entry = TypeVar("Entry")
 
@@ -171,18 +171,18 @@ def _executed(name: str, execute: Callable[[], Any]) -> Any:
         return execute()
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
-    except Exception as error:
+    except RAISED as error:
         raise failure(name, error) from error
 
 
-def failure(door: str, error: Exception) -> UserError:
+def failure(door: str, error: BaseException) -> UserError:
     """What is behind a door has failed: how, and in which line of its file."""
     return UserError(
         f"{place(door, error)} fails with {type(error).__name__}: {first_line(error)}"
     )
 
 
-def place(door: str, error: Exception) -> str:
+def place(door: str, error: BaseException) -> str:
     """A door, and the last line of its file that an error has come through, if any."""
     name = door.rpartition(":")[0] if is_door(door) else door
     module = sys.modules.get(name)

@@ -33,7 +33,7 @@ from o2ojax.data.dataset import (
     vector,
 )
 from o2ojax.data.files import UNREADABLE, open_npz, refuse_too_large
-from o2ojax.errors import UserError, first_line, unknown
+from o2ojax.errors import RAISED, UserError, first_line, unknown
 from o2ojax.types import Transition
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
@@ -184,7 +184,7 @@ def _behind(name: str, clip_actions: bool, bounds: Any) -> Dataset:
         made = function() if callable(function) else function
     except UserError:
         raise
-    except Exception as error:
+    except RAISED as error:
         raise DataError(str(registry.failure(name, error))) from error
     if not isinstance(made, Transition):
         raise DataError(

@@ -1,6 +1,8 @@
 """Entries of the registry of environments, and conversion of doors to entries."""
 
+import contextlib
 import inspect
+import numbers
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -11,9 +13,9 @@ import numpy as np
 
 from o2ojax import fields, registry
 from o2ojax.envs.physics import Simulator
-from o2ojax.errors import UserError, first_line
+from o2ojax.errors import RAISED, UserError, first_line
 from o2ojax.fields import number, whole
-from o2ojax.types import Env
+from o2ojax.types import Env, EnvSpec
 
 
 @fields.section
@@ -96,12 +98,13 @@ def adopt(found: Any, name: str) -> EnvEntry:
             env = found(**given, **options.args)
         except UserError:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise registry.failure(name, error) from error
         if _is_of_gymnasium(env):
             from o2ojax.envs import from_gymnasium
 
-            env.close()
+            with contextlib.suppress(*RAISED):  # nothing is lost with it
+                env.close()
             return from_gymnasium.build(name, options)
         if not isinstance(env, Env):
             raise UserError(
@@ -122,9 +125,10 @@ def checked(env: Env, name: str) -> Env:
     """The environment, traced once: what would fail in a run, fails here.
 
     Raises:
-        UserError: a function of it fails, or returns another shape or type than `Env`
-            and `EnvSpec` ask for.
+        UserError: its spec is none, or a function of it fails, or returns another shape
+            or type than `Env` and `EnvSpec` ask for.
     """
+    _check_spec(env.spec, name)
     key, action = jax.random.key(0), jnp.zeros(env.spec.action_dim)
     try:
         state = jax.eval_shape(env.reset, key, jnp.int32(0))
@@ -134,7 +138,7 @@ def checked(env: Env, name: str) -> Env:
         )
     except UserError:
         raise
-    except Exception as error:
+    except RAISED as error:
         raise UserError(
             f"{registry.place(name, error)} cannot be traced by JAX:"
             f" {type(error).__name__}: {first_line(error)}"
@@ -155,6 +159,42 @@ def checked(env: Env, name: str) -> Env:
                 f"{name}: {what} is {_shapes(found)}; it must be {_shapes(right)}"
             )
     return env
+
+
+def _check_spec(spec: Any, name: str) -> None:
+    """Raises UserError for sizes that no environment can have."""
+    if not isinstance(spec, EnvSpec):
+        raise UserError(
+            f"{name} has a spec of type {type(spec).__name__}; it must be an"
+            " o2ojax.types.EnvSpec"
+        )
+    for field in ("action_dim", "horizon", "num_tasks"):
+        found = getattr(spec, field)
+        if not isinstance(found, numbers.Integral) or not 1 <= found < 2**31:
+            raise UserError(
+                f"{name}: spec.{field} is {fields.shown(found)}; it must be a whole"
+                " number of at least 1, below 2**31"
+            )
+    parts = jax.tree.leaves(spec.obs)
+    if not parts or not all(isinstance(x, jax.ShapeDtypeStruct) for x in parts):
+        raise UserError(
+            f"{name}: spec.obs is {fields.shown(spec.obs)}; it must be"
+            " o2ojax.types.vector(SIZE), or a dict of jax.ShapeDtypeStruct"
+        )
+    if not spec.obs_dim:
+        raise UserError(f"{name}: spec.obs has no numbers, and an agent must see some")
+    if spec.action_bounds is None:
+        return
+    try:
+        low, high = np.float64(spec.action_bounds)
+        usable = low.shape == high.shape == (spec.action_dim,) and np.all(low < high)
+    except (TypeError, ValueError):
+        usable = False
+    if not usable or not np.isfinite([low, high]).all():
+        raise UserError(
+            f"{name}: spec.action_bounds is {fields.shown(spec.action_bounds)}; it must"
+            f" be None, or {spec.action_dim} lowest and as many higher, finite numbers"
+        )
 
 
 def _shapes(tree: Any) -> str:

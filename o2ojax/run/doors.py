@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from o2ojax import registry, replay
 from o2ojax.agents import Algorithm, base
-from o2ojax.errors import UserError, first_line
+from o2ojax.errors import RAISED, UserError, first_line
 from o2ojax.run import population
 from o2ojax.types import Agent, Batch, Buffer, EnvSpec, Info, Policy, Transition
 
@@ -53,7 +53,7 @@ def check(
             jax.eval_shape(walk, member, dataset)
     except UserError:
         raise
-    except Exception as error:
+    except RAISED as error:
         raise registry.failure(_blamed(strangers, error), error) from error
     try:
         with jax.numpy_rank_promotion("raise"):

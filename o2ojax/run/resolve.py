@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from o2ojax import agents, envs, fields, registry, replay
 from o2ojax.data import minari
 from o2ojax.data.minari import PREFIX as MINARI
-from o2ojax.errors import UserError, first_line, unknown
+from o2ojax.errors import RAISED, UserError, first_line, unknown
 from o2ojax.run import rhythm, validation
 from o2ojax.run.config import Replay, RunConfig
 
@@ -46,7 +46,7 @@ def load(path_and_task: str, folder: Path | None = None) -> ConfigDict:
             )
     except UserError as error:
         raise UserError(f"--config={path}: {error}") from error
-    except Exception as error:
+    except RAISED as error:
         raise UserError(f"--config={registry.failure(path, error)}") from error
     return config if isinstance(config, ConfigDict) else ConfigDict(config)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .sources import PREFIX, HostError, Source, make, told
+from .sources import PREFIX, RAISED, HostError, Source, make, told
 from .spaces import Spaces, spaces_of
 
 TICKET = 4  # uint32 numbers that name an episode up to some step
@@ -40,7 +40,10 @@ def success_of(info: Mapping[str, Any]) -> float:
     """Success as environments tell it: a truth, or the share of finished parts."""
     for name in ("success", "is_success"):
         if name in info:
-            return float(np.asarray(info[name]).reshape(-1)[0])
+            found = float(np.asarray(info[name]).reshape(-1)[0])
+            if np.isinf(found):
+                raise HostError(f"its {name} is {found}")
+            return found
     if "episode_task_completions" in info:
         finished = len(info["episode_task_completions"])
         return finished / max(1, finished + len(info.get("tasks_to_complete", ())))
@@ -97,7 +100,7 @@ class Live:
 
     def close(self) -> None:
         """Gives up what it holds."""
-        with contextlib.suppress(Exception):  # nothing is lost with it
+        with contextlib.suppress(*RAISED):  # nothing is lost with it
             self.env.close()
 
 
@@ -133,7 +136,7 @@ def told_of(live: Live) -> Iterator[None]:
     """Turns what an environment raises into an EpisodeError."""
     try:
         yield
-    except Exception as error:
+    except RAISED as error:
         if isinstance(error, HostError):
             said = str(error)
         else:
@@ -141,7 +144,7 @@ def told_of(live: Live) -> Iterator[None]:
         raise EpisodeError(said, live.seed, np.float32(live.actions)) from error
 
 
-def _place(error: Exception, env: Any) -> str:
+def _place(error: BaseException, env: Any) -> str:
     """The line of an environment's own file that an error came through, or the last."""
     frames = traceback.extract_tb(error.__traceback__)
     module = sys.modules.get(type(env.unwrapped).__module__)
@@ -207,12 +210,23 @@ def probe(source: Source, horizon: int = 0) -> Known:
             and not owns_generators
             and _seconds(second, actions[: len(again) - 1]) > THREADED_FROM
         ),
-        decision_time=float(getattr(first.env.unwrapped, "dt", 0.0) or 0.0),
+        decision_time=_decision_time(first.env.unwrapped),
         seen=np.stack([step.obs for step in played]),
     )
     first.close()
     second.close()
     return known
+
+
+def _decision_time(env: Any) -> float:
+    """Seconds between two decisions, as MuJoCo's environments tell them; 0 where an
+    environment means something else by `dt`, or has none.
+    """
+    try:
+        found = float(getattr(env, "dt", 0.0) or 0.0)
+    except RAISED:
+        return 0.0
+    return found if 0 < found < np.inf else 0.0
 
 
 def _played(live: Live, seed: int, actions: np.ndarray) -> list[Step]:

@@ -19,7 +19,7 @@ from .live import (
     ticket_of,
     told_of,
 )
-from .sources import HostError, Source, told
+from .sources import RAISED, HostError, Source, told
 from .spaces import Spaces
 
 
@@ -277,7 +277,7 @@ def work(connection: Any) -> None:
             failed: tuple = ()
         except EpisodeError as error:
             answer, failed = None, (error.said, error.seed, error.actions)
-        except Exception as error:
+        except RAISED as error:
             said = str(error) if isinstance(error, HostError) else told(error)
             answer, failed = None, (said,)
         connection.send((answer, failed))

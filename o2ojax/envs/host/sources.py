@@ -30,6 +30,7 @@ class Source(NamedTuple):
 
 
 PREFIX = "gymnasium:"
+RAISED = (Exception, SystemExit, GeneratorExit)  # by others; not what Ctrl-C raises
 SUITES = {  # package that registers environments -> how their IDs begin, extra of ours
     "gymnasium_robotics": (
         ("AntMaze", "PointMaze", "AdroitHand", "FrankaKitchen", "Fetch", "HandM"),
@@ -56,7 +57,7 @@ def make(source: Source) -> Any:
     try:
         function = getattr(load_module(place), attribute)
         return function(**source.args)
-    except Exception as error:
+    except RAISED as error:
         raise HostError(f"{source.name} fails with {told(error)}") from error
 
 
@@ -86,7 +87,7 @@ def _registered(name: str, args: dict[str, Any]) -> Any:
             f"Gymnasium has no environment {name!r}: {why}. One that a package"
             f" registers is named with its module, as {PREFIX}my_package:{name}"
         ) from error
-    except Exception as error:
+    except RAISED as error:
         raise HostError(f"{PREFIX}{name} cannot be made: {told(error)}") from error
 
 
@@ -125,5 +126,8 @@ def load_module(place: str) -> Any:
 
 def told(error: BaseException) -> str:
     """The kind of an error, and the first line of what it says."""
-    said = next(iter(str(error).splitlines()), "")
+    try:
+        said = next(iter(str(error).splitlines()), "")
+    except Exception:  # a stranger's own class may do anything
+        said = ""
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
