@@ -14,7 +14,7 @@ PEERS_PIP_FLAGS ?=
 DOCS := .venv-docs
 DOCS_READY := $(DOCS)/.ready
 
-.PHONY: setup demo test test-all bench bench-compare bench-peers docs lint lock clean
+.PHONY: setup demo test test-all bench bench-compare bench-peers docs fuzz torture lint lock clean
 
 setup: $(READY)
 
@@ -66,6 +66,18 @@ $(DOCS_READY): docs.lock
 	$(PYTHON) -m venv --clear $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
+
+# Damaged files, odd configs, broken runs and environments that misbehave, each for so
+# many seconds; and runs that are killed at random moments, and must end as if they had
+# not been.
+FUZZ_SECONDS ?= 600
+KILLS ?= 200
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz all --seconds=$(FUZZ_SECONDS)
+
+torture: setup
+	$(BIN)/python -m tests.torture --kills=$(KILLS)
 
 lint: setup
 	$(BIN)/ruff check .

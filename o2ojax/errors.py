@@ -34,7 +34,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     and with all of them where they are few.
     """
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=3)
+    name = str(name)
+    near = difflib.get_close_matches(name, known, n=3)
+    if len(name) > LONG:
+        name = f"{name[:LONG]}..."
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     if len(known) <= FEW:
         hint += f" Known: {', '.join(known)}"

@@ -44,11 +44,11 @@ def load(path_and_task: str, folder: Path | None = None) -> ConfigDict:
                 f"get_config() returns a {type(config).__name__}; it must return what"
                 " o2ojax.run.config.defaults() returns, changed as you like"
             )
+        return config if isinstance(config, ConfigDict) else ConfigDict(config)
     except UserError as error:
         raise UserError(f"--config={path}: {error}") from error
     except RAISED as error:
         raise UserError(f"--config={registry.failure(path, error)}") from error
-    return config if isinstance(config, ConfigDict) else ConfigDict(config)
 
 
 FIRST = ("algorithm", "replay.name")  # fields that reset others

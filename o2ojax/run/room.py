@@ -73,12 +73,14 @@ def needed(
     stages_of = population.stages(algorithm, spec, sizes)
 
     def walk(member, dataset):
-        course = stages_of(member, dataset)
-        phases = []
+        (agent, buffer), (_, ring), hand_over = stages_of(member, dataset)
+        key, phases = member.key, []
+        state, store = agent.init(key), buffer.init()
         if sizes.offline_updates:
-            phases.append(_at_work(course.offline, member.key))
+            phases.append((state, store, buffer.sample(store, key)[1]))
         if sizes.online_steps:
-            phases.append(_at_work(course.online, member.key))
+            state, store = hand_over(state, store, ring.init(), key)
+            phases.append((state, store, ring.sample(store, key)[1]))
         return phases
 
     phases = jax.eval_shape(walk, one, dataset)
@@ -94,13 +96,6 @@ def needed(
         "environments": members * sizes.num_envs * seen if sizes.online_steps else 0,
         "episodes of an evaluation": members * sizes.eval_episodes * seen,
     }
-
-
-def _at_work(stage: population.Stage, key: jax.Array) -> tuple[Any, Any, Any]:
-    """An agent's state, its store, and a batch of it."""
-    agent, buffer = stage
-    store = buffer.init()
-    return agent.init(key), store, buffer.sample(store, key)[1]
 
 
 def _size(tree: Any) -> int:

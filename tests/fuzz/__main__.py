@@ -23,7 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = []
     for name in names:
         started = time.monotonic()
-        counts, found = harness.fuzz(name, options.seconds, options.seed, options.most)
+        worker = harness.Worker(name)
+        try:
+            given = options.seconds, options.seed, options.most
+            counts, found = harness.fuzz(worker, *given)
+        finally:
+            worker.close()
         lines.append(harness.line(name, counts, found, time.monotonic() - started))
         print(lines[-1], flush=True)
         if any(counts[kind] for kind in harness.BAD):

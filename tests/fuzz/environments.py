@@ -40,13 +40,13 @@ class Fuzzer:
             part = chance.choice(list(odd.CHANGES))
             how = chance.randrange(len(odd.CHANGES[part]))
             when = chance.choice((0, 0, 1, 3, 25, 30))
+            if odd.CHANGES[part][how] in FATAL:
+                when = 25  # later than the run itself looks
             todo.append((part, how, when))
         workers = chance.choice((0, 0, 0, 0, 1, 2))
         if any(odd.CHANGES[part][how] in FATAL for part, how, _ in todo):
             workers = chance.choice((1, 2))
-        options = {"horizon": chance.choice((10, 30)), "workers": workers}
-        if chance.random() < 0.1:
-            options["horizon"] = 0
+        options = {"horizon": chance.choice((10, 30, 30, 0)), "workers": workers}
         keys = chance.choice(("", "", "", "", "a", "a/b", "nowhere"))
         todo.append(("options", json.dumps(options | {"keys": keys}), 0))
         return "gymnasium", todo

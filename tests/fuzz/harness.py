@@ -23,7 +23,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,31 +218,31 @@ def cases(seed: int) -> Iterator[str]:
 
 
 def fuzz(
-    name: str, seconds: float, seed: int = 0, most: int | None = None, tell: Any = print
+    worker: Worker,
+    seconds: float,
+    seed: int = 0,
+    most: int | None = None,
+    tell: Callable[[str], None] = print,
 ) -> tuple[Counter, list[Found]]:
-    """Runs cases until the time is up, or there were enough.
+    """Runs cases until the time is up, or there were `most`.
 
     Returns:
         the number of cases of each outcome, and one finding of each sort.
     """
     counts: Counter = Counter()
     found: dict[str, Found] = {}
-    worker = Worker(name)
     end = time.monotonic() + seconds
-    try:
-        for number, one in enumerate(cases(seed)):
-            if time.monotonic() > end or number == most:
-                break
-            case, outcome = worker.drawn(one)
-            if outcome.kind == "hang":  # of a busy machine, or of the case
-                outcome = worker.run(case)
-            counts[outcome.kind] += 1
-            if outcome.kind in BAD and outcome.same not in found:
-                small = shrunk(worker, case, outcome)
-                found[outcome.same] = Found(one, small, outcome)
-                tell(f"{outcome.kind}, seed {one}: {small!r}\n{outcome.told}\n")
-    finally:
-        worker.close()
+    for number, one in enumerate(cases(seed)):
+        if time.monotonic() > end or number == most:
+            break
+        case, outcome = worker.drawn(one)
+        if outcome.kind == "hang":  # of a busy machine, or of the case
+            outcome = worker.run(case)
+        counts[outcome.kind] += 1
+        if outcome.kind in BAD and outcome.same not in found:
+            small = shrunk(worker, case, outcome)
+            found[outcome.same] = Found(one, small, outcome)
+            tell(f"{outcome.kind}, seed {one}: {small!r}\n{outcome.told}\n")
     return counts, list(found.values())
 
 

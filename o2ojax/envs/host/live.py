@@ -15,6 +15,7 @@ import numpy as np
 from .sources import PREFIX, RAISED, HostError, Source, make, told
 from .spaces import Spaces, spaces_of
 
+LARGEST = float(np.finfo(np.float32).max)  # beyond, float32 has infinity
 TICKET = 4  # uint32 numbers that name an episode up to some step
 
 
@@ -41,7 +42,7 @@ def success_of(info: Mapping[str, Any]) -> float:
     for name in ("success", "is_success"):
         if name in info:
             found = float(np.asarray(info[name]).reshape(-1)[0])
-            if np.isinf(found):
+            if abs(found) > LARGEST:
                 raise HostError(f"its {name} is {found}")
             return found
     if "episode_task_completions" in info:
@@ -86,7 +87,7 @@ class Live:
         if owns_generators:
             self.generators = np.random.get_state(), random.getstate()
         reward = float(np.asarray(reward).reshape(-1)[0])
-        if not np.isfinite(reward):
+        if not abs(reward) <= LARGEST:
             raise HostError(f"the reward is {reward}")
         self.success = float(np.fmax(self.success, success_of(info)))
         self.last = Step(

@@ -33,11 +33,13 @@ class Spaces(NamedTuple):
                 f"an observation has {vector.size} numbers, and the observation space"
                 f" says {self.num_obs}"
             )
-        if not np.isfinite(vector).all():
-            at = int(np.flatnonzero(~np.isfinite(vector))[0])
+        with np.errstate(over="ignore"):
+            numbers = vector.astype(np.float32)
+        if not np.isfinite(numbers).all():
+            at = int(np.flatnonzero(~np.isfinite(numbers))[0])
             where = self._entry_of(at, parts)
             raise HostError(f"number {at} of an observation is {vector[at]}{where}")
-        return vector.astype(np.float32)
+        return numbers
 
     def _entry_of(self, number: int, parts: Sequence[np.ndarray]) -> str:
         """Where a number of a joined observation comes from, as part of a message."""

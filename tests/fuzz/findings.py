@@ -1,0 +1,40 @@
+"""What fuzzers have found, shrunk; each must now be taken, or refused in a sentence."""
+
+FINDINGS: dict[str, list[tuple]] = {
+    "files": [
+        ("policy.o2o", [("weights", "array", "0", "rows", 3)]),
+        ("policy.o2o", [("weights", "array", "0", "number", (1881, float("nan")))]),
+        ("policy.o2o", [("swap", "observe.stablehlo", "start.stablehlo")]),
+        ("policy.o2o", [("json", "about.json", "less", ("weights", "start"), 10)]),
+        ("policy.o2o", [("json", "about.json", "less", ("num_obs",), 13)]),
+        ("lengths.hdf5", [("odd", "episode_lengths", "null")]),
+        ("lengths.hdf5", [("array", "terminals", "rows", 1)]),
+        ("compact.npz", [("array", "valids", "name", "extras/return_to_go")]),
+        ("written.hdf5", [("bytes", "written.hdf5", "zero", 6367, 1000)]),
+    ],
+    "configs": [
+        ("sac.py:halfcheetah", [("value", "eval.episodes", 43)]),
+        ("file", [("file", 10, "x")]),
+        ("file", [("file", 17, "x")]),
+    ],
+    "checkpoints": [
+        ("one restore", [("bytes", "checkpoints/41/record/metadata", "flip", 1295, 2)]),
+        (
+            "one play on",
+            [("json", "checkpoints/20/_CHECKPOINT_METADATA", "put", (), 13)],
+        ),
+        (
+            "one policy",
+            [("bytes", "checkpoints/41/arrays/manifest.ocdbt", "twice", 14, 1000)],
+        ),
+    ],
+    "environments": [
+        ("gymnasium", [("raise", 12, 0)]),
+        ("gymnasium", [("raise", 13, 0)]),
+        ("gymnasium", [("info", 38, 1)]),
+        ("gymnasium", [("habit", 9, 25)]),
+        ("gymnasium", [("habit", 11, 30)]),
+        ("pure", [("next_obs", 39)]),
+        ("pure", [("spec", 11)]),
+    ],
+}
