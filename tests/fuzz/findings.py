@@ -14,6 +14,10 @@ FINDINGS: dict[str, list[tuple]] = {
     ],
     "configs": [
         ("sac.py:halfcheetah", [("value", "eval.episodes", 43)]),
+        ("off2on.py:hopper-random", [("probe",)]),
+        ("off2on.py:hopper-random", [("value", "algorithm", 49)]),
+        ("file", [("file", 6, "n.n")]),
+        ("file", [("file", 7, "x")]),
         ("file", [("file", 10, "x")]),
         ("file", [("file", 17, "x")]),
     ],
