@@ -23,7 +23,9 @@ import tensorstore as ts
 from o2ojax.errors import UserError, first_line
 
 Tree = Any
-SUMS = "sums"  # of each array by its name, and of the record itself by ""
+# What a record's file holds: the record, and the sums of each array by its name, and of
+# the record by "". In older versions it was the record alone.
+RECORD, SUMS = "record", "sums"
 
 
 class Checkpoints:
@@ -95,7 +97,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     arrays=ocp.args.StandardSave(arrays),
                     record=ocp.args.JsonSave(
-                        {**record, SUMS: {**sums, "": _sum_of(record)}}
+                        {RECORD: record, SUMS: {**sums, "": _sum_of(record)}}
                     ),
                 ),
             )
@@ -108,9 +110,11 @@ class Checkpoints:
         """The record, and the sums of all arrays; None in those of older versions."""
         args = ocp.args.Composite(record=ocp.args.JsonRestore())
         try:
-            record = dict(self._manager.restore(number, args=args).record)
-            sums = record.pop(SUMS, None)
-            if sums is not None and sums[""] != _sum_of(record):
+            found = self._manager.restore(number, args=args).record
+            if not {RECORD, SUMS} & found.keys():
+                return found, None
+            record, sums = found[RECORD], found[SUMS]
+            if sums[""] != _sum_of(record):
                 raise ValueError("the record is not as it was written")
         except Exception as error:
             raise self._foreign(number, first_line(error)) from error

@@ -43,7 +43,7 @@ def _seeds(value: Any) -> tuple[int, ...]:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     seed = fields.field_of(whole(0, at_most=2**32 - 1))
-    if isinstance(value, (tuple, list, range)):
+    if isinstance(value, (tuple, list, range)) and len(value) <= MAX_SEEDS:
         found = tuple(seed.accept(one) for one in value)
     else:
         found = seed.accept(value)

@@ -14,6 +14,7 @@ FINDINGS: dict[str, list[tuple]] = {
     ],
     "configs": [
         ("sac.py:halfcheetah", [("value", "eval.episodes", 43)]),
+        ("rlpd.py:hopper-random", [("value", "seeds", 43)]),
         ("off2on.py:hopper-random", [("probe",)]),
         ("off2on.py:hopper-random", [("value", "algorithm", 49)]),
         ("file", [("file", 6, "n.n")]),
