@@ -49,3 +49,27 @@ def pytest_configure(config):
     mujoco.set_mju_user_warning(lambda message: None)  # else a log file, and stderr
     # thousands of programs are kept: to look for garbage among them took a tenth of all
     gc.set_threshold(20_000, 10, 10)
+
+
+ENOUGH = 2 * 2**30  # bytes of programs, beyond which they are dropped
+_held = 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Drops compiled programs, which JAX keeps for ever, before they fill memory."""
+    del item, nextitem
+    global _held
+    if _resident() > _held + ENOUGH:
+        jax.clear_caches()
+        gc.collect()
+        _held = _resident()
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not tell."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
