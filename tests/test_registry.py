@@ -62,7 +62,7 @@ def test_every_built_in_name_leads_to_an_entry(kind):
 @pytest.mark.parametrize(
     "kind, name, nearest",
     [
-        ("algorithm", "iqll", "iql"),
+        ("algorithm", "rebrack", "rebrac"),
         ("replay", "unifrom", "uniform"),
         ("environment", "hoper", "hopper"),
     ],

@@ -47,11 +47,12 @@ def test_a_stop_in_mid_episode_loses_nothing(tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert command.main([*SMALL, f"--workdir={whole}"]) == 0
 
-    looks = []
-
     @contextmanager
     def after_some():
-        yield lambda: looks.append(0) or len(looks) > 6
+        """Asks to stop from the 100th step on."""
+        log = stopped / "metrics.jsonl"
+        online = '"phase": "online", "step": 100'
+        yield lambda: log.exists() and online in log.read_text()
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "stop_on_signal", after_some)
