@@ -4,8 +4,10 @@ AntMaze: 1M offline updates, then 1M environment steps; rewards are 10 r - 5, fo
 layers of critics, the Lagrange multiplier. The authors gather a whole episode and then
 update as often as it had steps; here it is in rounds of a thousand steps.
 
-Other tasks have no published settings but Adroit's and Kitchen's binary ones: here they
+Other tasks have no published settings but Adroit's binary tasks and Kitchen: here they
 keep their rewards, have two layers, and a fixed weight of the gap, as CQL has it there.
+Where rewards are dense, returns are counted up to the time limit alone. If they can be
+negative, that is no lower bound: set `calibrate=False`.
 """
 
 from o2ojax.run.config import ConfigDict, defaults

@@ -56,7 +56,7 @@ PENALTIES = {
     "relocate-cloned": (0.1, 0.01),
     "relocate-expert": (0.05, 0.01),
 }
-ADROIT = ("pen", "door", "hammer", "relocate")
+ADROIT = ("pen-", "door-", "hammer-", "relocate-")
 
 
 def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:

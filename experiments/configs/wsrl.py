@@ -16,14 +16,14 @@ from o2ojax.run.config import ConfigDict, defaults
 
 
 def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
-    """Hyper-parameters are the defaults of `WSRLConfig` for mazes."""
+    """The defaults of `WSRLConfig` in mazes; elsewhere as set below."""
     config = defaults("wsrl", task)
     config.replay.name = "online"
     config.online.steps = 500_000
     config.online.warmup = 5_000
     config.eval.every = config.checkpoint.every = 20_000
     config.eval.episodes = 20
-    if task.startswith("antmaze"):
+    if config.env.startswith("antmaze-"):
         config.reward.scale, config.reward.shift = 10.0, -5.0
         return config
     config.offline.updates = 250_000

@@ -8,11 +8,11 @@ the data's own policy earned from the state: a lower bound that costs one `max`.
 
 All else is CQL as in the authors' code, JaxCQL, which differs from Kumar's (`cql.py`):
 the best of several next actions is chosen after the lower critic is taken, `target_gap`
-is inside the penalty's weight, two learned numbers scale the policy's log standard
-deviation, and weights begin orthogonal. Departures from that code: rows of an episode
-that is not over have no lower bound yet, where the authors' buffer has whole episodes
-alone; and `num_target_critics` and the layer norms are from WSRL, which begins with
-this agent (`wsrl.py`).
+is inside the penalty's weight, one learned number scales the policy's log standard
+deviation and another is added to it, and weights begin orthogonal. Departures from that
+code: rows gathered in an episode that still goes on are learned from, without a bound,
+where the authors add whole episodes only; and `num_target_critics` and the layer norms
+are from WSRL, which begins with this agent (`wsrl.py`).
 """
 
 import flax.linen as nn
@@ -72,7 +72,8 @@ class CalQLConfig:
     max_backup: bool = flag(True)  # look ahead to the best of several next actions
     num_actions: int = count(10)  # drawn for the gap from each of three sources
     num_critics: int = count(2)
-    num_target_critics: int = count(2)  # drawn at random for every target
+    # of these, in a target; if fewer, they are drawn anew each time, with replacement
+    num_target_critics: int = count(2)
     widths: tuple[int, ...] = sizes(256, 256, 256, 256)  # of the critics
     actor_widths: tuple[int, ...] = sizes(256, 256)
     layer_norm: bool = flag(False)  # of the critics

@@ -1,10 +1,11 @@
-"""Flow Q-Learning: a one-step policy that is both near a flow of the data and valued.
+"""Flow Q-Learning: a one-step policy imitates a flow of the data, and raises critics.
 
 Park, Li and Levine, "Flow Q-Learning", ICML 2025, arxiv.org/abs/2502.02538. A flow
 learns what the data does; the policy, which takes noise to an action in one step,
 imitates the flow and raises the critics. All losses are those of the weights before
-the update, and the target follows the critics before theirs, as in the authors' code,
-whose single Adam over all networks is one for each here, at the same rate.
+the update, and the target critics move towards the critics as they were before it, as
+in the authors' code, whose single Adam over all networks is one for each here, at the
+same rate.
 """
 
 from collections.abc import Callable

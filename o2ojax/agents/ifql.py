@@ -4,9 +4,9 @@ Park, Li and Levine, "Flow Q-Learning", ICML 2025, arxiv.org/abs/2502.02538, app
 the flow variant of IDQL, Hansen-Estruch et al. (2023), arxiv.org/abs/2304.10573. The
 flow learns what the data does and nothing of values; of the actions that it draws in a
 state, the one is taken that the lower critic values most. All losses are those of the
-weights before the update, and the target follows the critics before theirs, as in the
-authors' code, whose single Adam over all networks is one for each here, at the same
-rate.
+weights before the update, and the target critics move towards the critics as they were
+before it, as in the authors' code, whose single Adam over all networks is one for each
+here, at the same rate.
 """
 
 from typing import NamedTuple

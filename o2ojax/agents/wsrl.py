@@ -8,9 +8,14 @@ on from the offline weights, with several steps of ten critics for each of the p
 and without conservatism. It is meant for the `online` replay, which holds no dataset.
 
 Departures from the authors' code: networks and the offline phase are those of
-`cal_ql.py`; the entropy that the temperature reads is that of the actor's step, where
-theirs is of new actions in the next states; and a step of some networks leaves the
-others as they are, where theirs lets Adam move them on by its momentum.
+`cal_ql.py`, where theirs, in mazes, has a spread of actions that is the same in all
+states, begins the last hidden layer small rather than the output, takes the gap of two
+critics that are drawn at random, lets the multiplier stand in the place of
+`conservatism`, keeps it and the temperature as softplus, and has means over critics in
+its losses. Online, the entropy that the temperature reads is that of the actor's step,
+where theirs is of new actions in the next states. And in their code every step feeds
+the Adam of all networks, the others' with gradients of 0: with four steps of the
+critics, the policy and the temperature move about sqrt(5) times as far as here.
 """
 
 import jax
@@ -36,7 +41,9 @@ from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Recipe
 
 @fields.config
 class WSRLConfig:
-    """Defaults are the paper's for AntMaze; see CalQLConfig for the offline phase.
+    """Defaults are the paper's for AntMaze, but for the departures above.
+
+    See CalQLConfig for the offline phase.
 
     `critic_steps` is the code's `utd`, `online_max_backup` its `max_target_backup`,
     and `num_target_critics` its `critic_subsample_size`.
@@ -52,7 +59,7 @@ class WSRLConfig:
     init_temperature: float = positive(1.0)
     entropy_backup: bool = flag(False)  # pay the policy's entropy to the critics too
     num_critics: int = count(10)
-    num_target_critics: int = count(2)  # drawn at random for every target
+    num_target_critics: int = count(2)  # drawn anew for every target, with replacement
     widths: tuple[int, ...] = sizes(256, 256, 256, 256)  # of the critics
     actor_widths: tuple[int, ...] = sizes(256, 256)
     layer_norm: bool = flag(True)  # of the critics

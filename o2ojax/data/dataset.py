@@ -342,11 +342,14 @@ def return_to_go(
     """What every row and those after it earned in its episode, discounted, [N].
 
     G_t = r_t + gamma G_{t + 1}, and 0 beyond the episode, in `scale * reward + shift`.
-    Where an episode was cut and all its rewards are the same, r, they are taken to go
-    on for ever: G = r / (1 - gamma). So it is of a sparse task that was not done.
+    Where an episode of several rows was cut and all their rewards are the same, r, they
+    are taken to go on for ever: G = r / (1 - gamma). So it is in a sparse task that was
+    not done.
 
     Nakamoto et al., "Cal-QL: Calibrated Offline RL Pre-Training for Efficient Online
-    Fine-Tuning" (2023), arxiv.org/abs/2303.05479, as in the authors' code.
+    Fine-Tuning" (2023), arxiv.org/abs/2303.05479. The authors' code has the rule of
+    equal rewards for sparse tasks alone, and for the reward of failure; it has no rule
+    for dense tasks, and leaves out an episode's last row where it was cut.
     """
     rows = dataset.history
     scale, shift = reward
@@ -361,7 +364,8 @@ def return_to_go(
     for start, end in zip(starts, ends, strict=True):
         whole = slice(start, end + 1)
         cut = rows.discount[end] == 1
-        if cut and gamma < 1 and np.ptp(rows.reward[whole]) == 0:
+        same = end > start and np.ptp(rows.reward[whole]) == 0
+        if cut and gamma < 1 and same:
             found[whole] = earned[end] / (1 - gamma)
     return _kept(dataset, found.astype(np.float32))
 
@@ -390,9 +394,17 @@ def hold_episodes(dataset: Dataset, spec: EnvSpec, why: str) -> None:
     Args:
         why: what would be wrong otherwise.
     Raises:
-        DataError: it is one stream, longer than an episode can be.
+        DataError: it is one stream, longer than an episode can be; or most of its rows
+            are episodes of their own, as in rows that were shuffled.
     """
     ends = np.flatnonzero(dataset.transitions.last)
+    alone = int((np.diff(ends, prepend=-1) == 1).sum())
+    if spec.horizon > 1 and alone > len(dataset.transitions.last) / 2:
+        raise DataError(
+            f"dataset {dataset.name!r} has {alone:,} episodes of one row among"
+            f" {len(dataset.transitions.last):,} rows: were they shuffled? What follows"
+            " a row in its episode is learned from; give the rows in order of time"
+        )
     if len(ends) == 1 and ends[0] >= spec.horizon:
         raise DataError(
             f"dataset {dataset.name!r} has {ends[0] + 1:,} rows in which no episode"

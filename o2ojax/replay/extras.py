@@ -101,7 +101,8 @@ def _of_stopped(replay: Ring, known: Array, num_fresh: int, inputs: Inputs) -> A
     lowest = of_episode(jax.ops.segment_min, jnp.where(written, reward, jnp.inf))
     highest = of_episode(jax.ops.segment_max, jnp.where(written, reward, -jnp.inf))
     was_cut = of_episode(jax.ops.segment_max, last * rows.discount[at]) > 0
-    forever = was_cut & (lowest == highest) & (gamma < 1)
+    rows_in = of_episode(jax.ops.segment_sum, written.astype(jnp.int32))
+    forever = was_cut & (lowest == highest) & (rows_in > 1) & (gamma < 1)
     to_go = jnp.where(forever, reward / (1 - gamma), to_go)
 
     stopped = of_episode(jax.ops.segment_max, (last & is_fresh).astype(jnp.int32)) > 0

@@ -249,8 +249,8 @@ def _read(config: RunConfig, env: Env) -> tuple[Transition | None, float]:
     data.fit(logged, spec)
     if env.seen is not None:
         data.warn_of_another(logged, env.seen)
-    if "return_to_go" in needs.extras:
-        data.hold_episodes(logged, spec, "returns-to-go would run through all of them")
+    if {"return_to_go", "next_action"} & set(needs.extras):
+        data.hold_episodes(logged, spec, "what follows a row would be of another one")
     scale = _reward_scale(config, logged)
     logged = _with_extras(config, logged, scale)
     if needs.kind == replay.WINDOWS:

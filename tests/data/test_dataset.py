@@ -13,6 +13,7 @@ from o2ojax.data import (
     fingerprint,
     fit,
     from_arrays,
+    hold_episodes,
     hold_windows,
     return_range,
     subsample,
@@ -233,6 +234,9 @@ def test_windows_need_episodes_that_end_and_are_long_enough():
     hold_windows(Dataset("one", episodes(8)), spec, 4)
     with pytest.raises(DataError, match="9 rows in which no episode ends"):
         hold_windows(Dataset("one", episodes(9)), spec, 4)
+    hold_episodes(Dataset("some", episodes(1, 1, 2)), spec, "")
+    with pytest.raises(DataError, match="3 episodes of one row among 5 rows: were"):
+        hold_episodes(Dataset("shuffled", episodes(1, 1, 1, 2)), spec, "")
 
 
 @pytest.mark.parametrize("field", Transition._fields)

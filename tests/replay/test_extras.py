@@ -36,7 +36,8 @@ def by_hand(reward, last, terminal) -> np.ndarray:
         for at in range(start, end + 1):
             left = reward[at : end + 1]
             found[at] = (GAMMA ** np.arange(len(left)) * left).sum()
-        if not terminal[end] and len(set(reward[start : end + 1])) == 1:
+        same = end > start and len(set(reward[start : end + 1])) == 1
+        if not terminal[end] and same:
             found[start : end + 1] = reward[end] / (1 - GAMMA)
         start = end + 1
     return found
