@@ -160,7 +160,8 @@ def _check(player: Player) -> None:
     size, num_actions = player.about["num_obs"], len(player.about["low"])
     if not (np.isfinite([player._low, player._high]).all() and size > 0):
         raise ValueError("its sizes or bounds are none")
-    [str(key).split("/") for key in player.about["obs"]]
+    if not all(isinstance(name, str) for name in player.about["obs"]):
+        raise ValueError("its entries of observations are no names")
     key, obs = np.zeros(2, np.uint32), np.zeros(size, np.float32)
     memory, key = jax.eval_shape(player._programs["start"], key)
     action, after, _ = jax.eval_shape(player._programs["act"], memory, obs, key)

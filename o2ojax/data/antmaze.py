@@ -86,10 +86,10 @@ def mend(source: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     obs, rewards, terminals = (
         np.asarray(columns[key]) for key in ("observations", "rewards", "terminals")
     )
+    if not recognised(obs, columns["actions"]):
+        return columns
     num_rows, following = len(obs), columns.get("next_observations")
-    if not recognised(obs, columns["actions"]) or {rewards.size, terminals.size} != {
-        num_rows
-    }:
+    if {rewards.size, terminals.size} != {num_rows}:
         return columns
     before, after = (obs[:-1], obs[1:]) if following is None else (obs, following)
     if not _is(decision_time(before, np.asarray(after)), DECISION_TIME):

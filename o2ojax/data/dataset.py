@@ -607,8 +607,9 @@ def _whole(where: str, values: ArrayLike) -> np.ndarray:
 def _extra(where: str, values: ArrayLike, num_rows: int) -> np.ndarray:
     """Converts an extra to float32, unless it is bool, uint8 or int32."""
     values = _numbers(where, values)
-    if len(values) != num_rows:
-        raise DataError(f"{where} has {len(values)} rows; there are {num_rows} steps")
+    found = len(values) if values.ndim else 0
+    if found != num_rows:
+        raise DataError(f"{where} has {found} rows; there are {num_rows} steps")
     if values.dtype in (np.bool_, np.uint8, np.int32):
         return values
     return _floats(where, values)

@@ -278,7 +278,7 @@ def _columns(
                 )
             known = [key for key in known if key in file]
             refuse_too_large(sum(_num_bytes(file, key) for key in known))
-            return found, {key: file[key][()] for key in known}
+            return found, {key: np.asarray(file[key][()]) for key in known}
     except UNREADABLE as error:
         raise DataError(
             f"{path}: cannot be read ({first_line(error)}); it must be whole, of the "
