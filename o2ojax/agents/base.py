@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from o2ojax import fields
-from o2ojax.errors import UserError
+from o2ojax import fields, registry
+from o2ojax.errors import RAISED, UserError
 from o2ojax.networks import ACTIVATIONS, Critic, Ensemble, Init
 from o2ojax.replay.store import Needs
 from o2ojax.types import Agent, Array, EnvSpec, Obs, Recipe, Transition
@@ -74,7 +74,9 @@ def adopt(found: Any, name: str) -> Algorithm:
     """What is behind a door, as an entry.
 
     Raises:
-        UserError: it is no Algorithm, or its config has a field that cannot be traced.
+        UserError: it is no Algorithm, or its config has a field that cannot be traced,
+            or it lacks a function; and so does each of its functions that are called
+            before a run begins, where it fails, or returns something else.
     """
     if not isinstance(found, Algorithm):
         raise UserError(
@@ -94,7 +96,43 @@ def adopt(found: Any, name: str) -> Algorithm:
                 f" {declared.default!r}; only a float can be traced: declare it by"
                 " fields.whole, fields.flag or another of o2ojax.fields"
             )
-    return found
+    for what in ("recipe", *ASKED):
+        if not callable(getattr(found, what)):
+            raise UserError(f"{name}: its {what} must be a function")
+    if not registry.is_door(name):
+        return found
+    return found._replace(**{what: _asked(found, what, name) for what in ASKED})
+
+
+# Functions of an Algorithm that are called before a run begins, and what they return.
+ASKED = {
+    "needs": Needs,
+    "check": object,
+    "check_task": object,
+    "batches": int,
+    "online_batches": int,
+    "trial": int,
+}
+
+
+def _asked(found: Algorithm, what: str, name: str) -> Callable:
+    """A function of a stranger's, whose failure is told as that of its file."""
+
+    def asked(*given: Any) -> Any:
+        try:
+            made = getattr(found, what)(*given)
+        except UserError:
+            raise
+        except RAISED as error:
+            raise registry.failure(name, error) from error
+        if not isinstance(made, ASKED[what]):
+            raise UserError(
+                f"{name}: its {what} returns a {type(made).__name__}; it must return"
+                f" a {ASKED[what].__name__}"
+            )
+        return made
+
+    return asked
 
 
 def keep_learning(agent: Agent) -> Recipe:

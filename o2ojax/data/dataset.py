@@ -192,7 +192,14 @@ def from_transitions(
     Raises:
         DataError: as for `from_arrays`.
     """
-    ended = flags(f"{name}: 1 - discount", 1 - np.asarray(transitions.discount))
+    going_on = vector(f"{name}: discount", transitions.discount)
+    ended = flags(f"{name}: 1 - discount", 1 - going_on)
+    last = flags(f"{name}: last", transitions.last)
+    if len(last) != len(ended):
+        raise DataError(
+            f"{name}: last has {len(last)} rows but discount has {len(ended)}; every"
+            " array must have one row per step"
+        )
     parts = isinstance(transitions.obs, Mapping)
     number = np.arange(len(ended), dtype=np.float32)[:, None]
     rows = from_arrays(
@@ -200,7 +207,7 @@ def from_transitions(
         actions=transitions.action,
         rewards=transitions.reward,
         terminals=ended,
-        timeouts=np.asarray(transitions.last, bool) & ~ended,
+        timeouts=last & ~ended,
         next_observations=number if parts else transitions.next_obs,
         tasks=transitions.task,
         extras=transitions.extras,
@@ -209,6 +216,9 @@ def from_transitions(
     )
     if not parts:
         return rows
+    obs, after = transitions.obs, transitions.next_obs
+    if not isinstance(after, Mapping) or obs.keys() != after.keys():
+        raise DataError(f"{name}: obs and next_obs must be dicts of the same parts")
     seen = {
         which: {
             key: _extra(f"{name}: {which}[{key!r}]", values, len(ended))

@@ -113,7 +113,7 @@ FILES = (
 THINGS = (
     *("None", "3", "'x'", "print", "object()", "type", "[]", "lambda: None"),
     *("lambda *a, **k: {}", "lambda *a, **k: 1 / 0", "__import__('sys').exit", "int"),
-    "lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)",
+    "lambda *a, **k: (_ for _ in ()).throw(SystemExit('enough'))",
     "lambda *a, **k: (_ for _ in ()).throw(ValueError('a\\nb'))",
     "__import__('o2ojax').agents.AGENTS.find('iql')._replace(config=int)",
     "__import__('o2ojax').agents.AGENTS.find('iql')._replace(config=None)",

@@ -21,6 +21,8 @@ FINDINGS: dict[str, list[tuple]] = {
         ("rlpd.py:hopper-random", [("value", "seeds", 43)]),
         ("off2on.py:hopper-random", [("probe",)]),
         ("off2on.py:hopper-random", [("value", "algorithm", 49)]),
+        ("door", [("door", "algorithm", 18)]),
+        ("door", [("door", "dataset", 21)]),
         ("file", [("file", 6, "n.n")]),
         ("file", [("file", 7, "x")]),
         ("file", [("file", 10, "x")]),
