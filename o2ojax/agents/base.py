@@ -99,7 +99,7 @@ def adopt(found: Any, name: str) -> Algorithm:
     for what in ("recipe", *ASKED):
         if not callable(getattr(found, what)):
             raise UserError(f"{name}: its {what} must be a function")
-    if not registry.is_door(name):
+    if not registry.is_door(name) or name.startswith("o2ojax."):
         return found
     return found._replace(**{what: _asked(found, what, name) for what in ASKED})
 
