@@ -20,14 +20,19 @@ COMPILE_FAST = (
 )
 
 
+def scope_of(nodeid: str) -> str:
+    """What a test shares costly fixtures with: a file, or an agent's part of it."""
+    file, _, test = nodeid.partition("::")
+    asks_all = file.endswith(OF_ALL_AGENTS)
+    agent = re.search(r"\[\w+", test) if asks_all else None
+    return file + agent[0] if agent else file
+
+
 class TogetherByFile(LoadScopeScheduling):
-    """What shares costly fixtures stays in one process: a file, or an agent's part."""
+    """What shares costly fixtures stays in one process."""
 
     def _split_scope(self, nodeid):
-        file, _, test = nodeid.partition("::")
-        asks_all = file.endswith(OF_ALL_AGENTS)
-        agent = re.search(r"\[\w+", test) if asks_all else None
-        return file + agent[0] if agent else file
+        return scope_of(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -58,8 +63,9 @@ _held = 0
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
     """Drops compiled programs, which JAX keeps for ever, before they fill memory."""
-    del item, nextitem
     global _held
+    if nextitem is not None and scope_of(nextitem.nodeid) == scope_of(item.nodeid):
+        return
     if _resident() > _held + ENOUGH:
         jax.clear_caches()
         gc.collect()

@@ -127,7 +127,7 @@ def run(folder, algorithm, *others):
 def test_a_run_tells_it_before_it_goes_online(algorithm, tmp_path, capsys):
     assert run(tmp_path, algorithm) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert said.index("The critics are") < said.index("compiled online")
+    assert said.index("The critics are") < said.index("online 20 score")
     ready = json.loads((tmp_path / "summary.json").read_text())["readiness"]
     assert ready.keys() == {*readiness.FIGURES, "meaning"}
     assert all(np.isfinite(ready[name]["iqm"]) for name in readiness.FIGURES)
