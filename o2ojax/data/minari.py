@@ -3,6 +3,7 @@
 Younis et al., "Minari" (2024), doi.org/10.5281/zenodo.13767625
 """
 
+import json
 import math
 import os
 import shutil
@@ -82,14 +83,30 @@ def _opened(source: str) -> tuple[Any, str]:
     name = source.removeprefix(PREFIX).partition(":")[0]
     package = _package(source)
     try:
+        _hold_count(source, package.storage.get_dataset_path(name))
         return package.load_dataset(name), name
     except FileNotFoundError as error:
         raise DataError(
             f"{source}: there is no such dataset here; get it with: "
             f"minari download {name}"
         ) from error
+    except DataError:
+        raise
     except UNREADABLE as error:
         raise _damage(source, error) from error
+
+
+def _hold_count(source: str, folder: Path) -> None:
+    """Refuses more episodes than bytes: Minari makes a list of as many at once."""
+    data = folder / "data"
+    if not (data / "metadata.json").is_file():
+        return
+    told = json.loads((data / "metadata.json").read_text()).get("total_episodes", 0)
+    held = sum(file.stat().st_size for file in data.rglob("*") if file.is_file())
+    if isinstance(told, (int, float)) and told > held:
+        raise DataError(
+            f"{source}: its metadata tell of {told:,} episodes, in {held:,} bytes"
+        )
 
 
 def environment(source: str) -> dict[str, Any]:

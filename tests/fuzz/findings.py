@@ -2,6 +2,10 @@
 
 FINDINGS: dict[str, list[tuple]] = {
     "files": [
+        (
+            "minari",
+            [("json", "fuzz/two-v0/data/metadata.json", "put", ("total_episodes",), 7)],
+        ),
         ("policy.o2o", [("weights", "array", "0", "rows", 3)]),
         ("policy.o2o", [("weights", "array", "0", "number", (1881, float("nan")))]),
         ("policy.o2o", [("swap", "observe.stablehlo", "start.stablehlo")]),
