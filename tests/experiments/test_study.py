@@ -1,10 +1,12 @@
 """The study of Off2OnRL: what it runs, and what it makes of the runs."""
 
+import dataclasses
+
 import pytest
 
 from experiments import run as command
 from experiments import study
-from experiments.configs import fowm_study, off2on_study
+from experiments.configs import field_study, fowm_study, off2on_study
 from o2ojax.run.resolve import resolve
 from tests.report.test_report import config, curves, is_png, write_run
 
@@ -34,6 +36,31 @@ def test_what_tells_the_methods_apart():
     assert found["off2on"].agent.num_agents == found["cql"].agent.num_agents == 5
     assert found["off2on-1"].agent.num_agents == 1
     assert found["sac"].dataset == "" and found["sac"].env == "hopper"
+
+
+@pytest.mark.parametrize("dataset", field_study.DATASETS)
+@pytest.mark.parametrize("method", field_study.NAMES)
+def test_every_method_of_the_field_has_a_config_that_stands(method, dataset):
+    found = resolve(field_study.get_config(f"{method}/{dataset}"))
+    goes_online = method not in field_study.OFFLINE
+    assert found.online.steps == (10_000 if goes_online else 0)
+    learns_offline = method not in field_study.FROM_SCRATCH
+    assert found.offline.updates == (50_000 if learns_offline else 0)
+    assert (found.batch, len(found.seeds)) == (256, 4)
+    assert bool(found.dataset) == (method != "sac")
+    assert found.env.startswith(dataset.split("-")[0].replace("door", "gymnasium:"))
+
+
+@pytest.mark.parametrize("dataset", field_study.DATASETS)
+def test_a_lower_bound_is_all_that_tells_cal_ql_from_cql(dataset):
+    cql, cal_ql = (
+        resolve(field_study.get_config(f"{name}/{dataset}"))
+        for name in ("cql", "cal_ql")
+    )
+    assert cal_ql.agent.calibrate and not cql.agent.calibrate
+    assert cql == dataclasses.replace(
+        cal_ql, agent=dataclasses.replace(cal_ql.agent, calibrate=False)
+    )
 
 
 def test_an_unknown_method_is_refused_before_anything_runs(capsys):

@@ -11,6 +11,7 @@ import pytest
 from experiments import antmaze, collect
 from o2ojax import data, envs
 from o2ojax.envs.antmaze import CELL, MAZES
+from o2ojax.run import job, resolve
 
 
 def turned(qpos, qvel, angle):
@@ -49,6 +50,43 @@ def test_an_ant_on_its_back_is_told():
     level = jnp.zeros(15).at[3].set(1.0)
     assert antmaze.upright(level) == 1.0
     assert antmaze.upright(level.at[3].set(0.0).at[4].set(1.0)) == -1.0
+
+
+@pytest.fixture(scope="module")
+def ground():
+    config = resolve.resolve(resolve.load("experiments/configs/walker.py"))
+    env = job.make_env(config)
+    return env, jax.jit(env.reset), jax.jit(env.step)
+
+
+def test_the_walker_learns_to_go_where_it_is_told(ground):
+    """Speed along the way, m/s, and 1; the way turns every STEPS decisions."""
+    env, reset, step = ground
+    state = reset(jax.random.key(3), jnp.int32(0))
+    ways = state.physics.ways
+    for at in range(antmaze.STEPS + 2):
+        before = state.physics.physics.qpos[:2]
+        action = jnp.sin(jnp.arange(8) + at)
+        state, made = step(state, action, jax.random.key(at))
+        assert not made.last
+        moved = (state.physics.physics.qpos[:2] - before) / 0.1
+        earned = 1 + moved @ ways[at // antmaze.STEPS]
+        np.testing.assert_allclose(made.reward, earned, atol=1e-3)
+        now = state.physics
+        way = ways[(at + 1) // antmaze.STEPS]
+        seen = antmaze.facing(now.physics.qpos, now.physics.qvel, way)
+        np.testing.assert_allclose(made.next_obs, seen, atol=1e-5)
+    assert np.abs(ways[0] - ways[1]).max() > 0.1
+
+
+def test_an_ant_that_lies_on_its_back_begins_anew(ground):
+    env, reset, step = ground
+    state = reset(jax.random.key(3), jnp.int32(0))
+    physics = state.physics.physics
+    qpos = physics.qpos.at[2:7].set(jnp.array([0.3, 0.0, 1.0, 0.0, 0.0]))
+    over = state.physics._replace(physics=physics._replace(qpos=qpos))
+    after, made = step(state._replace(physics=over), jnp.zeros(8), jax.random.key(0))
+    assert made.last and made.discount == 0 and after.age == 0
 
 
 def steps_between(maze, start, end):
