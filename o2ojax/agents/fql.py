@@ -42,7 +42,6 @@ from o2ojax.types import (
     Recipe,
 )
 
-xavier = nn.initializers.xavier_uniform
 ACTIVATIONS = ("gelu", *(name for name in networks.ACTIVATIONS if name != "gelu"))
 
 
@@ -106,7 +105,11 @@ class FromNoise(nn.Module):
     @nn.compact
     def __call__(self, obs: Array, x: Array, time: Array | None = None) -> Array:  # noqa: D102
         mlp = networks.MLP(
-            self.widths, self.action_dim, xavier(), xavier(), activation=nn.gelu
+            self.widths,
+            self.action_dim,
+            networks.xavier_uniform(),
+            networks.xavier_uniform(),
+            activation=nn.gelu,
         )
         x = x if time is None else jnp.concatenate([x, time], axis=-1)
         if x.ndim > obs.ndim:
@@ -154,7 +157,9 @@ def flow_action(flow: Callable, obs: Array, noise: Array, num_steps: int) -> Arr
 def fql(spec: EnvSpec, config: FQLConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = FromNoise(spec.action_dim, config.actor_widths)
-    critic_net = base.critics(config, xavier(), xavier(), norm_after=True)
+    critic_net = base.critics(
+        config, networks.xavier_uniform(), networks.xavier_uniform(), norm_after=True
+    )
     optimise = optimisers(config)
 
     def init(key: Key) -> FQLState:

@@ -17,7 +17,7 @@ import optax
 
 from o2ojax import fields, learning, losses, networks, policies
 from o2ojax.agents import base
-from o2ojax.agents.fql import ACTIVATIONS, FromNoise, flow_action, flow_loss, xavier
+from o2ojax.agents.fql import ACTIVATIONS, FromNoise, flow_action, flow_loss
 from o2ojax.fields import choice, count, flag, fraction, number, positive, sizes
 from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
@@ -67,14 +67,16 @@ def optimisers(config: IFQLConfig) -> Optimisers:
 def ifql(spec: EnvSpec, config: IFQLConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = FromNoise(spec.action_dim, config.actor_widths)
-    critic_net = base.critics(config, xavier(), xavier(), norm_after=True)
+    critic_net = base.critics(
+        config, networks.xavier_uniform(), networks.xavier_uniform(), norm_after=True
+    )
     value_net = networks.Value(
         config.widths,
         config.layer_norm,
         networks.ACTIVATIONS[config.activation],
         norm_after=True,
-        hidden_init=xavier(),
-        output_init=xavier(),
+        hidden_init=networks.xavier_uniform(),
+        output_init=networks.xavier_uniform(),
     )
     optimise = optimisers(config)
 

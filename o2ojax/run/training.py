@@ -37,6 +37,7 @@ from o2ojax.run.warm_start import warm_start
 from o2ojax.types import Played, Run
 
 LONG = 3.0  # seconds of a turn that a stop does not wait for
+MOST = 2**30  # bytes of a state that is copied before one; for more, it does wait
 
 
 class Interrupted(Exception):
@@ -279,9 +280,11 @@ class Session:
 
         Returns:
             a function that saves it, by which a stop amid the turn loses nothing but
-            the turn; None among several processes, which stop after the same turn.
+            the turn; None for a state that is large, and among several processes,
+            which stop after the same turn.
         """
-        if jax.process_count() > 1:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(run))
+        if jax.process_count() > 1 or size > MOST:
             return None
         copy = jax.tree.map(np.array, devices.gather(self.job.layout, run))
         record = self.record
