@@ -1,9 +1,12 @@
 """The command line: run, collect, report, and the configs."""
 
+import atexit
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,13 +21,17 @@ def program(name: str) -> str:
 
 
 def entry_point(main: Callable[[Sequence[str] | None], int]) -> Callable:
-    """A command's `main`, whose output may be closed, or know few letters."""
+    """A command's `main`, whose output may be closed, or know few letters.
+
+    Python's warnings are shown as sentences.
+    """
 
     @functools.wraps(main)
     def called(arguments: Sequence[str] | None = None) -> int:
         usable_output()
         try:
-            status = main(arguments)
+            with warnings_in_one_line():
+                status = main(arguments)
             sys.stdout.flush()
         except BrokenPipeError:  # whoever reads the output, as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -34,14 +41,38 @@ def entry_point(main: Callable[[Sequence[str] | None], int]) -> Callable:
     return called
 
 
-def leave(status: int) -> NoReturn:
-    """Ends Python with an exit status, without waiting for what works in vain."""
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Shows a Python warning as a sentence, without the line of code it came from."""
+
+    def show(message, *where):
+        del where
+        print(f"warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def leave(main: Callable[[], int]) -> NoReturn:
+    """Calls a command, and ends Python with the exit status that it returns.
+
+    Nothing waits for what works in vain. Python is not taken apart: a thread of
+    compiled code that comes back to Python then ends the process by a signal.
+    """
+    status: list[int] = []
+    atexit.register(lambda: status and _end(*status))  # the first is called last
+    status.append(main())
     background = sys.modules.get("o2ojax.parallel.background")
     if background and background.is_busy():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+        _end(*status)
+    sys.exit(*status)
+
+
+def _end(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def usable_output() -> None:

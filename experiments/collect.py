@@ -538,4 +538,4 @@ def successes(name: str, transitions: Transition) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    leave(main())
+    leave(main)

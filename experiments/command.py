@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def console() -> None:
     """The console script."""
-    leave(main())
+    leave(main)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,8 +111,7 @@ def obey(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     try:
         given = load(options.config, CONFIGS)
         override(given, overrides)
-        with warnings_in_one_line():
-            config = resolve(given)
+        config = resolve(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -137,7 +135,7 @@ def execute(config: RunConfig, workdir: Path, extend: bool = False) -> int:
         extend = extend and is_longer(config, workdir)  # else it only goes on
         if not extend and finished(config, workdir, progress):
             return 0
-        with warnings_in_one_line(), without_echoes():
+        with without_echoes():
             train(config, workdir, progress, extend)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -163,19 +161,6 @@ def execute(config: RunConfig, workdir: Path, extend: bool = False) -> int:
     if processes.leads():
         print(f"everything is in {workdir}")
     return 0
-
-
-@contextmanager
-def warnings_in_one_line() -> Iterator[None]:
-    """Shows a Python warning as a sentence, without the line of code it came from."""
-
-    def show(message, *where):
-        del where
-        print(f"warning: {message}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
 
 
 @contextmanager

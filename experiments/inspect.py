@@ -263,4 +263,4 @@ def _draw_observations(axes: Axes, seen: data.Inspection) -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    leave(main)

@@ -219,12 +219,9 @@ def _film(result: report.Result, path: Path, member: int | None) -> str:
     from o2ojax.parallel.compiled import use_cache
     from o2ojax.report import films  # takes seconds to import
 
-    from .execution import warnings_in_one_line
-
     use_cache()
-    with warnings_in_one_line():
-        return films.film(result, path, member)
+    return films.film(result, path, member)
 
 
 if __name__ == "__main__":
-    leave(main())
+    leave(main)

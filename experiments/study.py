@@ -159,4 +159,4 @@ def offline_table(
 
 
 if __name__ == "__main__":
-    leave(main())
+    leave(main)

@@ -250,4 +250,4 @@ def show_failures(listed: Sequence[Trial], failed: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    leave(main)

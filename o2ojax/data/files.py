@@ -1,6 +1,7 @@
 """Atomic writing of files, and careful reading of arrays."""
 
 import errno
+import io
 import json
 import math
 import os
@@ -98,6 +99,7 @@ def open_npz(path: Path) -> Iterator[Npz]:
             raise zipfile.BadZipFile("no zip archive, or not all of one")
         raw.seek(0)
         with zipfile.ZipFile(raw) as archive:
+            _hold_all(raw, archive)
             sizes = {
                 info.filename.removesuffix(".npy"): _size(archive, info)
                 for info in archive.infolist()
@@ -106,6 +108,30 @@ def open_npz(path: Path) -> Iterator[Npz]:
         raw.seek(0)
         with np.load(raw, allow_pickle=False) as file:
             yield Npz(file, sizes)
+
+
+def _hold_all(raw: IO[bytes], archive: zipfile.ZipFile) -> None:
+    """Checks that an archive has as many files as its end tells.
+
+    A damaged entry of its directory can swallow the next one, which Python overlooks.
+
+    Raises:
+        zipfile.BadZipFile: it has not.
+    """
+    end = max(0, raw.seek(0, io.SEEK_END) - LONGEST_END)
+    raw.seek(end)
+    tail = raw.read()
+    at = tail.rfind(END)
+    told = int.from_bytes(tail[at + 10 : at + 12], "little")
+    if told not in (len(archive.infolist()), MANY):
+        raise zipfile.BadZipFile(
+            f"its end tells of {told} files, its directory of {len(archive.infolist())}"
+        )
+
+
+END = b"PK\x05\x06"  # begins the last record of a zip archive
+LONGEST_END = 22 + 0xFFFF  # bytes of this record, with its comment
+MANY = 0xFFFF  # files: their number is told elsewhere
 
 
 def _size(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:

@@ -400,6 +400,18 @@ def test_a_damaged_header_is_refused_before_memory_is_asked_for(tmp_path, change
         read_npz(forged(tmp_path / "log.npz", change))
 
 
+def test_an_array_that_is_lost_in_a_damaged_directory_is_missed(tmp_path):
+    path = write_npz(tmp_path / "log.npz", COLUMNS | {"timeouts": np.zeros(6)})
+    content = bytearray(path.read_bytes())
+    last = content.rfind(b"PK\1\2")
+    before = content.rfind(b"PK\1\2", 0, last)
+    size = content.find(b"PK\5\6") - last
+    content[before + 32 : before + 34] = size.to_bytes(2, "little")  # of a comment
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="its end tells of 5 files"):
+        read_npz(path)
+
+
 def test_every_byte_of_a_header_may_be_wrong(tmp_path):
     """The file is refused in one line, or the same numbers are in it."""
     rng = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """Changes to bytes, JSON values and arrays, as plain values that a case lists."""
 
+import contextlib
 import copy
 import json
 import random
@@ -148,7 +149,8 @@ def _change_array(
     elif how == "dtype" and "," in value:
         columns[name] = np.zeros(values.shape, value)
     elif how == "dtype":
-        columns[name] = values.astype(value)
+        with contextlib.suppress(OverflowError, RuntimeError):  # there is no such cast
+            columns[name] = values.astype(value)
     elif how == "number":
         changed = np.array(values, np.float64).ravel()
         changed[value[0] % changed.size] = value[1]

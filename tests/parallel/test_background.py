@@ -52,7 +52,7 @@ from experiments import leave
 from o2ojax.parallel import background
 background.note(ThreadPoolExecutor(1).submit(threading.Event().wait))
 print("said")
-leave(75)
+leave(lambda: 75)
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
