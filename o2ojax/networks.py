@@ -137,8 +137,37 @@ class MLP(nn.Module):
         return last(x, shared)
 
 
+class Features(NamedTuple):
+    """An observation with images, after the convolutions of `vision`.
+
+    images:  [..., F]  what the convolutions make of them.
+    numbers: [..., O]  all other parts, in the order of their names; O may be 0.
+    """
+
+    images: Array
+    numbers: Array
+
+
+class Joined(nn.Module):
+    """`Features` to one vector, [..., 50 + O]; a vector stays as it is.
+
+    Of the images, LATENT numbers: a layer, LayerNorm and tanh. Kostrikov, Yarats and
+    Fergus, "Image Augmentation Is All You Need" (2020), arxiv.org/abs/2004.13649.
+    """
+
+    @nn.compact
+    def __call__(self, obs: Array | Features) -> Array:
+        if not isinstance(obs, Features):
+            return obs
+        seen = jnp.tanh(nn.LayerNorm()(Dense(LATENT)(obs.images)))
+        return jnp.concatenate([seen, obs.numbers], axis=-1)
+
+
+LATENT = 50  # numbers that a policy or a critic makes of images
+
+
 class Value(nn.Module):
-    """V(s): obs [..., O] -> [...]."""
+    """V(s): obs [..., O], or `Features`, -> [...]."""
 
     widths: tuple[int, ...]
     layer_norm: bool = False
@@ -158,11 +187,11 @@ class Value(nn.Module):
             activation=self.activation,
             norm_after=self.norm_after,
         )
-        return mlp(obs).squeeze(-1)
+        return mlp(Joined()(obs)).squeeze(-1)
 
 
 class Critic(nn.Module):
-    """Q(s, a): obs [..., O], action [..., A] -> [...].
+    """Q(s, a): obs [..., O], or `Features`, action [..., A] -> [...].
 
     Or of several actions in each state, [..., K, A] -> [..., K].
     """
@@ -185,6 +214,7 @@ class Critic(nn.Module):
             activation=self.activation,
             norm_after=self.norm_after,
         )
+        obs = Joined()(obs)
         if action.ndim > obs.ndim:
             return mlp(action, shared=obs).squeeze(-1)
         return mlp(jnp.concatenate([obs, action], axis=-1)).squeeze(-1)
@@ -207,6 +237,10 @@ class Ensemble(NamedTuple):
     def apply(self, params: Params, *inputs: Array) -> Array:
         """The outputs [E, ...] of all networks for the same inputs."""
         return tuning.map_networks(self.network.apply, params, *inputs)
+
+    def pick(self, params: Params, which: Array) -> Params:
+        """The weights of some of its members: [E, ...], [K] -> [K, ...]."""
+        return pick(params, which)
 
 
 def pick(params: Params, which: Array) -> Params:
@@ -235,9 +269,8 @@ class GaussianActor(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array, train: bool = False) -> "distrax.Distribution":
-        mean = jnp.tanh(
-            MLP(self.widths, self.action_dim, dropout=self.dropout)(obs, train)
-        )
+        mlp = MLP(self.widths, self.action_dim, dropout=self.dropout)
+        mean = jnp.tanh(mlp(Joined()(obs), train))
         log_std = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
         std = jnp.exp(jnp.clip(log_std, *self.log_std_bounds))
         return diagonal_gaussian(mean, std)
@@ -257,10 +290,8 @@ class SquashedActor(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array) -> "Squashed":
-        x = MLP(self.widths, 2 * self.action_dim, self.hidden_init, self.output_init)(
-            obs
-        )
-        mean, log_std = jnp.split(x, 2, axis=-1)
+        mlp = MLP(self.widths, 2 * self.action_dim, self.hidden_init, self.output_init)
+        mean, log_std = jnp.split(mlp(Joined()(obs)), 2, axis=-1)
         return Squashed(mean, jnp.exp(jnp.clip(log_std, *self.log_std_bounds)))
 
 

@@ -182,6 +182,9 @@ class EnvSpec(NamedTuple):
         those in [-1, 1] are stretched; None where these are the units.
     pure: whether the same seed and actions always lead to the same states.
     obs_keys: entries of a user's Dict observations that are joined, in order.
+    stack: frames that each image of an observation shows, uint8 [H, W, C * stack], the
+        newest one last.
+    full: whether no episode ends before the horizon.
     """
 
     name: str
@@ -194,6 +197,8 @@ class EnvSpec(NamedTuple):
     action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     pure: bool = True
     obs_keys: tuple[str, ...] = ()
+    stack: int = 1
+    full: bool = False
 
     @property
     def obs_dim(self) -> int:

@@ -131,7 +131,7 @@ def test_members_of_an_ensemble_start_differently(critics):
 def test_picked_members_of_an_ensemble_are_those_members(critics):
     params, obs, action, q = critics
     net = networks.Ensemble(networks.Critic((8,)), 3)
-    some = networks.pick(params, jnp.array([2, 0]))
+    some = net.pick(params, jnp.array([2, 0]))
     picked = net.apply(some, obs, action)
     np.testing.assert_allclose(picked, q[jnp.array([2, 0])], rtol=1e-5, atol=1e-6)
 

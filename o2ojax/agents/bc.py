@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import optax
 
-from o2ojax import fields, learning, networks, policies
+from o2ojax import fields, learning, networks, policies, vision
 from o2ojax.agents import base
-from o2ojax.fields import positive, sizes
+from o2ojax.fields import choice, positive, sizes, whole
 from o2ojax.learning import TrainState, gradient_step
 from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Recipe
 
@@ -21,6 +21,9 @@ class BCConfig:
 
     lr: float = positive(3e-4)
     widths: tuple[int, ...] = sizes(256, 256)
+    # of images, if there are any
+    encoder: str = choice(*vision.ENCODERS)  # convolutions
+    shift: int = whole(4)  # up to so many pixels, at random
 
 
 class BCState(NamedTuple):
@@ -32,6 +35,7 @@ class BCState(NamedTuple):
 def bc(spec: EnvSpec, config: BCConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.GaussianActor(spec.action_dim, config.widths)
+    actor_net = vision.sighted(spec, config, actor_net)
     optimiser = optax.adam(config.lr)
 
     def init(key: Key) -> BCState:
@@ -54,7 +58,7 @@ def bc(spec: EnvSpec, config: BCConfig) -> Agent:
     explore, exploit = policies.gaussian(
         lambda state, obs: actor_net.apply(state.actor.params, obs)
     )
-    return Agent(init, update, explore, exploit)
+    return vision.shifting(spec, config, Agent(init, update, explore, exploit))
 
 
 def recipe(spec: EnvSpec, config: BCConfig, plan: base.Plan) -> Recipe:

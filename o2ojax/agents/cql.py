@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import fields, learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks, policies, vision
 from o2ojax.agents import base, sac
 from o2ojax.fields import (
     choice,
@@ -28,6 +28,7 @@ from o2ojax.fields import (
     number,
     positive,
     sizes,
+    whole,
 )
 from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.parallel import tuning
@@ -61,6 +62,9 @@ class CQLConfig:
     widths: tuple[int, ...] = sizes(256, 256)  # of the policy and of the critics
     layer_norm: bool = flag(False)  # of the critics
     activation: str = choice(*networks.ACTIVATIONS)  # of the critics
+    # of images, if there are any
+    encoder: str = choice(*vision.ENCODERS)  # convolutions; the critics train them
+    shift: int = whole(4)  # up to so many pixels, at random
 
 
 class CQLState(NamedTuple):
@@ -128,9 +132,10 @@ def compared(
 def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
-    critic_net = base.critics(
+    critics = base.critics(
         config, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
+    critic_net, see = vision.sighted(spec, config, critics), vision.eyes(spec, config)
     optimise = optimisers(config)
     target_entropy = config.entropy_per_dim * spec.action_dim
 
@@ -143,7 +148,9 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         if config.lagrange:
             log_multiplier = learning.init(optimise.log_multiplier, jnp.zeros(()))
         return CQLState(
-            actor=learning.init(optimise.actor, actor_net.init(key_actor, obs)),
+            actor=learning.init(
+                optimise.actor, actor_net.init(key_actor, see(critic, obs))
+            ),
             critic=learning.init(optimise.critic, critic),
             log_temperature=learning.init(optimise.log_temperature, log_temperature),
             target_critic=critic,
@@ -154,13 +161,15 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         data = batch.data
         key_actor, key_next, key_gap = jax.random.split(key, 3)
         temperature = jnp.exp(state.log_temperature.params)
+        here = see(state.critic.params, data.obs)
+        ahead = see(state.critic.params, data.next_obs)
 
         # Actor and temperature: the steps of Soft Actor-Critic.
         def lower_q(action):
             return critic_net.apply(state.critic.params, data.obs, action).min(axis=0)
 
         def actor_loss(params):
-            policy = actor_net.apply(params, data.obs)
+            policy = actor_net.apply(params, here)
             return sac.actor_loss(policy, lower_q, temperature, key_actor)
 
         actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
@@ -175,8 +184,8 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         # entropy. Of several actions, [E, B, K], each critic takes its own best, then
         # the lower critic counts (JaxCQL: the other way round). With both options, it
         # is the best soft value; the authors' code would then drop the entropy.
-        policy = actor_net.apply(state.actor.params, data.obs)
-        next_policy = actor_net.apply(state.actor.params, data.next_obs)
+        policy = actor_net.apply(state.actor.params, here)
+        next_policy = actor_net.apply(state.actor.params, ahead)
         num_next = config.num_actions if config.max_backup else 1
         next_action, next_log_prob = draw(next_policy, key_next, num_next)
         next_q = critic_net.apply(state.target_critic, data.next_obs, next_action)
@@ -237,13 +246,16 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
         return state, Info(metrics | critic_metrics)
 
     explore, exploit = policies.squashed(
-        lambda state, obs: actor_net.apply(state.actor.params, obs)
+        lambda state, obs: actor_net.apply(
+            state.actor.params, see(state.critic.params, obs)
+        )
     )
 
     def q(state, obs, action):
         return critic_net.apply(state.critic.params, obs, action)
 
-    return Agent(init, update, explore, exploit, q=q)
+    agent = Agent(init, update, explore, exploit, q=q)
+    return vision.shifting(spec, config, agent)
 
 
 def recipe(spec: EnvSpec, config: CQLConfig, plan: base.Plan) -> Recipe:

@@ -9,9 +9,8 @@ disagreement of five critics, offline and online alike.
 Where the paper and its code differ, this is the code, but for these: the two critics
 that value a plan's end are drawn once for a decision, not in every round of its search;
 a plan whose score is NaN is worth less than all others, not 0; targets move at updates
-2, 4, 6, not 1, 3, 5; the policy's noisy actions may reach +-1, not +-(1 - 1e-6); and
-observations are vectors: the convolutional encoder and the augmentation of images are
-left out. `replay/windows.py` tells how its draws differ.
+2, 4, 6, not 1, 3, 5; and the policy's noisy actions may reach +-1, not +-(1 - 1e-6).
+`replay/windows.py` tells how its draws differ.
 """
 
 from typing import NamedTuple
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import fields, learning, losses
+from o2ojax import fields, learning, losses, vision
 from o2ojax.agents import base, fowm_networks
 from o2ojax.agents.fowm_networks import (
     Nets,
@@ -89,6 +88,7 @@ class FOWMConfig:
     latent_dim: int = count(50)
     encoder_width: int = count(256)
     width: int = count(512)
+    shift: int = whole(4)  # of images, up to so many pixels, at random
     # options
     in_sample: bool = flag(True)  # False: TD-MPC's values and policy, `climbing_loss`
     # of a model of the task's end, which is there where this is not 0
@@ -321,7 +321,8 @@ def fowm(spec: EnvSpec, config: FOWMConfig) -> Agent:
         z = nets.encoder.apply(state.model.params["encoder"], obs)
         return nets.critic.apply(state.model.params["critic"], z, action)
 
-    return Agent(init, update, *planners(nets, config), q=q)
+    agent = Agent(init, update, *planners(nets, config), q=q)
+    return vision.shifting(spec, config, agent)
 
 
 def recipe(spec: EnvSpec, config: FOWMConfig, plan: base.Plan) -> Recipe:

@@ -10,6 +10,7 @@ from o2ojax.agents import base
 from o2ojax.networks import Dense, Ensemble, Init, orthogonal
 from o2ojax.parallel import tuning
 from o2ojax.types import Array, EnvSpec, Key, Obs, Params
+from o2ojax.vision import LAYERS, Convolutions
 
 
 class Latent(nn.Module):
@@ -31,7 +32,7 @@ class Encoder(nn.Module):
     """h: obs [..., O] -> latent state [..., Z].
 
     Of a dict of modalities, each has an encoder of its own, and the latents are
-    averaged.
+    averaged; that of images, uint8 [..., H, W, C], is convolutional.
     """
 
     latent_dim: int
@@ -40,6 +41,8 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, obs: Obs) -> Array:
         def encode(x):
+            if x.dtype == jnp.uint8:
+                return Latent(self.latent_dim)(Convolutions(LAYERS["fowm"])(x))
             x = nn.elu(Dense(self.width, kernel_init=orthogonal(1.0))(x))
             return Latent(self.latent_dim)(x)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import fields, learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks, policies, vision
 from o2ojax.agents import base
 from o2ojax.fields import (
     choice,
@@ -22,6 +22,7 @@ from o2ojax.fields import (
     number,
     positive,
     sizes,
+    whole,
 )
 from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.types import Agent, Batch, EnvSpec, Info, Key, Params, Recipe
@@ -45,6 +46,9 @@ class IQLConfig:
     widths: tuple[int, ...] = sizes(256, 256)  # of the policy, of Q and of V
     layer_norm: bool = flag(False)  # of Q and V
     activation: str = choice(*networks.ACTIVATIONS)  # of Q and V
+    # of images, if there are any
+    encoder: str = choice(*vision.ENCODERS)  # convolutions; the critics train them
+    shift: int = whole(4)  # up to so many pixels, at random
 
 
 class IQLState(NamedTuple):
@@ -89,7 +93,8 @@ def iql(
     actor_net = networks.GaussianActor(
         spec.action_dim, config.widths, dropout=config.dropout
     )
-    critic_net = base.critics(config)
+    critic_net = vision.sighted(spec, config, base.critics(config))
+    see = vision.eyes(spec, config)
     value_net = networks.Value(
         config.widths, config.layer_norm, networks.ACTIVATIONS[config.activation]
     )
@@ -99,28 +104,32 @@ def iql(
         key_actor, key_critic, key_value = jax.random.split(key, 3)
         obs, action = base.blank_obs(spec), base.blank_action(spec)
         critic = critic_net.init(key_critic, obs, action)
+        seen = see(critic, obs)
         return IQLState(
-            actor=learning.init(optimise.actor, actor_net.init(key_actor, obs)),
+            actor=learning.init(optimise.actor, actor_net.init(key_actor, seen)),
             critic=learning.init(optimise.critic, critic),
-            value=learning.init(optimise.value, value_net.init(key_value, obs)),
+            value=learning.init(optimise.value, value_net.init(key_value, seen)),
             target_critic=critic,
         )
 
     def update(state: IQLState, batch: Batch, key: Key) -> tuple[IQLState, Info]:
         data = batch.data
+        here = see(state.critic.params, data.obs)
+        ahead = see(state.critic.params, data.next_obs)
         target_q = critic_net.apply(state.target_critic, data.obs, data.action)
         target_q = target_q.min(axis=0)  # [B]
 
         # Value: an upper expectile of Q over the actions in the data.
         def value_loss(params):
-            value = value_net.apply(params, data.obs)
+            value = value_net.apply(params, here)
             loss = losses.expectile_loss(target_q - value, config.expectile)
             loss = (batch.weight * loss).mean()
             return loss, {"value_loss": loss, "value": value.mean()}
 
         value, value_metrics = gradient_step(optimise.value, state.value, value_loss)
 
-        both = jnp.stack([data.obs, data.next_obs])  # one larger product, [2, B, O]
+        # one larger product, [2, B, O]
+        both = jax.tree.map(lambda *x: jnp.stack(x), here, ahead)
         value_here, next_value = value_net.apply(value.params, both)  # [B] each
 
         # Actor: imitate the data, the better actions more.
@@ -128,7 +137,7 @@ def iql(
         imitation = losses.advantage_weight(advantage, config.beta, config.max_weight)
 
         def actor_loss(params):
-            policy = actor_net.apply(params, data.obs, True, rngs={"dropout": key})
+            policy = actor_net.apply(params, here, True, rngs={"dropout": key})
             loss = -(imitation * policy.log_prob(data.action)).mean()
             return loss, {"actor_loss": loss, "advantage": advantage.mean()}
 
@@ -154,13 +163,16 @@ def iql(
         return state, Info(value_metrics | actor_metrics | critic_metrics)
 
     explore, exploit = policies.gaussian(
-        lambda state, obs: actor_net.apply(state.actor.params, obs)
+        lambda state, obs: actor_net.apply(
+            state.actor.params, see(state.critic.params, obs)
+        )
     )
 
     def q(state, obs, action):
         return critic_net.apply(state.critic.params, obs, action)
 
-    return Agent(init, update, explore, exploit, q=q)
+    agent = Agent(init, update, explore, exploit, q=q)
+    return vision.shifting(spec, config, agent)
 
 
 def recipe(spec: EnvSpec, config: IQLConfig, plan: base.Plan) -> Recipe:

@@ -13,7 +13,7 @@ code differ, this is the code; of the offline phase, it has only checkpoints.
 import jax
 import jax.numpy as jnp
 
-from o2ojax import fields, losses, networks, policies
+from o2ojax import fields, losses, networks, policies, vision
 from o2ojax.agents import base, cql, sac
 from o2ojax.errors import UserError
 from o2ojax.fields import (
@@ -25,10 +25,21 @@ from o2ojax.fields import (
     number,
     positive,
     sizes,
+    whole,
 )
 from o2ojax.learning import gradient_step, polyak_update
 from o2ojax.parallel import tuning
-from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Params, Recipe
+from o2ojax.types import (
+    Agent,
+    Array,
+    Batch,
+    EnvSpec,
+    Info,
+    Key,
+    Obs,
+    Params,
+    Recipe,
+)
 
 
 @fields.config
@@ -50,6 +61,9 @@ class Off2OnConfig:
     widths: tuple[int, ...] = sizes(256, 256)  # of policies and of critics
     layer_norm: bool = flag(False)  # of the critics
     activation: str = choice(*networks.ACTIVATIONS)  # of the critics
+    # of images, if there are any
+    encoder: str = choice(*vision.ENCODERS)  # convolutions; the critics train them
+    shift: int = whole(4)  # up to so many pixels, at random
 
 
 def cql_config(config: Off2OnConfig) -> cql.CQLConfig:
@@ -87,15 +101,17 @@ def matched(mean: Array, std: Array) -> networks.Squashed:
 
 
 def mixture(spec: EnvSpec, config: Off2OnConfig):
-    """The one policy of N: (actors' params [N, ...], obs [..., O]) -> Squashed."""
+    """The one policy of N: (actors, critics, params [N, ...], obs) -> Squashed."""
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
+    see = vision.eyes(spec, config)
 
-    def policy(params: Params, obs: Array) -> networks.Squashed:
-        def moments(params):
-            gaussian = actor_net.apply(params, obs).gaussian
+    def policy(actors: Params, critics: Params, obs: Obs) -> networks.Squashed:
+        def moments(params, obs):
+            actor, critic = params
+            gaussian = actor_net.apply(actor, see(critic, obs)).gaussian
             return gaussian.mean(), gaussian.stddev()
 
-        return matched(*jax.vmap(moments)(params))
+        return matched(*tuning.map_networks(moments, (actors, critics), obs))
 
     return policy
 
@@ -103,7 +119,9 @@ def mixture(spec: EnvSpec, config: Off2OnConfig):
 def policies_of(spec: EnvSpec, config: Off2OnConfig):
     """To explore and to exploit, in both phases: the mixture, and its mode."""
     policy = mixture(spec, config)
-    return policies.squashed(lambda state, obs: policy(state.actor.params, obs))
+    return policies.squashed(
+        lambda state, obs: policy(state.actor.params, state.critic.params, obs)
+    )
 
 
 def offline(spec: EnvSpec, config: Off2OnConfig) -> Agent:
@@ -141,7 +159,8 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
     policies share one optimiser, and so do all critics: Adam's steps are per weight.
     """
     policy = mixture(spec, config)
-    critic_net = networks.Ensemble(base.critics(config), config.num_agents)
+    critics = vision.sighted(spec, config, base.critics(config))
+    critic_net = networks.Ensemble(critics, config.num_agents)
     optimise = sac.optimisers(sac_config(config))
     target_entropy = config.entropy_per_dim * spec.action_dim
 
@@ -159,7 +178,7 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
             return lower_q(state.critic.params, data.obs, action).mean(axis=0)
 
         def actor_loss(params):
-            chosen = policy(params, data.obs)
+            chosen = policy(params, state.critic.params, data.obs)
             return sac.actor_loss(chosen, mean_q, temperature, key_actor)
 
         actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
@@ -171,7 +190,7 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
         )
 
         # Critics: each agent's own regress onto their own target.
-        chosen = policy(state.actor.params, data.next_obs)
+        chosen = policy(state.actor.params, state.critic.params, data.next_obs)
         next_action, next_log_prob = chosen.sample_and_log_prob(key_next)
         next_q = lower_q(state.target_critic, data.next_obs, next_action)  # [N, B]
         next_value = losses.soft_value(next_q, next_log_prob[None], temperature)
@@ -200,7 +219,8 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
         found = critic_net.apply(state.critic.params, obs, action)  # [N, E, ...]
         return found.reshape(-1, *found.shape[2:])
 
-    return Agent(None, update, *policies_of(spec, config), q=q)
+    agent = Agent(None, update, *policies_of(spec, config), q=q)
+    return vision.shifting(spec, config, agent)
 
 
 def combine(state: cql.CQLState, config: Off2OnConfig) -> sac.SACState:

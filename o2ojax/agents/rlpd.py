@@ -16,9 +16,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from o2ojax import fields, learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks, policies, vision
 from o2ojax.agents import base, sac
-from o2ojax.fields import choice, count, flag, fraction, number, positive, sizes
+from o2ojax.fields import (
+    choice,
+    count,
+    flag,
+    fraction,
+    number,
+    positive,
+    sizes,
+    whole,
+)
 from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.types import (
     Agent,
@@ -56,6 +65,9 @@ class RLPDConfig:
     widths: tuple[int, ...] = sizes(256, 256)  # of the policy and of the critics
     layer_norm: bool = flag(True)  # of the critics
     activation: str = choice(*networks.ACTIVATIONS)  # of the critics
+    # of images, if there are any
+    encoder: str = choice(*vision.ENCODERS)  # convolutions; the critics train them
+    shift: int = whole(4)  # up to so many pixels, at random
 
 
 class RLPDState(NamedTuple):
@@ -124,9 +136,8 @@ def rlpd(spec: EnvSpec, config: RLPDConfig) -> Agent:
         hidden_init=networks.xavier_uniform(),
         output_init=networks.xavier_uniform(heads=2),  # mean, log standard deviation
     )
-    critic_net = base.critics(
-        config, networks.xavier_uniform(), networks.xavier_uniform()
-    )
+    critics = base.critics(config, networks.xavier_uniform(), networks.xavier_uniform())
+    critic_net, see = vision.sighted(spec, config, critics), vision.eyes(spec, config)
     optimise = sac.optimisers(sac_config(config))
     target_entropy = config.entropy_per_dim * spec.action_dim
 
@@ -134,7 +145,8 @@ def rlpd(spec: EnvSpec, config: RLPDConfig) -> Agent:
         key_actor, key_critic = jax.random.split(key)
         obs, action = base.blank_obs(spec), base.blank_action(spec)
         critic = critic_net.init(key_critic, obs, action)
-        begun = sac.begin(sac_config(config), actor_net.init(key_actor, obs), critic)
+        actor = actor_net.init(key_actor, see(critic, obs))
+        begun = sac.begin(sac_config(config), actor, critic)
         return RLPDState(*begun, num_updates=jnp.int32(0))
 
     def update(state: RLPDState, batch: Batch, key: Key) -> tuple[RLPDState, Info]:
@@ -148,12 +160,13 @@ def rlpd(spec: EnvSpec, config: RLPDConfig) -> Agent:
         # for a device's part of it.
         def td_target(target_critic, data, key):
             key_next, key_few = jax.random.split(key)
-            policy = actor_net.apply(state.actor.params, data.next_obs)
+            ahead = see(state.critic.params, data.next_obs)
+            policy = actor_net.apply(state.actor.params, ahead)
             next_action, next_log_prob = policy.sample_and_log_prob(key_next)
             few = jax.random.choice(
                 key_few, config.num_critics, (config.num_target_critics,), replace=False
             )
-            few_critics = networks.pick(target_critic, few)
+            few_critics = critic_net.pick(target_critic, few)
             next_q = critic_net.apply(few_critics, data.next_obs, next_action)
             next_value = next_q.min(axis=0)
             if config.entropy_backup:
@@ -179,8 +192,10 @@ def rlpd(spec: EnvSpec, config: RLPDConfig) -> Agent:
         def mean_q(action):
             return critic_net.apply(critic.params, obs, action).mean(axis=0)
 
+        here = see(state.critic.params, obs)
+
         def actor_loss(params):
-            policy = actor_net.apply(params, obs)
+            policy = actor_net.apply(params, here)
             return sac.actor_loss(policy, mean_q, temperature, key_actor)
 
         actor, actor_metrics = gradient_step(optimise.actor, state.actor, actor_loss)
@@ -196,7 +211,9 @@ def rlpd(spec: EnvSpec, config: RLPDConfig) -> Agent:
         return state, Info(critic_metrics | actor_metrics | temperature_metrics)
 
     sampled, exploit = policies.squashed(
-        lambda state, obs: actor_net.apply(state.actor.params, obs)
+        lambda state, obs: actor_net.apply(
+            state.actor.params, see(state.critic.params, obs)
+        )
     )
     explore = policies.uniform_at_first(
         sampled, spec.action_dim, lambda state: state.num_updates == 0
@@ -205,7 +222,8 @@ def rlpd(spec: EnvSpec, config: RLPDConfig) -> Agent:
     def q(state, obs, action):
         return critic_net.apply(state.critic.params, obs, action)
 
-    return Agent(init, update, explore, exploit, q=q)
+    agent = Agent(init, update, explore, exploit, q=q)
+    return vision.shifting(spec, config, agent)
 
 
 def recipe(spec: EnvSpec, config: RLPDConfig, plan: base.Plan) -> Recipe:

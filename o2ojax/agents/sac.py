@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import fields, learning, losses, networks, policies
+from o2ojax import fields, learning, losses, networks, policies, vision
 from o2ojax.agents import base
-from o2ojax.fields import choice, count, flag, fraction, number, positive, sizes
+from o2ojax.fields import choice, count, flag, fraction, number, positive, sizes, whole
 from o2ojax.learning import Optimiser, TrainState, gradient_step, polyak_update
 from o2ojax.types import (
     Agent,
@@ -43,6 +43,9 @@ class SACConfig:
     widths: tuple[int, ...] = sizes(256, 256)  # of the policy and of the critics
     layer_norm: bool = flag(False)  # of the critics
     activation: str = choice(*networks.ACTIVATIONS)  # of the critics
+    # of images, if there are any
+    encoder: str = choice(*vision.ENCODERS)  # convolutions; the critics train them
+    shift: int = whole(4)  # up to so many pixels, at random
 
 
 class SACState(NamedTuple):
@@ -121,9 +124,10 @@ def temperature_step(
 def sac(spec: EnvSpec, config: SACConfig) -> Agent:
     """Builds the agent, inside the traced function that uses it: floats are traced."""
     actor_net = networks.SquashedActor(spec.action_dim, config.widths)
-    critic_net = base.critics(
+    critics = base.critics(
         config, networks.fan_in_uniform(), networks.small_uniform(3e-3)
     )
+    critic_net, see = vision.sighted(spec, config, critics), vision.eyes(spec, config)
     optimise = optimisers(config)
     target_entropy = config.entropy_per_dim * spec.action_dim
 
@@ -131,19 +135,21 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
         key_actor, key_critic = jax.random.split(key)
         obs, action = base.blank_obs(spec), base.blank_action(spec)
         critic = critic_net.init(key_critic, obs, action)
-        return begin(config, actor_net.init(key_actor, obs), critic)
+        return begin(config, actor_net.init(key_actor, see(critic, obs)), critic)
 
     def update(state: SACState, batch: Batch, key: Key) -> tuple[SACState, Info]:
         data = batch.data
         key_actor, key_next = jax.random.split(key)
         temperature = jnp.exp(state.log_temperature.params)
+        here = see(state.critic.params, data.obs)
+        ahead = see(state.critic.params, data.next_obs)
 
         # Actor: raise the critics' lower estimate, and stay unpredictable.
         def lower_q(action):
             return critic_net.apply(state.critic.params, data.obs, action).min(axis=0)
 
         def soft_loss(params):
-            policy = actor_net.apply(params, data.obs)
+            policy = actor_net.apply(params, here)
             return actor_loss(policy, lower_q, temperature, key_actor)
 
         actor, actor_metrics = gradient_step(optimise.actor, state.actor, soft_loss)
@@ -157,7 +163,7 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
         )
 
         # Critic: regress onto the soft value of the next state.
-        next_policy = actor_net.apply(state.actor.params, data.next_obs)
+        next_policy = actor_net.apply(state.actor.params, ahead)
         next_action, next_log_prob = next_policy.sample_and_log_prob(key_next)
         next_q = critic_net.apply(state.target_critic, data.next_obs, next_action)
         next_value = losses.soft_value(next_q.min(axis=0), next_log_prob, temperature)
@@ -180,13 +186,16 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
         return state, Info(actor_metrics | temperature_metrics | critic_metrics)
 
     explore, exploit = policies.squashed(
-        lambda state, obs: actor_net.apply(state.actor.params, obs)
+        lambda state, obs: actor_net.apply(
+            state.actor.params, see(state.critic.params, obs)
+        )
     )
 
     def q(state, obs, action):
         return critic_net.apply(state.critic.params, obs, action)
 
-    return Agent(init, update, explore, exploit, q=q)
+    agent = Agent(init, update, explore, exploit, q=q)
+    return vision.shifting(spec, config, agent)
 
 
 def recipe(spec: EnvSpec, config: SACConfig, plan: base.Plan) -> Recipe:

@@ -20,15 +20,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2ojax import fields, learning, losses
+from o2ojax import fields, learning, losses, vision
 from o2ojax.fields import choice, number, positive, sizes
 from o2ojax.learning import TrainState, gradient_step
-from o2ojax.networks import MLP, fan_in_uniform, small_uniform
+from o2ojax.networks import MLP, Joined, fan_in_uniform, small_uniform
 from o2ojax.replay import ring, sum_tree
+from o2ojax.replay.frames import Album, num_rows, one_row, take
 from o2ojax.replay.ring import Ring
 from o2ojax.replay.store import Store
 from o2ojax.replay.sum_tree import SumTree
-from o2ojax.replay.uniform import evenly, of_dataset, take, take_both
+from o2ojax.replay.uniform import Rows, evenly, of_dataset, take_both
 from o2ojax.types import Array, Batch, Buffer, Key, Transition
 
 # Output activations, each with the bias that makes the initial output 1. With ReLU, as
@@ -78,7 +79,10 @@ class Balanced(NamedTuple):
 
 
 class Ratio(nn.Module):
-    """w(s, a) >= 0, initially near 1: obs [..., O], action [..., A] -> [...]."""
+    """w(s, a) >= 0, initially near 1: obs [..., O], action [..., A] -> [...].
+
+    Of images, it gets `Features`.
+    """
 
     widths: tuple[int, ...]
     head: str = "relu"
@@ -86,7 +90,7 @@ class Ratio(nn.Module):
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:  # noqa: D102
         positive, bias = HEADS[self.head]
-        x = jnp.concatenate([obs, action], axis=-1)
+        x = jnp.concatenate([Joined()(obs), action], axis=-1)
         x = MLP(self.widths, 1, fan_in_uniform(), small_uniform(3e-3), bias)(x)
         return positive(x).squeeze(-1)
 
@@ -114,7 +118,7 @@ def priority(ratio: Array, offline_ratio: Array, temper: Array) -> Array:
 
 
 def balanced(
-    dataset: Transition,
+    dataset: Rows,
     capacity: int,
     batch: int,
     options: Options = Options(),  # noqa: B008
@@ -127,17 +131,19 @@ def balanced(
         batch: rows to draw, and rows of each kind (offline and online) in a batch of
             the network.
     """
-    num_offline = dataset.reward.shape[0]
+    num_offline = num_rows(dataset)
     ratio_net = Ratio(options.widths, options.head)
+    if isinstance(dataset, Album):  # its own eyes, which its loss trains
+        ratio_net = vision.Sighted(vision.Encoder(vision.LAYERS["rlpd"]), ratio_net)
     optimiser = optax.adam(options.lr)
 
     def init() -> Balanced:
-        like = jax.tree.map(lambda x: x[0], dataset)
+        one = take(dataset, jnp.int32(0))
         # `init` has no key, so all members start from the same network.
-        params = ratio_net.init(jax.random.key(0), like.obs, like.action)
+        params = ratio_net.init(jax.random.key(0), one.obs, one.action)
         known = jnp.arange(num_offline + capacity) < num_offline
         return Balanced(
-            rows=ring.empty(like, capacity),
+            rows=ring.empty(one_row(dataset), capacity),
             priorities=sum_tree.build(known.astype(jnp.float32)),
             entry=jnp.float32(first_priority(num_offline, options.first_share)),
             ratio=learning.init(optimiser, params),
@@ -164,7 +170,7 @@ def balanced(
 
         old_index = jax.random.randint(key_old, (batch,), 0, num_offline)
         new_index = jax.random.randint(key_new, (batch,), 0, num_online)
-        old, new = take(dataset, old_index), take(store.rows.rows, new_index)
+        old, new = take(dataset, old_index), ring.take(store.rows, new_index)
 
         # Density-ratio network: one step, on equally many uniform rows of each kind.
         def ratio_loss(params):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from o2ojax.replay import ring
+from o2ojax.replay.frames import Album, rows_of
 from o2ojax.replay.ring import Ring
 from o2ojax.replay.store import Inputs, Needs
 from o2ojax.types import Array, Transition
@@ -19,7 +20,7 @@ RETURN_TO_GO = "return_to_go"
 
 
 def blank(
-    needs: Needs, like: Transition, dataset: Transition | None
+    needs: Needs, like: Transition, dataset: Transition | Album | None
 ) -> dict[str, Array]:
     """Extras to shape stores by, without leading axes: a dataset's, or the usual ones.
 
@@ -28,7 +29,8 @@ def blank(
     """
     found = {RETURN_TO_GO: like.reward, "next_action": like.action}
     if dataset is not None:
-        found |= {name: values[0] for name, values in dataset.extras.items()}
+        known = rows_of(dataset).extras
+        found |= {name: values[0] for name, values in known.items()}
     return {name: found[name] for name in needs.extras if name in found}
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from o2ojax import fields
 from o2ojax.errors import UserError
 from o2ojax.registry import instance_of
+from o2ojax.replay.frames import Album
 from o2ojax.types import Buffer, Transition
 
 ROWS, WINDOWS, TASKS = "single transitions", "windows", "tasks"
@@ -37,7 +38,7 @@ class Inputs(NamedTuple):
     """Arguments from which a store is built.
 
     dataset:   leaves [N, ...]; never copied. None for a run without data.
-    like:      a transition without leading axes, which gives shapes and dtypes.
+    like:      a row without leading axes, which gives shapes and dtypes.
     batch:     rows or windows per batch; for a TASKS store, rows per task.
     steps:     transitions that a member will collect; 0 in the offline phase.
     capacity:  how many of these are kept; 0 for all.
@@ -48,8 +49,8 @@ class Inputs(NamedTuple):
     reward:    scale and shift of the rewards that the agent learns from.
     """
 
-    dataset: Transition | None
-    like: Transition
+    dataset: Transition | Album | None
+    like: Transition | Album
     batch: int
     steps: int = 0
     capacity: int = 0

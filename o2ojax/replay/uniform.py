@@ -9,8 +9,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from o2ojax.replay import extras, ring
+from o2ojax.replay import extras, frames, ring
 from o2ojax.replay.extras import RETURN_TO_GO
+from o2ojax.replay.frames import Album, rows_of, take, with_images
 from o2ojax.replay.ring import Ring
 from o2ojax.replay.store import Inputs, Store
 from o2ojax.types import Array, Batch, Buffer, Key, Transition
@@ -18,23 +19,26 @@ from o2ojax.types import Array, Batch, Buffer, Key, Transition
 EXTRAS = (RETURN_TO_GO,)  # that these stores compute of what is gathered
 
 
-def take(rows: Transition, index: Array) -> Transition:
-    """Gathers the rows at `index` [B] from leaves [N, ...]."""
-    return jax.tree.map(lambda leaf: leaf[index], rows)
+Rows = Transition | Album  # of a dataset, leaves [N, ...]
 
 
-def take_both(dataset: Transition, gathered: Ring, index: Array) -> Transition:
+def take_both(dataset: Rows, gathered: Ring, index: Array) -> Transition:
     """Gathers the rows at `index` [B]; the ring's indices follow the dataset's."""
-    num_rows = dataset.reward.shape[0]
-    old = take(dataset, jnp.minimum(index, num_rows - 1))
-    new = take(gathered.rows, jnp.maximum(index - num_rows, 0))
+    known = rows_of(dataset)
+    num_rows = len(known.reward)
+    old = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, num_rows - 1)], known)
+    at = jnp.maximum(index - num_rows, 0)
+    new = jax.tree.map(lambda leaf: leaf[at], gathered.rows)
     is_old = index < num_rows
 
     def choose(old, new):
         mask = is_old.reshape(is_old.shape + (1,) * (old.ndim - 1))
         return jnp.where(mask, old, new)
 
-    return jax.tree.map(choose, old, new)
+    rows = jax.tree.map(choose, old, new)
+    if not isinstance(dataset, Album):
+        return rows
+    return with_images(rows, dataset.frames, gathered.films)
 
 
 def evenly(data: Transition, index: Array) -> Batch:
@@ -42,14 +46,14 @@ def evenly(data: Transition, index: Array) -> Batch:
     return Batch(data, jnp.ones(index.shape), index)
 
 
-def offline(dataset: Transition, batch: int) -> Buffer:
+def offline(dataset: Rows, batch: int) -> Buffer:
     """Samples only the dataset; has no `add` for new transitions.
 
     Args:
         dataset: leaves [N, ...]; never copied.
         batch: rows to draw.
     """
-    num_rows = dataset.reward.shape[0]
+    num_rows = frames.num_rows(dataset)
 
     def sample(replay, key: Key):
         index = jax.random.randint(key, (batch,), 0, num_rows)
@@ -58,11 +62,11 @@ def offline(dataset: Transition, batch: int) -> Buffer:
     return Buffer(lambda: (), sample)
 
 
-def online(like: Transition, capacity: int, batch: int) -> Buffer:
+def online(like: Rows, capacity: int, batch: int) -> Buffer:
     """Samples only the ring of the member's online transitions.
 
     Args:
-        like: a transition without leading axes, which gives shapes and dtypes.
+        like: a row without leading axes, which gives shapes and dtypes.
         capacity: rows of the ring.
         batch: rows to draw.
     """
@@ -72,12 +76,12 @@ def online(like: Transition, capacity: int, batch: int) -> Buffer:
 
     def sample(replay: Ring, key: Key):
         index = jax.random.randint(key, (batch,), 0, ring.filled(replay))
-        return replay, evenly(take(replay.rows, index), index)
+        return replay, evenly(ring.take(replay, index), index)
 
     return Buffer(init, sample, ring.add)
 
 
-def union(dataset: Transition, capacity: int, batch: int) -> Buffer:
+def union(dataset: Rows, capacity: int, batch: int) -> Buffer:
     """Samples uniformly from the dataset and the ring together.
 
     In `Batch.index`, the rows of the ring are numbered after those of the dataset.
@@ -87,10 +91,10 @@ def union(dataset: Transition, capacity: int, batch: int) -> Buffer:
         capacity: rows of the ring.
         batch: rows to draw.
     """
-    num_rows = dataset.reward.shape[0]
+    num_rows = frames.num_rows(dataset)
 
     def init() -> Ring:
-        return ring.empty(jax.tree.map(lambda x: x[0], dataset), capacity)
+        return ring.empty(frames.one_row(dataset), capacity)
 
     def sample(replay: Ring, key: Key):
         index = jax.random.randint(key, (batch,), 0, num_rows + ring.filled(replay))
@@ -99,7 +103,7 @@ def union(dataset: Transition, capacity: int, batch: int) -> Buffer:
     return Buffer(init, sample, ring.add)
 
 
-def symmetric(dataset: Transition, capacity: int, batch: int) -> Buffer:
+def symmetric(dataset: Rows, capacity: int, batch: int) -> Buffer:
     """Symmetric sampling: half of every batch from the dataset, half from the ring.
 
     Ball et al., "Efficient Online Reinforcement Learning with Offline Data" (2023),
@@ -110,11 +114,11 @@ def symmetric(dataset: Transition, capacity: int, batch: int) -> Buffer:
         capacity: rows of the ring.
         batch: rows to draw; the ring's half is rounded up.
     """
-    num_rows = dataset.reward.shape[0]
+    num_rows = frames.num_rows(dataset)
     num_old = batch // 2
 
     def init() -> Ring:
-        return ring.empty(jax.tree.map(lambda x: x[0], dataset), capacity)
+        return ring.empty(frames.one_row(dataset), capacity)
 
     def sample(replay: Ring, key: Key):
         key_old, key_new = jax.random.split(key)
@@ -123,7 +127,7 @@ def symmetric(dataset: Transition, capacity: int, batch: int) -> Buffer:
         data = jax.tree.map(
             lambda old, new: jnp.concatenate([old, new]),
             take(dataset, old),
-            take(replay.rows, new),
+            ring.take(replay, new),
         )
         return replay, evenly(data, jnp.concatenate([old, num_rows + new]))
 

@@ -22,10 +22,11 @@ from o2ojax import fields
 from o2ojax.errors import UserError
 from o2ojax.fields import non_negative
 from o2ojax.replay import ring, sum_tree
+from o2ojax.replay.frames import num_rows, one_row, take
 from o2ojax.replay.ring import Ring
 from o2ojax.replay.store import WINDOWS, Inputs, Store
 from o2ojax.replay.sum_tree import SumTree
-from o2ojax.replay.uniform import take_both
+from o2ojax.replay.uniform import Rows, take_both
 from o2ojax.types import Array, Batch, Buffer, Info, Key, Transition
 
 HIGHEST, LEAST = 1e4, 1e-6  # upper bound of a TD error; constant added to it
@@ -85,7 +86,7 @@ def keep_priorities(online: Windows, offline: Windows) -> Windows:
 
 
 def offline(
-    dataset: Transition,
+    dataset: Rows,
     horizon: int,
     batch: int,
     options: Options = Options(),  # noqa: B008
@@ -98,12 +99,12 @@ def offline(
         horizon: transitions per window.
         batch: windows to draw.
     """
-    parts = {"data": Part(0, len(dataset.reward), batch)}
+    parts = {"data": Part(0, num_rows(dataset), batch)}
     return _windows(parts, dataset, 0, 1, horizon, options)._replace(add=None)
 
 
 def union(
-    dataset: Transition,
+    dataset: Rows,
     capacity: int,
     batch: int,
     horizon: int,
@@ -112,12 +113,12 @@ def union(
 ) -> Buffer:
     """Samples from dataset and ring together. Arguments are those of `symmetric`."""
     capacity = size(capacity, horizon, num_envs)
-    parts = {"both": Part(0, len(dataset.reward) + capacity, batch)}
+    parts = {"both": Part(0, num_rows(dataset) + capacity, batch)}
     return _windows(parts, dataset, capacity, num_envs, horizon, options)
 
 
 def symmetric(
-    dataset: Transition,
+    dataset: Rows,
     capacity: int,
     batch: int,
     horizon: int,
@@ -134,7 +135,7 @@ def symmetric(
         num_envs: environments whose transitions arrive interleaved.
     """
     capacity = size(capacity, horizon, num_envs)
-    old, num = batch // 2, len(dataset.reward)
+    old, num = batch // 2, num_rows(dataset)
     parts = {"data": Part(0, num, old), "ring": Part(num, num + capacity, batch - old)}
     return _windows(parts, dataset, capacity, num_envs, horizon, options)
 
@@ -147,22 +148,21 @@ def size(capacity: int, horizon: int, num_envs: int) -> int:
 
 def _windows(
     parts: dict[str, Part],
-    dataset: Transition,
+    dataset: Rows,
     capacity: int,
     num_envs: int,
     horizon: int,
     options: Options,
 ) -> Buffer:
-    num_old = len(dataset.reward)
+    num_old = num_rows(dataset)
     ring_part = list(parts)[-1]
     reach = (horizon - 1) * num_envs  # ring rows between a window's first and last
 
     def init() -> Windows:
         known = (jnp.arange(num_old + capacity) < num_old).astype(jnp.float32)
-        like = jax.tree.map(lambda x: x[0], dataset)
         return Windows(
             {name: sum_tree.build(known[p.first : p.end]) for name, p in parts.items()},
-            ring.empty(like, capacity) if capacity else (),
+            ring.empty(one_row(dataset), capacity) if capacity else (),
         )
 
     def add(store: Windows, fresh: Transition) -> Windows:
@@ -188,7 +188,7 @@ def _windows(
         index, steps = index[:, None], jnp.arange(horizon)[None]
         old = jnp.minimum(index + steps, num_old - 1)
         if not capacity:
-            return jax.tree.map(lambda leaf: leaf[old], dataset)
+            return take(dataset, old)
         new = num_old + (index - num_old + steps * num_envs) % capacity
         rows = jnp.where(index < num_old, old, new)
         flat = take_both(dataset, store.rows, rows.reshape(-1))

@@ -14,6 +14,7 @@ import numpy as np
 from o2ojax import agents, data, envs, replay
 from o2ojax.errors import UserError
 from o2ojax.parallel import devices, processes
+from o2ojax.replay.frames import Album
 from o2ojax.report import statistics
 from o2ojax.run import doors, estimation, population, room, validation
 from o2ojax.run import workdir as workdirs
@@ -33,7 +34,7 @@ class Job(NamedTuple):
     layout: devices.Layout
     members: Member  # all members, placed on their devices
     programs: Programs
-    dataset: Transition | None  # on every device
+    dataset: Transition | Album | None  # on every device
     fingerprint: str  # of the dataset
     observations: dict[str, Any]  # mean and std of the dataset's
     check: Callable[[], None]  # `Env.check`
@@ -60,13 +61,13 @@ class Job(NamedTuple):
         }
 
 
-def _spread(dataset: Transition | None) -> dict[str, Any]:
+def _spread(dataset: Transition | Album | None) -> dict[str, Any]:
     """Mean and standard deviation of each number that a dataset observes.
 
     Raises:
         UserError: one of them is beyond float32.
     """
-    if dataset is None or isinstance(dataset.obs, dict):
+    if not isinstance(dataset, Transition) or isinstance(dataset.obs, dict):
         return {}
     mean, std = jax.jit(lambda obs: (obs.mean(axis=0), obs.std(axis=0)))(dataset.obs)
     mean, std = np.float64(mean), np.float64(std)
@@ -234,7 +235,7 @@ def _bounds(config: RunConfig, spec: EnvSpec) -> Any:
     return None if chosen == "unit" else chosen
 
 
-def _read(config: RunConfig, env: Env) -> tuple[Transition | None, float]:
+def _read(config: RunConfig, env: Env) -> tuple[Transition | Album | None, float]:
     """Reads the dataset, if any, and checks it against environment and agent.
 
     Returns:
@@ -256,12 +257,20 @@ def _read(config: RunConfig, env: Env) -> tuple[Transition | None, float]:
     if needs.kind == replay.WINDOWS:
         data.hold_windows(logged, spec, needs.horizon)
     if needs.kind != replay.TASKS:
-        return logged.transitions, scale
+        return _on_film(logged, spec), scale
     parameters = envs.ENVS.find(config.env).parameters(
         config.env, config.tasks.train, config.tasks.test
     )
     known = parameters[: spec.num_train]
     return data.hold_tasks(logged, spec, known, needs.context.context), scale
+
+
+def _on_film(logged: data.Dataset, spec: EnvSpec) -> Transition | Album:
+    """The rows, with their frames where they have images."""
+    if not logged.frames:
+        return logged.transitions
+    stacked = data.stacked(logged, spec.stack)
+    return Album(stacked.transitions, stacked.frames)
 
 
 def _with_extras(config: RunConfig, logged: data.Dataset, scale: float) -> data.Dataset:

@@ -17,7 +17,8 @@ from o2ojax import agents, learning, loop, replay
 from o2ojax.agents import base
 from o2ojax.meta import adaptation
 from o2ojax.parallel import compiled, devices
-from o2ojax.replay import extras
+from o2ojax.replay import extras, frames
+from o2ojax.replay.frames import Album
 from o2ojax.run import estimation, readiness
 from o2ojax.run.estimation import HeldOut
 from o2ojax.types import (
@@ -178,7 +179,7 @@ class Stages(NamedTuple):
 
 def stages(
     algorithm: agents.Algorithm, spec: EnvSpec, sizes: Sizes
-) -> Callable[[Member, Transition | None], Stages]:
+) -> Callable[[Member, Transition | Album | None], Stages]:
     """Returns the function (member, dataset) -> Stages.
 
     It is called under tracing: the config's floats and the dataset are traced.
@@ -188,12 +189,20 @@ def stages(
     )
     make, options = sizes.store, sizes.options
 
-    def stages_of(member: Member, dataset: Transition | None) -> Stages:
+    def of_envs(data: Transition | Album | None) -> Transition | Album | None:
+        if not isinstance(data, Album):
+            return data
+        size = sizes.num_envs, spec.horizon, spec.full
+        return Album(data.rows, data.frames, *size)
+
+    def stages_of(member: Member, dataset: Transition | Album | None) -> Stages:
         needs = algorithm.needs(member.config)
         blank = base.blank_transition(spec)
+        blank = blank._replace(extras=extras.blank(needs, blank, dataset))
+        album = dataset.frames if isinstance(dataset, Album) else None
         inputs = replay.Inputs(
-            dataset=dataset,
-            like=blank._replace(extras=extras.blank(needs, blank, dataset)),
+            dataset=of_envs(dataset),
+            like=of_envs(frames.blank(blank, spec, album)),
             batch=sizes.batch,
             steps=sizes.store_steps or sizes.online_steps,
             capacity=sizes.capacity,
@@ -211,10 +220,11 @@ def stages(
             rows = algorithm.batches(member.config) * sizes.batch
             rows = devices.shard_batch_size(rows)
             offline = gate(make.offline(inputs._replace(batch=rows), options))
-            known = plan._replace(
-                obs_mean=jax.tree.map(lambda x: x.mean(axis=0), dataset.obs),
-                obs_std=jax.tree.map(lambda x: x.std(axis=0), dataset.obs),
-            )
+            if isinstance(dataset, Transition):
+                known = plan._replace(
+                    obs_mean=jax.tree.map(lambda x: x.mean(axis=0), dataset.obs),
+                    obs_std=jax.tree.map(lambda x: x.std(axis=0), dataset.obs),
+                )
         if sizes.online_steps:
             rows = algorithm.online_batches(member.config) * sizes.batch
             online = gate(make.online(inputs._replace(batch=rows), options))
@@ -248,12 +258,14 @@ def has_critics(algorithm: agents.Algorithm, spec: EnvSpec, sizes: Sizes, who) -
     return found[0]
 
 
-def _rows_like(spec: EnvSpec) -> Transition:
+def _rows_like(spec: EnvSpec) -> Transition | Album:
     """A dataset of which only the shape is known."""
-    return jax.tree.map(
+    one = frames.blank(base.blank_transition(spec), spec)
+    rows = jax.tree.map(
         lambda leaf: jnp.zeros((NUM_ROWS, *leaf.shape), leaf.dtype),
-        base.blank_transition(spec),
+        frames.rows_of(one),
     )
+    return one._replace(rows=rows) if isinstance(one, Album) else rows
 
 
 def agent_shape(
@@ -285,7 +297,7 @@ class One(NamedTuple):
     algorithm: agents.Algorithm
     env: Env
     sizes: Sizes
-    stages_of: Callable[[Member, Transition | None], Stages]
+    stages_of: Callable[[Member, Transition | Album | None], Stages]
 
     def init(self, member, dataset):
         """Makes an untrained agent and an offline store."""

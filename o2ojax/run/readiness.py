@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from o2ojax.replay.frames import Album, rows_of, take
 from o2ojax.report.statistics import interval
 from o2ojax.types import Agent, AgentState, Array, Key, Transition
 
@@ -34,7 +35,7 @@ FIGURES = {
 def measure(
     agent: Agent,
     state: AgentState,
-    dataset: Transition,
+    dataset: Transition | Album,
     gamma: Array,
     reward: tuple[float, float],
     key: Key,
@@ -55,9 +56,10 @@ def measure(
     """
     key_rows, key_act, key_uniform = jax.random.split(key, 3)
     scale, shift = reward
-    followed, beyond = returns_that_followed(dataset, scale, shift, gamma)
-    at = jax.random.randint(key_rows, (NUM_ROWS,), 0, len(dataset.reward))
-    rows = jax.tree.map(lambda leaf: leaf[at], dataset)
+    earned = rows_of(dataset)
+    followed, beyond = returns_that_followed(earned, scale, shift, gamma)
+    at = jax.random.randint(key_rows, (NUM_ROWS,), 0, len(earned.reward))
+    rows = take(dataset, at)
 
     def act(obs, key):
         memory = agent.exploit.start(state, (), key)

@@ -23,6 +23,7 @@ from o2ojax.machine import num_cores
 from o2ojax.meta import adaptation
 from o2ojax.parallel import background, compiled, devices, processes, tuning
 from o2ojax.registry import short
+from o2ojax.replay import frames
 from o2ojax.report import statistics
 from o2ojax.run import population, readiness, workdir
 from o2ojax.run.checkpoint import Checkpoints
@@ -184,8 +185,8 @@ def headline(job: Job) -> str:
     """Describes the run in one line."""
     config, rows = job.config, "no data"
     if job.dataset is not None:
-        episodes = int(job.dataset.last.sum())
-        rows = f"{len(job.dataset.last):,} rows in {episodes:,} episodes"
+        last = frames.rows_of(job.dataset).last
+        rows = f"{len(last):,} rows in {int(last.sum()):,} episodes"
         if job.sizes.held_out.num_rows:
             rows += f", {len(job.sizes.held_out.starts):,} of them held out"
     members = f"{job.num_members} member{'s' * (job.num_members > 1)}"
