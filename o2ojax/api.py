@@ -216,6 +216,7 @@ class RunPolicy(Player):
             "format": exported.FORMAT,
             "obs": list(spec.obs_keys),
             "num_obs": spec.obs_dim,
+            "parts": _parts(spec),
             "low": [float(x) for x in low],
             "high": [float(x) for x in high],
             "provenance": dict(provenance),
@@ -287,13 +288,20 @@ class RunPolicy(Player):
     def _inputs(self) -> dict[str, tuple]:
         """Arguments of each program, besides the weights."""
         memory, key = super().start()
-        obs = np.zeros(self.spec.obs_dim, np.float32)
+        obs = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.spec.obs)
         action = np.zeros(self.spec.action_dim, np.float32)
         return {
             "start": (key,),
             "act": (memory, obs, key),
             "observe": (memory, obs, action, np.float32(0), obs, np.bool_(False)),
         }
+
+
+def _parts(spec: EnvSpec) -> dict[str, tuple[list[int], str]]:
+    """Shape and dtype of each part of an observation; {} of a vector."""
+    if not isinstance(spec.obs, dict):
+        return {}
+    return {name: (list(x.shape), str(x.dtype)) for name, x in spec.obs.items()}
 
 
 def _functions(policy: Policy, state: Any) -> dict[str, Callable]:

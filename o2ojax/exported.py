@@ -40,7 +40,8 @@ class Player:
     Args:
         programs: "start", "act" and "observe", functions of arrays.
         about: `obs`, the entries of Dict observations that are joined, or none;
-            `num_obs`; `low` and `high`, the bounds of actions; provenance.
+            `num_obs`; `parts`, of an observation with images: each part's shape and
+            dtype; `low` and `high`, the bounds of actions; provenance.
     """
 
     def __init__(self, programs: Mapping[str, Callable], about: Mapping[str, Any]):
@@ -60,6 +61,8 @@ class Player:
 
         Args:
             obs: as the environment gives it, [O] or a dict; [B, ...] for B episodes.
+                With images, a dict of parts; frames of a stack along the last axis,
+                oldest first.
         Raises:
             UserError: the observation has another size, or lacks an entry; or the
                 policy knows no finite action.
@@ -67,7 +70,7 @@ class Player:
         if state.key.ndim == 2:
             rows = range(len(state.key))
             return stacked([self.act(_row(obs, at), _row(state, at)) for at in rows])
-        given = state.memory, self.vector(obs), state.key
+        given = state.memory, self.observation(obs), state.key
         action, memory, key = self._programs["act"](*given)
         if not np.isfinite(action).all():
             raise UserError(f"the policy's action is {action}: its weights are damaged")
@@ -85,9 +88,16 @@ class Player:
             given = state, obs, action, reward, next_obs, last
             indices = range(len(state.key))
             return stacked([self.observe(*_row(given, at)) for at in indices])
-        given = self.vector(obs), self.in_box(action), np.float32(reward)
-        given = *given, self.vector(next_obs), np.bool_(last)
+        given = self.observation(obs), self.in_box(action), np.float32(reward)
+        given = *given, self.observation(next_obs), np.bool_(last)
         return state._replace(memory=self._programs["observe"](state.memory, *given))
+
+    def observation(self, obs: Any) -> Any:
+        """An observation as the agent was trained on: a vector, or a dict of parts."""
+        parts = self.about.get("parts") or {}
+        if not parts:
+            return self.vector(obs)
+        return {name: _part(obs, name, *parts[name]) for name in sorted(parts)}
 
     def vector(self, obs: Any) -> np.ndarray:
         """An observation as the vector [O] that the agent was trained on."""
@@ -130,6 +140,28 @@ def _entry(obs: Any, key: str) -> Any:
     return obs
 
 
+def _part(obs: Any, name: str, shape: list[int], dtype: str) -> np.ndarray:
+    """A part of an observation, which must be as the agent knows it."""
+    try:
+        found = np.asarray(obs[name])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"an observation must be a dict with {name}: {error!r}") from (
+            error
+        )
+    wanted = f"it must be {list(shape)} of {dtype}"
+    if list(found.shape) != list(shape):
+        raise UserError(
+            f"an observation's {name} has the shape {list(found.shape)}; {wanted} (of"
+            " several: start(num=...))"
+        )
+    if found.dtype.kind not in "biuf" or (dtype == "uint8" and found.dtype != np.uint8):
+        raise UserError(f"an observation's {name} is of {found.dtype}; {wanted}")
+    found = found.astype(dtype)
+    if not np.isfinite(found).all():
+        raise UserError(f"an observation's {name} has a number that is not finite")
+    return found
+
+
 def load(path: str | Path) -> Player:
     """Reads an exported policy. Raises UserError for a file that is none."""
     try:
@@ -162,7 +194,9 @@ def _check(player: Player) -> None:
         raise ValueError("its sizes or bounds are none")
     if not all(isinstance(name, str) for name in player.about["obs"]):
         raise ValueError("its entries of observations are no names")
-    key, obs = np.zeros(2, np.uint32), np.zeros(size, np.float32)
+    key, parts = np.zeros(2, np.uint32), player.about.get("parts") or {}
+    obs = {name: np.zeros(shape, dtype) for name, (shape, dtype) in parts.items()}
+    obs = obs or np.zeros(size, np.float32)
     memory, key = jax.eval_shape(player._programs["start"], key)
     action, after, _ = jax.eval_shape(player._programs["act"], memory, obs, key)
     if action.shape != (num_actions,):

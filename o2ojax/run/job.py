@@ -219,6 +219,11 @@ def _recorded(config: RunConfig) -> tuple[Transition, HeldOut, Env, float]:
     if bounds == "env":
         raise UserError("config.action_bounds is env, and config.env is none")
     logged = data.read(config.dataset, config.clip_actions, bounds, config.env_keys)
+    if logged.frames:
+        raise UserError(
+            f"config.env is none, and {config.dataset} has images; without an"
+            " environment, policies are judged on numbers alone: name one"
+        )
     scale = _reward_scale(config, logged)
     logged = _with_extras(config, logged, scale)
     rows, share = logged.transitions, config.offline.held_out

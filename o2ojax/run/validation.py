@@ -6,8 +6,10 @@ an algorithm or a store are checked in its own module. All checks precede compil
 
 import math
 
-from o2ojax import envs, replay
+from o2ojax import envs, replay, vision
+from o2ojax.agents import AGENTS
 from o2ojax.errors import UserError
+from o2ojax.registry import is_door
 from o2ojax.run.config import MAX_SEEDS, RunConfig
 from o2ojax.types import EnvSpec
 
@@ -42,7 +44,36 @@ def check_task(run: RunConfig, spec: EnvSpec) -> None:
             f" {spec.num_test} test tasks of {spec.name}, each as often: give a"
             f" multiple of {spec.num_test}"
         )
+    _check_eyes(run, spec)
     run.entry.check_task(run, spec)
+
+
+def _check_eyes(run: RunConfig, spec: EnvSpec) -> None:
+    """Checks that an agent can see, where there are images to see."""
+    images = vision.image_parts(spec.obs)
+    if not images or is_door(run.algorithm):
+        return
+    if not hasattr(run.agent, "shift"):
+        seeing = [name for name in AGENTS if hasattr(AGENTS.find(name).config, "shift")]
+        raise UserError(
+            f"config.algorithm is {run.algorithm}, which learns from numbers, and"
+            f" {spec.name} shows images; those that see are {', '.join(seeing)}"
+        )
+    name = getattr(run.agent, "encoder", "fowm")
+    needed = vision.smallest(vision.LAYERS[name])
+    for part, image in images.items():
+        height, width, _ = image.shape
+        if min(height, width) < needed:
+            raise UserError(
+                f"the images of {spec.name} ({part}) are of {height} x {width}; the"
+                f" convolutions {name!r} need {needed} x {needed} or more: set"
+                " config.pixels.size, or another config.agent.encoder"
+            )
+    if run.devices.cut_dataset:
+        raise UserError(
+            f"config.devices.cut_dataset divides rows, not frames, and {spec.name}"
+            " shows images: leave it out"
+        )
 
 
 def _check_without_environment(run: RunConfig) -> None:
