@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from o2ojax.envs.entry import EnvEntry, Host, Options, adopt
+from o2ojax import fields
+from o2ojax.envs.entry import EnvEntry, Host, Options, Pixels, adopt
 from o2ojax.envs.physics import Simulator, c_physics
 from o2ojax.errors import UserError, unknown
 from o2ojax.registry import Registry, is_door
@@ -25,6 +26,19 @@ FAMILIES = (
     "push-goal",
     "reach-goal",
 )
+PICTURED = tuple(  # tasks that are seen as pictures
+    f"{task}-pixels"
+    for task in (
+        "reach",
+        "push",
+        "lift",
+        "reach_sparse",
+        "push_sparse",
+        "lift_sparse",
+        "tray_sparse",
+        "drawer_sparse",
+    )
+)
 ENVS = Registry(
     "environment",
     {
@@ -41,6 +55,9 @@ ENVS = Registry(
         "reach_sparse": "o2ojax.envs.manipulation:ENTRY",
         "push_sparse": "o2ojax.envs.manipulation:ENTRY",
         "lift_sparse": "o2ojax.envs.manipulation:ENTRY",
+        "tray_sparse": "o2ojax.envs.containers:ENTRY",
+        "drawer_sparse": "o2ojax.envs.containers:ENTRY",
+        **dict.fromkeys(PICTURED, "o2ojax.envs.pixels:ENTRY"),
         **dict.fromkeys(FAMILIES, "o2ojax.meta.families:ENTRY"),
     },
     adopt,
@@ -52,9 +69,11 @@ __all__ = [
     "ENVS",
     "FAMILIES",
     "OWN",
+    "PICTURED",
     "EnvEntry",
     "Host",
     "Options",
+    "Pixels",
     "Simulator",
     "make",
     "split",
@@ -176,7 +195,7 @@ def make(
         num_train, num_test: numbers of tasks of a family; 0 for all.
         native: whether XLA calls MuJoCo's C library itself, which changes no number:
             "auto", where it can be compiled; "never" or "require".
-        others: args, keys, horizon and host, as in `Options`.
+        others: args, keys, horizon, host and pixels, as in `Options`.
     Raises:
         UserError: the environment or physics is unknown, cannot be built, or does not
             fit the other arguments.
@@ -209,4 +228,18 @@ def make(
                 f"config.{field} is {getattr(options, option)}, and {name} takes none:"
                 " it is for environments of Gymnasium"
             )
+    _check_pixels(name, options, entry)
     return entry.build(name, options)
+
+
+def _check_pixels(name: str, options: Options, entry: EnvEntry) -> None:
+    """Raises UserError where a choice of `config.pixels` would have no effect."""
+    if "pixels" in entry.takes:
+        return
+    chosen, default = fields.values(options.pixels), fields.values(Pixels())
+    field = next((each for each in chosen if chosen[each] != default[each]), None)
+    if field:
+        raise UserError(
+            f"config.pixels.{field} is {chosen[field]}, and {name} is not seen as"
+            f" pictures; choose one of {', '.join(PICTURED)}"
+        )
