@@ -76,6 +76,7 @@ __all__ = [
     "Pixels",
     "Simulator",
     "make",
+    "options",
     "split",
 ]
 
@@ -192,13 +193,34 @@ def make(
     """Builds an environment.
 
     Args:
+        others: further arguments of `options`.
+    Raises:
+        UserError: the environment or physics is unknown, cannot be built, or does not
+            fit the other arguments.
+    """
+    chosen = options(name, physics, simulator, num_train, num_test, native, **others)
+    return ENVS.find(name).build(name, chosen)
+
+
+def options(
+    name: str,
+    physics: str = "auto",
+    simulator: Simulator = Simulator(),  # noqa: B008
+    num_train: int = 0,
+    num_test: int = 0,
+    native: str = "auto",
+    **others: Any,
+) -> Options:
+    """What an environment is built with.
+
+    Args:
         num_train, num_test: numbers of tasks of a family; 0 for all.
         native: whether XLA calls MuJoCo's C library itself, which changes no number:
             "auto", where it can be compiled; "never" or "require".
         others: args, keys, horizon, host and pixels, as in `Options`.
     Raises:
-        UserError: the environment or physics is unknown, cannot be built, or does not
-            fit the other arguments.
+        UserError: the environment or physics is unknown, or does not fit the other
+            arguments.
     """
     entry = ENVS.find(name)
     if not entry.any_physics and physics != "auto":
@@ -217,26 +239,25 @@ def make(
     if chosen == "mujoco" and entry.any_physics:
         make_physics = _mujoco_builder(native)
     numbers = num_train, num_test
-    options = Options(chosen, make_physics, simulator, *numbers, **others)
+    made = Options(chosen, make_physics, simulator, *numbers, **others)
     for option, field in (
         ("args", "env_args"),
         ("keys", "env_keys"),
         ("horizon", "horizon"),
     ):
-        if getattr(options, option) and option not in entry.takes:
+        if getattr(made, option) and option not in entry.takes:
             raise UserError(
-                f"config.{field} is {getattr(options, option)}, and {name} takes none:"
+                f"config.{field} is {getattr(made, option)}, and {name} takes none:"
                 " it is for environments of Gymnasium"
             )
-    _check_pixels(name, options, entry)
-    return entry.build(name, options)
+    if "pixels" not in entry.takes:
+        _refuse_pixels(name, made.pixels)
+    return made
 
 
-def _check_pixels(name: str, options: Options, entry: EnvEntry) -> None:
-    """Raises UserError where a choice of `config.pixels` would have no effect."""
-    if "pixels" in entry.takes:
-        return
-    chosen, default = fields.values(options.pixels), fields.values(Pixels())
+def _refuse_pixels(name: str, given: Pixels) -> None:
+    """Raises UserError for a choice of `config.pixels`, which would have no effect."""
+    chosen, default = fields.values(given), fields.values(Pixels())
     field = next((each for each in chosen if chosen[each] != default[each]), None)
     if field:
         raise UserError(

@@ -31,8 +31,9 @@ ROOF = -0.11  # m, x of the front of the cabinet's roof
 
 def put_away(sight: Sight) -> Array:
     """Whether the cube lies in the tray."""
-    level = jnp.abs(sight.cube[..., :2] - jnp.array(TRAY)) < INSIDE
-    return level.all(-1) & (sight.cube[..., 2] < REST + SETTLED)
+    x, y, z = (sight.cube[..., i] for i in range(3))
+    inside = (jnp.abs(x - TRAY[0]) < INSIDE) & (jnp.abs(y - TRAY[1]) < INSIDE)
+    return inside & (z < REST + SETTLED)
 
 
 TASKS = {

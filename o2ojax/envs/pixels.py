@@ -171,6 +171,31 @@ def painter(name: str, options: Options) -> Painter:
     return Painter(model, manipulation.pose_seen, size, CAMERA, manipulation.NEAR)
 
 
+def drawn(
+    rows: Transition, painter: Painter, options: Pixels
+) -> tuple[Transition, dict[str, np.ndarray]]:
+    """Turns rows of `unseen` into those of a dataset, which keeps each frame once.
+
+    Args:
+        rows: whole episodes in order of time, NumPy [N, ...].
+    Returns:
+        the rows, in whose observations "pixels" is a frame's number in the table, int32
+        [N]; and the table by the name of this part, uint8 [F, size, size, 3].
+    """
+    ends = np.flatnonzero(rows.last)
+    shown = np.insert(rows.obs, ends + 1, rows.next_obs[ends], axis=0)
+    episode = np.cumsum(rows.last) - rows.last
+    number = np.int32(np.arange(len(rows.last)) + episode)
+
+    def parts(number: np.ndarray, obs: np.ndarray) -> dict[str, np.ndarray]:
+        state = {"state": np.asarray(own_state(obs))} if options.state else {}
+        return {"pixels": number} | state
+
+    obs, next_obs = parts(number, rows.obs), parts(number + 1, rows.next_obs)
+    table = painter.draw(shown)
+    return rows._replace(obs=obs, next_obs=next_obs), {"pixels": table}
+
+
 def build(name: str, options: Options) -> Env:
     """Builds the environment of a registry's entry.
 
