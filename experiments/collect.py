@@ -29,6 +29,9 @@ medium         noise that lets about half of the episodes end in success
 medium-replay  noise that falls, episode by episode, from START to medium's
 expert         no noise
 medium-expert  medium, then as many rows of expert
+
+So do those that are seen as pictures, with --config.pixels.size and so on. Frames are
+drawn of what has been played, and kept once.
 """
 
 import argparse
@@ -45,7 +48,7 @@ import numpy as np
 
 from o2ojax import agents, data, envs, loop, policies
 from o2ojax.data.files import write_json
-from o2ojax.envs import manipulation
+from o2ojax.envs import manipulation, pixels
 from o2ojax.envs.antmaze import MAZES
 from o2ojax.envs.scripted import SCRIPTED
 from o2ojax.errors import GO_ON, UserError, unknown
@@ -72,11 +75,14 @@ KINDS = {
 }
 PEARL = "pearl"  # the kind of a family of tasks, and who gathers it
 
-# Standard deviations of the noise on a scripted policy's actions. Medium's leaves half
-# of the episodes of push and lift a success; reach bears more, and keeps nine in ten.
-# A replay's first episodes have START's, with which push and lift seldom succeed.
-START = {"reach": 2.0, "push": 1.0, "lift": 1.0}
-MEDIUM = {"reach": 1.5, "push": 0.7, "lift": 0.5}
+# Standard deviations of the noise on a scripted policy's actions. Medium's leaves about
+# half of the episodes a success; reach bears more, and keeps nine in ten. A replay's
+# first episodes have START's, with which all but reach seldom succeed. An action that
+# is applied twice, as where pictures are seen, carries its noise twice.
+START = {"reach": 2.0, "push": 1.0, "lift": 1.0, "tray": 0.8, "drawer": 0.6}
+MEDIUM = {"reach": 1.5, "push": 0.7, "lift": 0.5, "tray": 0.5, "drawer": 0.42}
+START_TWICE = {"reach": 1.5, "push": 0.6, "lift": 0.5, "tray": 0.4, "drawer": 0.3}
+MEDIUM_TWICE = {"reach": 1.0, "push": 0.35, "lift": 0.3, "tray": 0.25, "drawer": 0.2}
 
 # Where AntMaze's walker begins, and is sent.
 PLAYERS = {
@@ -122,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = config.env if physics == "mujoco" else f"{config.env}-{physics}"
         workdir = options.workdir or Path("runs") / "collect" / name
         progress = Progress()
-        needs = dict.fromkeys(KINDS, ()) if config.env in SCRIPTED else KINDS
+        needs = dict.fromkeys(KINDS, ()) if is_scripted(config.env) else KINDS
         needs = needs | {PEARL: (PEARL,)} | dict.fromkeys(antmaze.PLACES, ())
         stages = sorted({stage for kind in kinds for stage in needs[kind]})
         learners = {
@@ -291,17 +297,14 @@ def make(
         ]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *halves)
     anywhere = {"anywhere": True} if kind in ("play", "diverse") else {}
-    env = envs.make(
-        config.env,
-        config.physics,
-        config.simulator,
-        native=config.native,
-        args=anywhere,
-    )
+    options = options_of(config, args=anywhere)
+    seen_as_pictures = config.env in envs.PICTURED
+    built = pixels.unseen if seen_as_pictures else envs.ENVS.find(config.env).build
+    env = built(config.env, options)
     if config.env in MAZES:
         policy = antmaze.steered(config.env, kind)
         return play(kind, env, policy, (), num_rows, progress)
-    if config.env in SCRIPTED:
+    if is_scripted(config.env):
         return demonstrate(kind, env, num_rows, progress)
     if kind == "medium-replay":
         return gathered_while_learning(learners["medium"])
@@ -315,6 +318,22 @@ def make(
         policy = recipe.online.explore
         state = jax.tree.map(lambda leaf: leaf[member], run.agent)
     return play(kind, env, policy, state, num_rows, progress)
+
+
+def options_of(config: RunConfig, **others: Any) -> envs.Options:
+    """What the environment of a config is built with."""
+    others |= {"native": config.native, "pixels": config.pixels}
+    return envs.options(config.env, config.physics, config.simulator, **others)
+
+
+def task_of(name: str) -> str:
+    """The task that an environment is, seen as pictures or not."""
+    return name.removesuffix(pixels.SUFFIX)
+
+
+def is_scripted(name: str) -> bool:
+    """Whether a scripted policy plays an environment."""
+    return task_of(name) in SCRIPTED
 
 
 def demonstrate(kind: str, env: Env, num_rows: int, progress: Progress) -> Transition:
@@ -340,15 +359,16 @@ def scripted(kind: str, spec: EnvSpec, num_rounds: int) -> Policy:
     def scale(num_stopped):
         return first + (last - first) * num_stopped / max(num_rounds - 1, 1)
 
-    return policies.noisy(SCRIPTED[spec.name], scale)
+    return policies.noisy(SCRIPTED[task_of(spec.name)], scale)
 
 
 def noise(kind: str, name: str) -> tuple[float, float]:
     """Its standard deviations in the first episodes and in the last."""
-    task = name.removesuffix("_sparse")
-    medium = MEDIUM[task]
+    twice, task = name in envs.PICTURED, task_of(name).removesuffix("_sparse")
+    medium = (MEDIUM_TWICE if twice else MEDIUM)[task]
+    start = (START_TWICE if twice else START)[task]
     return {
-        "medium-replay": (START[task], medium),
+        "medium-replay": (start, medium),
         "medium": (medium, medium),
         "expert": (0.0, 0.0),
     }[kind]
@@ -457,7 +477,12 @@ def save(
     if kind == PEARL:
         parameters = families.split(config.env, config.tasks.train)
         parameters = parameters[: transitions.task.max() + 1]
-    data.write(path, transitions, parameters)
+    if config.env in envs.PICTURED:
+        painter = pixels.painter(config.env, options_of(config))
+        rows, tables = pixels.drawn(transitions, painter, config.pixels)
+        data.write(path, rows, parameters, tables=tables)
+    else:
+        data.write(path, transitions, parameters)
     returns = data.episode_returns(transitions)
     provenance = {
         "command": shlex.join(["python", "-m", "experiments.collect", *given]),
@@ -483,7 +508,7 @@ def save(
         },
         "mean_score": float(data.score(config.env, returns).mean()),
     }
-    if config.env in SCRIPTED:
+    if is_scripted(config.env):
         provenance["success"] = successes(config.env, transitions).mean().item()
     provenance |= surroundings()
     write_json(path.with_suffix(".json"), provenance)
@@ -506,7 +531,7 @@ def protocol(kind: str, name: str) -> str:
             f" walker of this project with noise of {antmaze.NOISE} on its actions,"
             f" {PLAYERS[kind]}; these are not D4RL's rows"
         )
-    if name not in SCRIPTED:
+    if not is_scripted(name):
         return (
             "D4RL (Fu et al. 2020, arxiv.org/abs/2004.07219), SAC of this project,"
             " Gymnasium's -v4 task; scores are not D4RL scores"
@@ -534,7 +559,7 @@ def player(kind: str, name: str) -> str:
 def successes(name: str, transitions: Transition) -> np.ndarray:
     """Whether each episode of a manipulation task ends in success, bool [episodes]."""
     seen = manipulation.see(transitions.next_obs[transitions.last])
-    return np.asarray(manipulation.TASKS[name].success(seen))
+    return np.asarray(pixels.TASKS[task_of(name)].success(seen))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def first_line(error: BaseException) -> str:
     return line if len(line) <= LONG else f"{line[:LONG]} ..."
 
 
-FEW = 30  # names that a message lists whole
+FEW = 40  # names that a message lists whole
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from o2ojax.envs.entry import EnvEntry, Host, Options, adopt
+from o2ojax import fields
+from o2ojax.envs.entry import EnvEntry, Host, Options, Pixels, adopt
 from o2ojax.envs.physics import Simulator, c_physics
 from o2ojax.errors import UserError, unknown
 from o2ojax.registry import Registry, is_door
@@ -25,6 +26,19 @@ FAMILIES = (
     "push-goal",
     "reach-goal",
 )
+PICTURED = tuple(  # tasks that are seen as pictures
+    f"{task}-pixels"
+    for task in (
+        "reach",
+        "push",
+        "lift",
+        "reach_sparse",
+        "push_sparse",
+        "lift_sparse",
+        "tray_sparse",
+        "drawer_sparse",
+    )
+)
 ENVS = Registry(
     "environment",
     {
@@ -41,6 +55,9 @@ ENVS = Registry(
         "reach_sparse": "o2ojax.envs.manipulation:ENTRY",
         "push_sparse": "o2ojax.envs.manipulation:ENTRY",
         "lift_sparse": "o2ojax.envs.manipulation:ENTRY",
+        "tray_sparse": "o2ojax.envs.containers:ENTRY",
+        "drawer_sparse": "o2ojax.envs.containers:ENTRY",
+        **dict.fromkeys(PICTURED, "o2ojax.envs.pixels:ENTRY"),
         **dict.fromkeys(FAMILIES, "o2ojax.meta.families:ENTRY"),
     },
     adopt,
@@ -52,11 +69,14 @@ __all__ = [
     "ENVS",
     "FAMILIES",
     "OWN",
+    "PICTURED",
     "EnvEntry",
     "Host",
     "Options",
+    "Pixels",
     "Simulator",
     "make",
+    "options",
     "split",
 ]
 
@@ -173,13 +193,34 @@ def make(
     """Builds an environment.
 
     Args:
-        num_train, num_test: numbers of tasks of a family; 0 for all.
-        native: whether XLA calls MuJoCo's C library itself, which changes no number:
-            "auto", where it can be compiled; "never" or "require".
-        others: args, keys, horizon and host, as in `Options`.
+        others: further arguments of `options`.
     Raises:
         UserError: the environment or physics is unknown, cannot be built, or does not
             fit the other arguments.
+    """
+    chosen = options(name, physics, simulator, num_train, num_test, native, **others)
+    return ENVS.find(name).build(name, chosen)
+
+
+def options(
+    name: str,
+    physics: str = "auto",
+    simulator: Simulator = Simulator(),  # noqa: B008
+    num_train: int = 0,
+    num_test: int = 0,
+    native: str = "auto",
+    **others: Any,
+) -> Options:
+    """What an environment is built with.
+
+    Args:
+        num_train, num_test: numbers of tasks of a family; 0 for all.
+        native: whether XLA calls MuJoCo's C library itself, which changes no number:
+            "auto", where it can be compiled; "never" or "require".
+        others: args, keys, horizon, host and pixels, as in `Options`.
+    Raises:
+        UserError: the environment or physics is unknown, or does not fit the other
+            arguments.
     """
     entry = ENVS.find(name)
     if not entry.any_physics and physics != "auto":
@@ -198,15 +239,28 @@ def make(
     if chosen == "mujoco" and entry.any_physics:
         make_physics = _mujoco_builder(native)
     numbers = num_train, num_test
-    options = Options(chosen, make_physics, simulator, *numbers, **others)
+    made = Options(chosen, make_physics, simulator, *numbers, **others)
     for option, field in (
         ("args", "env_args"),
         ("keys", "env_keys"),
         ("horizon", "horizon"),
     ):
-        if getattr(options, option) and option not in entry.takes:
+        if getattr(made, option) and option not in entry.takes:
             raise UserError(
-                f"config.{field} is {getattr(options, option)}, and {name} takes none:"
+                f"config.{field} is {getattr(made, option)}, and {name} takes none:"
                 " it is for environments of Gymnasium"
             )
-    return entry.build(name, options)
+    if "pixels" not in entry.takes:
+        _refuse_pixels(name, made.pixels)
+    return made
+
+
+def _refuse_pixels(name: str, given: Pixels) -> None:
+    """Raises UserError for a choice of `config.pixels`, which would have no effect."""
+    chosen, default = fields.values(given), fields.values(Pixels())
+    field = next((each for each in chosen if chosen[each] != default[each]), None)
+    if field:
+        raise UserError(
+            f"config.pixels.{field} is {chosen[field]}, and {name} is not seen as"
+            f" pictures; choose one of {', '.join(PICTURED)}"
+        )

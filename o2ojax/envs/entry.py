@@ -14,7 +14,7 @@ import numpy as np
 from o2ojax import fields, registry
 from o2ojax.envs.physics import Simulator
 from o2ojax.errors import RAISED, UserError, first_line
-from o2ojax.fields import number, whole
+from o2ojax.fields import count, flag, number, whole
 from o2ojax.types import Env, EnvSpec
 
 
@@ -30,6 +30,22 @@ class Host:
     timeout: float = number(60.0, above=0, traced=False)
 
 
+@fields.section
+class Pixels:
+    """How a task that is seen as pictures is seen.
+
+    size:   pixels of a side.
+    stack:  newest frames that are seen together.
+    state:  whether the arm's own state is seen, too.
+    repeat: how often an action is applied in a row.
+    """
+
+    size: int = whole(84, at_least=8, at_most=512)
+    stack: int = count(1)
+    state: bool = flag(True)
+    repeat: int = count(2)
+
+
 class Options(NamedTuple):
     """A user's options of an environment.
 
@@ -41,6 +57,7 @@ class Options(NamedTuple):
     keys:    entries of Dict observations to join, in order; () for all.
     horizon: steps after which an episode is cut; 0 for the environment's own limit.
     host:    how it is stepped, if it is one of Gymnasium.
+    pixels:  how it is seen, if it is seen as pictures.
     """
 
     physics: str
@@ -52,6 +69,7 @@ class Options(NamedTuple):
     keys: tuple[str, ...] = ()
     horizon: int = 0
     host: Host = Host()
+    pixels: Pixels = Pixels()
 
 
 class EnvEntry(NamedTuple):
@@ -61,7 +79,7 @@ class EnvEntry(NamedTuple):
     parameters: (name, num_train, num_test) -> [T, P], the parameters of each task of a
                 family; None for a single task.
     any_physics: whether it runs on any physics; if False, it has its own simulator.
-    takes: the names of the `Options` that it obeys, of args, keys and horizon.
+    takes: the names of the `Options` that it obeys, of args, keys, horizon and pixels.
     """
 
     build: Callable[[str, Options], Env]

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from o2ojax.envs.entry import EnvEntry
+from o2ojax.envs.entry import EnvEntry, Options
 from o2ojax.envs.physics import (
     Advance,
     Models,
@@ -38,7 +39,7 @@ from o2ojax.types import Array, Env, EnvSpec, vector
 HORIZON = 50  # decisions
 FRAME_SKIP = 5  # simulation steps of 0.01 s
 NUM_STARTS = 1024
-SCENE = Path(__file__).parent / "assets" / "gripper.xml"
+ASSETS = Path(__file__).parent / "assets"
 
 STEP = 0.02  # m, offset of the hand's target for an action of 1
 OPEN = 0.045  # m, from a fingertip to the centre of the open gripper
@@ -57,7 +58,8 @@ class Scene(NamedTuple):
     """State of an episode: the physics and the goal.
 
     physics: qpos [9] is x, y, z of the hand, left and right finger, x, y, z of the
-        cube, all in metres, and the yaw of the cube in radians.
+        cube, all in metres, and the yaw of the cube in radians. A tenth number is how
+        far a drawer is open, in metres.
     goal: [3] in metres, or [0] for a task without a goal.
     """
 
@@ -72,12 +74,14 @@ class Sight(NamedTuple):
     opening: [...]     distance between the fingertips.
     cube:    [..., 3]  centre of the cube.
     goal:    [..., 3], or [..., 0] for a task without a goal.
+    drawer:  [...], how far the drawer is open; 0 for a scene without one.
     """
 
     hand: Array
     opening: Array
     cube: Array
     goal: Array
+    drawer: Array | float = 0.0
 
 
 class Task(NamedTuple):
@@ -90,6 +94,10 @@ class Task(NamedTuple):
     goal: (generator, cube [3]) -> [3], or [0] for none.
     reward: (action [..., A], Sight after the action) -> [...].
     success: (Sight) -> [...] bool.
+    cube: mean initial position of the cube on the table, m [2].
+    spread: maximum distance of the cube from there, along x and y, m.
+    scene: name of the model in `assets`.
+    horizon: decisions of an episode.
     """
 
     action_dim: int
@@ -98,24 +106,45 @@ class Task(NamedTuple):
     goal: Callable[[np.random.Generator, np.ndarray], np.ndarray]
     reward: Callable[[Array, Sight], Array]
     success: Callable[[Sight], Array]
+    cube: tuple[float, float] = (0.0, 0.0)
+    spread: float = 0.1
+    scene: str = "gripper"
+    horizon: int = HORIZON
 
 
 def observe(scene: Scene) -> Array:
-    """Positions, velocities and the goal: [21], or [18] without a goal."""
-    physics = scene.physics
-    seen = physics.qpos * PER_UNIT, physics.qvel * PER_UNIT, scene.goal * PER_METRE
-    return jnp.concatenate(seen)
+    """Positions, velocities and the goal: [21], or [18] without a goal.
+
+    The position and velocity of a drawer stand in the place of a goal: [20].
+    """
+    physics, num = scene.physics, len(PER_UNIT)
+    seen = physics.qpos[:num] * PER_UNIT, physics.qvel[:num] * PER_UNIT
+    others = physics.qpos[num:], physics.qvel[num:], scene.goal
+    return jnp.concatenate([*seen, *(other * PER_METRE for other in others)])
 
 
 def see(obs: Array) -> Sight:
     """Converts an observation, [..., O], to a Sight."""
     metres = obs / PER_METRE
+    others = metres[..., 2 * len(PER_UNIT) :]
+    has_drawer = others.shape[-1] == 2
     return Sight(
         hand=metres[..., :3],
         opening=metres[..., 3] + metres[..., 4],
         cube=metres[..., 5:8],
-        goal=metres[..., 18:],
+        goal=others[..., :0] if has_drawer else others,
+        drawer=others[..., 0] if has_drawer else jnp.zeros(metres.shape[:-1]),
     )
+
+
+def pose_seen(obs: np.ndarray) -> Pose:
+    """The poses that observations [N, O] show, float64."""
+    num = len(PER_UNIT)
+    qpos, others = obs[:, :num] / PER_UNIT, obs[:, 2 * num :] / PER_METRE
+    has_drawer = others.shape[1] == 2
+    goal = others[:, :0] if has_drawer else others
+    qpos = np.hstack([qpos, others[:, :1]]) if has_drawer else qpos
+    return Pose(qpos, np.zeros_like(qpos), goal)
 
 
 def control(physics: PhysicsState, action: Array) -> Array:
@@ -190,14 +219,19 @@ def nowhere(generator: np.random.Generator, cube: np.ndarray) -> np.ndarray:
     return np.zeros(0)
 
 
-def sparse(task: Task) -> Task:
-    """Replaces the reward of a task by success, 0 or 1."""
+def by_success(success: Callable[[Sight], Array]) -> Callable[[Array, Sight], Array]:
+    """A reward of 1 for success, else 0."""
 
     def reward(action: Array, sight: Sight) -> Array:
         del action
-        return task.success(sight).astype(jnp.float32)
+        return success(sight).astype(jnp.float32)
 
-    return task._replace(reward=reward)
+    return reward
+
+
+def sparse(task: Task) -> Task:
+    """Replaces the reward of a task by success."""
+    return task._replace(reward=by_success(task.success))
 
 
 DENSE = {
@@ -230,26 +264,31 @@ TASKS = DENSE | {f"{name}_sparse": sparse(task) for name, task in DENSE.items()}
 
 
 @functools.cache
-def load_models(simulator: Simulator) -> Models:
-    """Builds the variants of the scene; deterministic."""
-    models = [
-        mujoco.MjModel.from_xml_path(str(SCENE)) for _ in range(simulator.variants)
-    ]
+def load_models(simulator: Simulator, scene: str = "gripper") -> Models:
+    """Builds the variants of a scene; deterministic."""
+    path = str(ASSETS / f"{scene}.xml")
+    models = [mujoco.MjModel.from_xml_path(path) for _ in range(simulator.variants)]
     return randomise_dynamics(models, simulator)
 
 
-def start_states(task: Task, model: mujoco.MjModel, spread: float = 0.1) -> Scene:
-    """Draws the initial states of episodes: leaves [NUM_STARTS, ...]; deterministic.
+def start_states(
+    task: Task, model: mujoco.MjModel, spread: float | None = None
+) -> Scene:
+    """Draws NUM_STARTS initial states; deterministic.
 
     Args:
-        spread: maximum distance of the cube from the centre, along x and y, m.
+        spread: maximum distance of the cube from its mean position, along x and y, m;
+            None for the task's own.
     """
     generator = np.random.default_rng(0)
+    spread = task.spread if spread is None else spread
     positions, goals = [], []
     for _ in range(NUM_STARTS):
         hand = task.hand + generator.uniform(-0.02, 0.02, 3)
-        cube = np.array([*generator.uniform(-spread, spread, 2), REST - SINK])
-        positions.append([*hand, task.finger, task.finger, *cube, 0.0])
+        level = task.cube + generator.uniform(-spread, spread, 2)
+        cube = np.array([*level, REST - SINK])
+        closed = [0.0] * (model.nq - len(PER_UNIT))  # a drawer
+        positions.append([*hand, task.finger, task.finger, *cube, 0.0, *closed])
         goals.append(task.goal(generator, cube))
     at_rest = np.zeros((NUM_STARTS, model.nv))
     return Scene(place(model, positions, at_rest, ()), np.float32(goals))
@@ -257,27 +296,44 @@ def start_states(task: Task, model: mujoco.MjModel, spread: float = 0.1) -> Scen
 
 def manipulation(
     name: str,
+    task: Task,
     make_physics: Callable[[Models, int, tuple[str, ...]], Advance],
     simulator: Simulator = Simulator(),  # noqa: B008
+    repeat: int = 1,
 ) -> Env:
-    """Builds one of `TASKS` on a physics."""
-    task = TASKS[name]
-    models = load_models(simulator)
+    """Builds the environment of a task on a physics.
+
+    Args:
+        repeat: decisions of the task in one of the environment, which repeats its
+            action and adds up the rewards; as many fewer are an episode.
+    """
+    models = load_models(simulator, task.scene)
     move = make_physics(models, FRAME_SKIP, ())
     starts = start_states(task, models[0])
 
-    def advance(before: Scene, action: Array, variant: Array):
+    def advance_once(before: Scene, action: Array, variant: Array):
         physics = move(before.physics, control(before.physics, action), variant)
         after = Scene(physics, before.goal)
         return after, task.reward(action, see(observe(after))), jnp.array(False)
 
+    def advance(before: Scene, action: Array, variant: Array):
+        if repeat == 1:
+            return advance_once(before, action, variant)
+
+        def again(scene: Scene, _: None) -> tuple[Scene, Array]:
+            scene, reward, _ = advance_once(scene, action, variant)
+            return scene, reward
+
+        after, rewards = jax.lax.scan(again, before, length=repeat)
+        return after, rewards.sum(), jnp.array(False)
+
     spec = EnvSpec(
         name,
-        vector(2 * len(PER_UNIT) + starts.goal.shape[1]),
+        vector(2 * models[0].nq + starts.goal.shape[1]),
         task.action_dim,
-        HORIZON,
+        task.horizon // repeat,
         simulator.variants,
-        decision_time=models[0].opt.timestep * FRAME_SKIP,
+        decision_time=models[0].opt.timestep * FRAME_SKIP * repeat,
     )
     return restarting(
         spec,
@@ -294,6 +350,9 @@ def pose_of(scene: Scene) -> Pose:
     return Pose(scene.physics.qpos, scene.physics.qvel, scene.goal)
 
 
-ENTRY = EnvEntry(
-    lambda name, options: manipulation(name, options.make_physics, options.simulator)
-)
+def build(name: str, options: Options) -> Env:
+    """Builds one of `TASKS`, as the registry asks for it."""
+    return manipulation(name, TASKS[name], options.make_physics, options.simulator)
+
+
+ENTRY = EnvEntry(build)

@@ -223,6 +223,7 @@ class RunConfig:
     env_keys: tuple[str, ...] = fields.names()
     horizon: int = whole(0)
     host: envs.Host = envs.Host()
+    pixels: envs.Pixels = envs.Pixels()
     dataset: str = text("", "the name of a dataset")
     action_bounds: Any = special("auto", ACTION_BOUNDS, _action_bounds)
     clip_actions: bool = flag(False)

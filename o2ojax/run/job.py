@@ -208,6 +208,7 @@ def make_env(config: RunConfig) -> Env:
         keys=config.env_keys,
         horizon=config.horizon,
         host=config.host,
+        pixels=config.pixels,
     )
 
 

@@ -24,7 +24,7 @@ compiled = pytest.mark.skipif(
     bool(library.why_not()), reason=f"nothing native here: {library.why_not()}"
 )
 NUM_ENVS = 7
-SINGLE = [name for name in envs.ENVS if name not in envs.FAMILIES]
+SINGLE = [name for name in envs.ENVS if name not in (*envs.FAMILIES, *envs.PICTURED)]
 SIMULATED = [name for name in envs.FAMILIES if not name.startswith("point")]
 # bodies, centre of mass, goals, variants
 OFTEN = ("hopper", "ant", "antmaze-umaze", "lift", "humanoid-dir")

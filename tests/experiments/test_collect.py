@@ -11,7 +11,9 @@ from scipy.special import erf
 
 from experiments import collect
 from o2ojax import data
-from o2ojax.envs import manipulation
+from o2ojax.envs.rendering import find_backend
+from o2ojax.envs.scripted import SCRIPTED
+from o2ojax.errors import UserError
 from o2ojax.types import EnvSpec, vector
 
 ROOT = Path(__file__).parents[2]
@@ -170,9 +172,44 @@ def test_a_sparse_task_takes_its_dense_ones_noise(tmp_path):
     assert "deviation 0.7, " in path.with_suffix(".json").read_text()
 
 
-@pytest.mark.parametrize("name", manipulation.DENSE)
+@pytest.mark.parametrize("name", SCRIPTED)
 def test_each_scripted_task_has_a_mediums_noise(name):
-    assert 0 < collect.MEDIUM[name] < collect.START[name]
+    first, last = collect.noise("medium-replay", name)
+    assert 0 < last < first
+    twice_first, twice_last = collect.noise("medium-replay", f"{name}-pixels")
+    assert 0 < twice_last < twice_first < first and twice_last < last
+
+
+def test_pictures_are_drawn_of_what_was_played(tmp_path, monkeypatch):
+    """Episodes of 20 environments, whose 25 decisions have 26 frames."""
+    try:
+        find_backend()
+    except UserError as error:
+        pytest.skip(str(error))
+    written = []
+    monkeypatch.setattr(
+        collect.data,
+        "write",
+        lambda path, rows, parameters, tables: written.append((path, rows, tables)),
+    )
+    config = "--config=experiments/configs/collect.py:lift_sparse-pixels"
+    options = "--kinds=expert", "--rows=500", f"--out={tmp_path}"
+    options += "--config.physics=mujoco", "--config.pixels.size=16"
+    assert collect.main([config, *options]) == 0
+    [(path, rows, tables)] = written
+    assert path.name == "lift_sparse-pixels-expert.npz"
+    table = tables["pixels"]
+    assert (table.shape, table.dtype) == ((20 * 26, 16, 16, 3), np.uint8)
+    np.testing.assert_array_equal(np.flatnonzero(rows.last), np.arange(1, 21) * 25 - 1)
+    assert set(np.unique(rows.reward)) == {0.0, 1.0, 2.0}  # an action has two
+    assert {part: x.dtype for part, x in rows.obs.items()} == {
+        "pixels": np.int32,
+        "state": np.float32,
+    }
+    assert (table[rows.obs["pixels"]] != table[rows.next_obs["pixels"]]).any()
+    provenance = json.loads(path.with_suffix(".json").read_text())
+    assert provenance["success"] > 0.8
+    assert (provenance["rows"], provenance["episodes"]) == (500, 20)
 
 
 @pytest.mark.parametrize("num_stopped, expected", [(0, 1.0), (1, 0.75), (2, 0.5)])
