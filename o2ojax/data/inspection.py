@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from o2ojax.data import antmaze
+from o2ojax.data.arrays import matrix
 from o2ojax.data.dataset import (
     ACTION_LIMIT,
     ACTION_SLACK,
@@ -14,9 +15,8 @@ from o2ojax.data.dataset import (
     Log,
     Recorded,
     episode_returns,
-    from_columns,
+    from_log,
     jumps,
-    matrix,
 )
 from o2ojax.data.reference import has_reference
 from o2ojax.types import Transition
@@ -91,8 +91,8 @@ def inspect(log: Log, clip_actions: bool = False) -> Inspection:
     Raises:
         DataError: `from_arrays` refuses the data for another reason.
     """
-    rows, recorded = from_columns(log.columns, {}, log.source, clip_actions=True)
-    history = recorded or rows
+    made = from_log(log._replace(extras={}), clip_actions=True)
+    rows, history = made.transitions, made.history
     actions = matrix(f"{log.source}: actions", log.columns["actions"])
     if clip_actions:
         actions = np.clip(actions, -ACTION_LIMIT, ACTION_LIMIT)
