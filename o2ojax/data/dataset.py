@@ -285,9 +285,11 @@ def fit(dataset: Dataset, spec: EnvSpec) -> None:
     }
     for what, (found, wanted) in sizes.items():
         if found != wanted:
+            if found.startswith("size "):
+                wanted = wanted.removeprefix("size ")
             raise DataError(
                 f"dataset {dataset.name!r} has {what} of {found}, but environment"
-                f" {spec.name!r} has {wanted.removeprefix('size ')}: config.dataset and"
+                f" {spec.name!r} has {wanted}: config.dataset and"
                 " config.env must name the same task, and a config file may have set"
                 " the one that you did not"
             )
@@ -656,8 +658,6 @@ def checked(
                     " every array must have one row per step"
                 )
     after = table.get("next_observations", obs)
-    if isinstance(after, Mapping) != isinstance(obs, Mapping):
-        raise DataError(f"{name}: observations and next_observations differ in parts")
     others = _flat("next_observations", after).items()
     for (where, values), (here, known) in zip(
         others, _flat("observations", obs).items(), strict=True

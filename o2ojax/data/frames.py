@@ -183,43 +183,68 @@ def once(
         DataError: the pictures are no frames, or observations are not of the same parts
             as the next ones.
     """
+    tables = {part: _array(f"{name}: frames/{part}", x) for part, x in tables.items()}
+    for part, table in tables.items():
+        check(f"{name}: frames/{part}", table.shape, table.dtype)
     parts = {key: _parted(f"{name}: {key}", columns.get(key)) for key in COLUMNS}
-    obs, after = parts["observations"], parts["next_observations"]
-    if obs is None:
-        return dict(columns), dict(tables)
-    if "next_observations" in columns and (after or {}).keys() != obs.keys():
-        raise DataError(
-            f"{name}: observations have the parts {', '.join(sorted(obs))}, but"
-            f" next_observations {', '.join(sorted(after or {})) or 'none'}; they must"
-            " be the same"
-        )
-    tables = dict(tables)
-    for part in obs.keys() - tables.keys():
+    parts = {key: found for key, found in parts.items() if found is not None}
+    _check_parts(name, columns, parts, tables)
+    for part in parts.get("observations", {}).keys() - tables.keys():
         seen = {
-            f"{key}/{part}": _array(f"{name}: {key}/{part}", found[part])
+            key: _array(f"{name}: {key}/{part}", found[part])
             for key, found in parts.items()
-            if found is not None
         }
-        if not any(are_pictures(x.shape, x.dtype) for x in seen.values()):
-            continue
-        for key, values in seen.items():
-            check(f"{name}: {key}", values.shape, values.dtype)
-        check_agree(name, {key: values.shape for key, values in seen.items()})
-        first, *others = seen.values()
-        tables[part], obs[part] = first, numbers_of(len(first))
-        if others:
-            shape = first.shape
-            tables[part], after[part] = number(
-                shape, slices(first, shape), slices(others[0], shape)
-            )
-    found = {key: value for key, value in parts.items() if value is not None}
-    return dict(columns) | found, tables
+        if any(are_pictures(x.shape, x.dtype) for x in seen.values()):
+            tables[part], numbers = _kept(name, part, seen)
+            for key, found in parts.items():
+                found[part] = numbers[key]
+    return dict(columns) | parts, tables
+
+
+def _check_parts(
+    name: str,
+    columns: Mapping[str, Any],
+    parts: Mapping[str, Mapping[str, Any]],
+    tables: Tables,
+) -> None:
+    """Checks that all observations have the same parts, and those that tables have."""
+    obs, after = (sorted(parts.get(key, ())) for key in COLUMNS)
+    if COLUMNS[1] in columns and after != obs:
+        raise DataError(
+            f"{name}: observations have the parts {', '.join(obs) or 'none'}, but"
+            f" next_observations {', '.join(after) or 'none'}; they must be the same"
+        )
+    alone = sorted(tables.keys() - set(obs))
+    if alone:
+        raise DataError(
+            f"{name}: has frames/{alone[0]}, but no observations/{alone[0]}, the"
+            " number of each row's frame in it"
+        )
+
+
+def _kept(
+    name: str, part: str, seen: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A table of pictures, and numbers in it in their place, by column."""
+    shapes = {f"{key}/{part}": values.shape for key, values in seen.items()}
+    for key, values in seen.items():
+        check(f"{name}: {key}/{part}", values.shape, values.dtype)
+    check_agree(name, shapes)
+    obs, after = (seen.get(key) for key in COLUMNS)
+    own = {COLUMNS[0]: numbers_of(len(obs))}
+    if after is None:
+        return obs, own
+    shape = obs.shape
+    table, following = number(shape, slices(obs, shape), slices(after, shape))
+    return table, own | {COLUMNS[1]: following}
 
 
 def _parted(where: str, values: Any) -> dict[str, Any] | None:
     """Observations by part; None where they are numbers alone, or none."""
-    if values is None or isinstance(values, Mapping):
-        return values if values is None else dict(values)
+    if values is None:
+        return None
+    if isinstance(values, Mapping):
+        return dict(values)
     values = _array(where, values)
     return {PIXELS: values} if are_pictures(values.shape, values.dtype) else None
 
@@ -262,10 +287,10 @@ def used(
 
 
 def copies(table: np.ndarray) -> np.ndarray:
-    """For each frame, the number of the first one with the same bytes, int [F]."""
+    """For each frame, the number of the first one with the same bytes, int32 [F]."""
     digests = [hashlib.blake2b(frame, digest_size=16).digest() for frame in table]
     first = {digest: at for at, digest in reversed(list(enumerate(digests)))}
-    return np.array([first[digest] for digest in digests])
+    return np.array([first[digest] for digest in digests], np.int32)
 
 
 def numbers(where: str, values: Any, num_frames: int) -> np.ndarray:
