@@ -291,8 +291,32 @@ def fit(dataset: Dataset, spec: EnvSpec) -> None:
                 f"dataset {dataset.name!r} has {what} of {found}, but environment"
                 f" {spec.name!r} has {wanted}: config.dataset and"
                 " config.env must name the same task, and a config file may have set"
-                " the one that you did not"
+                f" the one that you did not{_how_seen(dataset, spec)}"
             )
+
+
+def _how_seen(dataset: Dataset, spec: EnvSpec) -> str:
+    """What to set where both have pictures, at the end of a message."""
+    if not dataset.frames or not isinstance(spec.obs, Mapping):
+        return ""
+    return "; config.pixels sets the size of an environment's pictures"
+
+
+def only_seen(dataset: Dataset, spec: EnvSpec) -> Dataset:
+    """A dataset without the parts of observations that an environment does not show.
+
+    Frames of the parts that are left are the same ones. What the data do not have is
+    told by `fit`.
+    """
+    rows, shown = dataset.transitions, spec.obs
+    if not isinstance(rows.obs, Mapping) or not isinstance(shown, Mapping):
+        return dataset
+
+    def seen(parts: Mapping[str, Any]) -> dict[str, Any]:
+        return {part: values for part, values in parts.items() if part in shown}
+
+    rows = rows._replace(obs=seen(rows.obs), next_obs=seen(rows.next_obs))
+    return dataset._replace(transitions=rows, frames=seen(dataset.frames))
 
 
 def _sizes(obs: Any) -> Any:

@@ -370,6 +370,21 @@ def test_other_sizes_than_the_environments_are_told(wanted, told):
         data.fit(from_log(log()), wanted)
 
 
+def test_parts_that_an_environment_does_not_show_are_left_out():
+    dataset = from_log(log())
+    without = spec()._replace(obs={"pixels": spec().obs["pixels"]})
+    with pytest.raises(DataError, match="config.pixels sets the size of"):
+        data.fit(dataset, without)
+    seen = data.only_seen(dataset, without)
+    data.fit(seen, without)
+    assert_recorded(seen, ("pixels",))
+    assert seen.frames["pixels"] is dataset.frames["pixels"]
+    blind = data.only_seen(dataset, spec()._replace(obs={"state": vector(2)}))
+    assert blind.frames == {} and list(blind.transitions.next_obs) == ["state"]
+    plain = spec()._replace(obs=vector(2))  # `fit` tells that these do not go together
+    assert data.only_seen(dataset, plain) is dataset
+
+
 def test_a_dataset_of_states_is_none_of_pictures():
     columns = log(observations=BEFORE["state"], next_observations=AFTER["state"])
     with pytest.raises(DataError, match="of size 2, but .* {pixels: pictures of 5 x"):
