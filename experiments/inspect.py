@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +99,7 @@ _bounds.__name__ = "LOW,HIGH"  # as argparse calls it
 def facts(seen: data.Inspection) -> list[tuple[str, str]]:
     """The rows of the table: what, and how much."""
     rows = seen.transitions
-    num_kept, obs_dim = rows.obs.shape
-    lowest, highest = seen.obs_low.argmin(), seen.obs_high.argmax()
+    num_kept = len(rows.reward)
     cells = {
         "rows": f"{seen.num_rows:,}",
         "rows without a next observation, left out": f"{seen.num_rows - num_kept:,}",
@@ -111,9 +110,7 @@ def facts(seen: data.Inspection) -> list[tuple[str, str]]:
         "episodes that end at a terminal": f"{seen.ended.sum():,}",
         "episodes that are cut": f"{(~seen.ended).sum():,}",
         "rewards": _spread(seen.history.reward),
-        "observations": f"{obs_dim} numbers; from {seen.obs_low[lowest]:g} (dimension "
-        f"{lowest}) to {seen.obs_high[highest]:g} (dimension {highest})",
-        "constant dimensions": ", ".join(map(str, seen.constant)) or "none",
+        **_observations(seen),
         "actions": f"{seen.actions.shape[1]} numbers; from {seen.actions.min():g} to "
         f"{seen.actions.max():g}",
         "numbers in actions at -1 or 1, or beyond": f"{seen.at_limit:.1%}",
@@ -122,6 +119,27 @@ def facts(seen: data.Inspection) -> list[tuple[str, str]]:
     }
     cells.pop("scores ()", None)  # no reference is known
     return list((cells | _tasks(seen)).items())
+
+
+def _observations(seen: data.Inspection) -> dict[str, str]:
+    """What is told of observations: of their numbers, and of each part's frames."""
+    found, obs = {}, seen.transitions.obs
+    if isinstance(obs, Mapping):
+        found["parts of observations"] = ", ".join(sorted(obs))
+    if seen.obs.shape[1]:
+        lowest, highest = seen.obs_low.argmin(), seen.obs_high.argmax()
+        found["observations"] = (
+            f"{seen.obs.shape[1]} numbers; from {seen.obs_low[lowest]:g} (dimension "
+            f"{lowest}) to {seen.obs_high[highest]:g} (dimension {highest})"
+        )
+        found["constant dimensions"] = ", ".join(map(str, seen.constant)) or "none"
+    for part, table in seen.frames.items():
+        size = " x ".join(map(str, table.shape[1:]))
+        found[f"frames of {part}"] = (
+            f"{len(table):,} of {size}, {seen.different[part]:,} of them different;"
+            f" {table.nbytes:,} bytes"
+        )
+    return found
 
 
 def _tasks(seen: data.Inspection) -> dict[str, str]:
@@ -160,16 +178,20 @@ def _print(seen: data.Inspection, markdown: bool) -> None:
 
 
 def draw(seen: data.Inspection, path: Path) -> None:
-    """Writes a picture of six panels to a PNG file.
+    """Writes a picture of six panels to a PNG file, and frames of some episodes below.
 
-    If an ant was in a maze, one shows where, in place of the rewards.
+    If an ant was in a maze, one panel shows where, in place of the rewards.
 
     Raises:
         OSError: the file cannot be written.
     """
-    figure = Figure(figsize=(14, 8), dpi=120, layout="constrained")
+    num_rows = 2 + len(seen.frames)
+    figure = Figure(figsize=(14, 4 * num_rows), dpi=120, layout="constrained")
     figure.suptitle(seen.name, fontweight="bold", parse_math=False)
-    panels = figure.subplots(2, 3).ravel()
+    grid = figure.add_gridspec(num_rows, 3)
+    panels = np.array([figure.add_subplot(grid[n // 3, n % 3]) for n in range(6)])
+    for row, part in enumerate(seen.frames, 2):
+        _draw_frames(figure.add_subplot(grid[row, :]), seen, part)
     _draw_returns(panels[0], seen)
     _histogram(panels[1], seen.returns, "return of an episode", "episodes")
     _histogram(panels[2], seen.lengths, "length of an episode", "episodes")
@@ -179,7 +201,10 @@ def draw(seen: data.Inspection, path: Path) -> None:
     else:
         draw_maze(panels[3], seen, maze)
     _draw_actions(panels[4], seen.actions)
-    _draw_observations(panels[5], seen)
+    if seen.obs.shape[1]:
+        _draw_observations(panels[5], seen)
+    else:
+        panels[5].set_visible(False)  # there are pictures alone
     for panel in panels:
         panel.grid(alpha=0.25)
         whole = panel in panels[[0, 2, 5]]  # episodes, steps, dimensions
@@ -190,8 +215,7 @@ def draw(seen: data.Inspection, path: Path) -> None:
 
 def _places(seen: data.Inspection) -> np.ndarray:
     """Where an ant has been in some of the rows, m [N, 2]."""
-    obs = seen.transitions.obs
-    return obs[:: max(1, len(obs) // FEW), :2]
+    return seen.obs[:: max(1, len(seen.obs) // FEW), :2]
 
 
 def find_maze(seen: data.Inspection) -> antmaze.Maze | None:
@@ -248,9 +272,45 @@ def _draw_actions(axes: Axes, actions: np.ndarray) -> None:
         axes.axvline(limit, color=ALARM, linestyle="dashed")
 
 
+SHOWN = 3, 12  # episodes, and frames of each
+
+
+def strip(seen: data.Inspection, part: str) -> np.ndarray:
+    """Frames of the first, the middle and the last episode, from left to right.
+
+    Returns:
+        uint8 [episodes x H, moments x W, 3].
+    """
+    num_episodes, num_moments = SHOWN
+    table, number = seen.frames[part], seen.transitions.obs[part]
+    ends = np.flatnonzero(seen.transitions.last)
+    starts = np.append(0, ends[:-1] + 1)
+    chosen = np.unique(np.linspace(0, len(ends) - 1, num_episodes).astype(int))
+    rows = np.linspace(starts[chosen], ends[chosen], num_moments, axis=1).astype(int)
+    shown = _coloured(table[number[rows]])
+    return np.concatenate([np.concatenate(episode, axis=1) for episode in shown])
+
+
+def _coloured(frames: np.ndarray) -> np.ndarray:
+    """Frames as people see them, [..., H, W, 3]: of a stack, the newest one."""
+    channels = frames.shape[-1]
+    if channels % 3 == 0:
+        return frames[..., -3:]
+    if channels == 4:  # the last one is how opaque it is
+        return frames[..., :3]
+    return np.repeat(frames[..., -1:], 3, axis=-1)
+
+
+def _draw_frames(axes: Axes, seen: data.Inspection, part: str) -> None:
+    axes.imshow(strip(seen, part), interpolation="nearest")
+    axes.set_axis_off()
+    title = f"{part}: the first, the middle and the last episode, from start to end"
+    axes.set_title(title, parse_math=False)
+
+
 def _draw_observations(axes: Axes, seen: data.Inspection) -> None:
     """All of each dimension as a thin line, its middle nine tenths as a thick one."""
-    obs = seen.transitions.obs
+    obs = seen.obs
     some = obs[:: max(1, len(obs) // FEW)]
     low, high = np.quantile(some, (0.05, 0.95), axis=0)
     dimension = np.arange(obs.shape[1])

@@ -1,8 +1,8 @@
 """Offline datasets: readers, writers, checks, reference scores, shipped datasets."""
 
 from o2ojax.data.antmaze import hold_ant
+from o2ojax.data.arrays import DataError
 from o2ojax.data.dataset import (
-    DataError,
     Dataset,
     DataWarning,
     Log,
@@ -10,11 +10,14 @@ from o2ojax.data.dataset import (
     fingerprint,
     fit,
     from_arrays,
+    from_log,
     from_transitions,
     hold_episodes,
     hold_tasks,
     hold_windows,
+    only_seen,
     return_range,
+    stacked,
     subsample,
     warn_of_another,
     with_extras,
@@ -36,6 +39,7 @@ __all__ = [
     "fingerprint",
     "fit",
     "from_arrays",
+    "from_log",
     "from_transitions",
     "has_reference",
     "hold_ant",
@@ -44,6 +48,7 @@ __all__ = [
     "hold_windows",
     "inspect",
     "load",
+    "only_seen",
     "read",
     "read_hdf5",
     "read_npz",
@@ -51,6 +56,7 @@ __all__ = [
     "return_range",
     "score",
     "shipped_names",
+    "stacked",
     "subsample",
     "warn_of_another",
     "with_extras",

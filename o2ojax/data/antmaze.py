@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from o2ojax.data.dataset import DataError, Dataset, DataWarning
+from o2ojax.data.arrays import DataError
+from o2ojax.data.dataset import Dataset, DataWarning
 from o2ojax.types import EnvSpec
 
 OBS_DIM, ACTION_DIM = 29, 8
@@ -83,6 +84,8 @@ def mend(source: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         source: name of the data in warnings.
     """
     columns = dict(columns)
+    if isinstance(columns["observations"], Mapping):
+        return columns
     obs, rewards, terminals = (
         np.asarray(columns[key]) for key in ("observations", "rewards", "terminals")
     )

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from o2ojax.errors import UserError
+from o2ojax.data import frames
+from o2ojax.data.arrays import DataError, extra, flags, matrix, vector, whole
 from o2ojax.types import EnvSpec, Transition
 
 ACTION_LIMIT = 1 - 1e-5  # keeps the log-probability of a squashed policy finite
@@ -18,10 +19,6 @@ ACTION_SLACK = 1e-6  # a larger excess over 1 is not a rounding error
 PARAMETERS = "task_parameters"  # name of the task parameters in a file
 EXTRAS = "extras"  # prefix of their names, as in "extras/return_to_go"
 JUMP = 1e-6  # above this difference, two observations are not equal
-
-
-class DataError(UserError):
-    """A dataset that cannot be used. The message names the array and the row."""
 
 
 class DataWarning(UserWarning):
@@ -49,6 +46,9 @@ class Dataset(NamedTuple):
     action_bounds: lowest and highest action, [A] each, in the data's own units; None
                  where these are -1 and 1.
     recorded:    what was earned, with the rows that are left out; None if none is.
+    frames:      uint8 [F, H, W, C] of each part of the observations that is pictures;
+                 in `transitions`, it is then int32 [N], numbers of frames. {} for data
+                 without pictures.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Dataset(NamedTuple):
     parameters: np.ndarray | None = None
     action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     recorded: Recorded | None = None
+    frames: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @property
     def history(self) -> Recorded | Transition:
@@ -68,16 +69,20 @@ class Log(NamedTuple):
 
     name:    name of the dataset.
     source:  name of the data in error messages.
-    columns: arguments of `from_arrays`, by name.
+    columns: arguments of `from_arrays`, by name. Observations may also be pictures,
+             uint8 [N, H, W, C], or a dict of parts: numbers [N, K], pictures, or
+             numbers [N] of frames.
     parameters: [T, P], parameters of each task of a family, or None.
     extras:  further arrays with N rows, by name.
+    frames:  uint8 [F, H, W, C] of each part that is numbers of frames.
     """
 
     name: str
     source: str
-    columns: dict[str, np.ndarray]
+    columns: dict[str, Any]
     parameters: np.ndarray | None = None
     extras: Mapping[str, np.ndarray] = MappingProxyType({})
+    frames: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 # Warning for a log that has neither `timeouts` nor `next_observations`.
@@ -145,21 +150,35 @@ def from_arrays(
         "tasks": tasks,
     }
     columns |= {key: values for key, values in optional.items() if values is not None}
-    return from_columns(columns, extras, name, clip_actions)[0]
+    made = from_log(Log(name, name, columns, extras=extras), clip_actions)
+    if made.frames:
+        raise DataError(
+            f"{name}: observations are pictures, which a dataset keeps once, apart from"
+            " its transitions: data.from_log(data.Log(NAME, SOURCE, columns))"
+        )
+    return made.transitions
 
 
-def from_columns(
-    columns: Mapping[str, ArrayLike],
-    extras: Mapping[str, ArrayLike],
+def from_log(log: Log, clip_actions: bool = False) -> Dataset:
+    """Builds a dataset as `from_arrays` does transitions; pictures are kept once.
+
+    Raises:
+        DataError: as for `from_arrays`; or pictures are not uint8 [N, H, W, C].
+    """
+    columns, tables = frames.once(log.source, log.columns, log.frames)
+    rows, recorded = _rows_of(log.source, columns, log.extras, tables, clip_actions)
+    return Dataset(log.name, rows, log.parameters, recorded=recorded, frames=tables)
+
+
+def _rows_of(
     name: str,
+    columns: Mapping[str, Any],
+    extras: Mapping[str, ArrayLike],
+    tables: Mapping[str, np.ndarray],
     clip_actions: bool,
 ) -> tuple[Transition, Recorded | None]:
-    """Builds transitions as `from_arrays`, from its arguments by name.
-
-    Returns:
-        them, and all rows that were recorded, None where none is left out.
-    """
-    table = checked(name, columns)
+    """Transitions, and all rows that were recorded, None where none is left out."""
+    table = checked(name, columns, tables)
     obs, terminal = table["observations"], table["terminals"]
     rows = Transition(
         obs=obs,
@@ -168,9 +187,9 @@ def from_columns(
         discount=np.where(terminal, np.float32(0), np.float32(1)),
         next_obs=table.get("next_observations", obs),
         last=terminal | _cuts(table),
-        task=table.get("tasks", np.zeros(len(obs), np.int32)),
+        task=table.get("tasks", np.zeros(len(terminal), np.int32)),
         extras={
-            key: _extra(f"{name}: extras/{key}", values, len(obs))
+            key: extra(f"{name}: extras/{key}", values, len(terminal))
             for key, values in extras.items()
         },
     )
@@ -180,17 +199,21 @@ def from_columns(
 
 
 def from_transitions(
-    transitions: Transition, name: str, clip_actions: bool = False
-) -> Transition:
-    """Validates transitions from a user's function, as `from_arrays` does.
+    transitions: Transition,
+    name: str,
+    clip_actions: bool = False,
+    tables: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> Dataset:
+    """Builds a dataset of transitions, validated as by `from_arrays`.
 
     Args:
-        transitions: leaves [N, ...], any array types. Observations may be dicts of
-            parts, which keep their shapes and dtypes.
-        name: name of the data in error messages.
+        transitions: leaves [N, ...], any array types. Observations may be pictures, or
+            dicts of parts, as in `Log`.
+        name: name of the data, also in error messages.
         clip_actions: accepts and clips actions outside [-1, 1].
+        tables: uint8 [F, H, W, C] of each part that is numbers of frames.
     Raises:
-        DataError: as for `from_arrays`.
+        DataError: as for `from_log`.
     """
     going_on = vector(f"{name}: discount", transitions.discount)
     ended = flags(f"{name}: 1 - discount", 1 - going_on)
@@ -200,33 +223,17 @@ def from_transitions(
             f"{name}: last has {len(last)} rows but discount has {len(ended)}; every"
             " array must have one row per step"
         )
-    parts = isinstance(transitions.obs, Mapping)
-    number = np.arange(len(ended), dtype=np.float32)[:, None]
-    rows = from_arrays(
-        observations=number if parts else transitions.obs,
-        actions=transitions.action,
-        rewards=transitions.reward,
-        terminals=ended,
-        timeouts=last & ~ended,
-        next_observations=number if parts else transitions.next_obs,
-        tasks=transitions.task,
-        extras=transitions.extras,
-        name=name,
-        clip_actions=clip_actions,
-    )
-    if not parts:
-        return rows
-    obs, after = transitions.obs, transitions.next_obs
-    if not isinstance(after, Mapping) or obs.keys() != after.keys():
-        raise DataError(f"{name}: obs and next_obs must be dicts of the same parts")
-    seen = {
-        which: {
-            key: _extra(f"{name}: {which}[{key!r}]", values, len(ended))
-            for key, values in getattr(transitions, which).items()
-        }
-        for which in ("obs", "next_obs")
+    columns = {
+        "observations": transitions.obs,
+        "actions": transitions.action,
+        "rewards": transitions.reward,
+        "terminals": ended,
+        "timeouts": last & ~ended,
+        "next_observations": transitions.next_obs,
+        "tasks": transitions.task,
     }
-    return rows._replace(**seen)
+    log = Log(name, name, columns, extras=transitions.extras, frames=tables)
+    return from_log(log, clip_actions)
 
 
 def episode_returns(transitions: Recorded | Transition) -> np.ndarray:
@@ -263,32 +270,82 @@ def return_range(transitions: Recorded | Transition) -> float:
 def fit(dataset: Dataset, spec: EnvSpec) -> None:
     """Checks that the shapes of a dataset are those of an environment.
 
+    An environment may show a stack of several frames, joined along the channels.
+
     Raises:
         DataError: the shapes of observations or actions differ.
     """
     rows = dataset.transitions
-    seen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows.obs)
+    seen = _sizes(rows.obs)
+    for part, table in dataset.frames.items():
+        seen[part] = _stack_of(table, spec.obs, part)
     sizes = {
         "observations": (_in_words(seen), _in_words(spec.obs)),
         "actions": (f"size {rows.action.shape[-1]}", f"size {spec.action_dim}"),
     }
     for what, (found, wanted) in sizes.items():
         if found != wanted:
+            if found.startswith("size "):
+                wanted = wanted.removeprefix("size ")
             raise DataError(
                 f"dataset {dataset.name!r} has {what} of {found}, but environment"
-                f" {spec.name!r} has {wanted.removeprefix('size ')}: config.dataset and"
+                f" {spec.name!r} has {wanted}: config.dataset and"
                 " config.env must name the same task, and a config file may have set"
-                " the one that you did not"
+                f" the one that you did not{_how_seen(dataset, spec)}"
             )
 
 
-def warn_of_another(dataset: Dataset, seen: np.ndarray) -> None:
-    """Warns where an environment never shows what its data do.
+def _how_seen(dataset: Dataset, spec: EnvSpec) -> str:
+    """What to set where both have pictures, at the end of a message."""
+    if not dataset.frames or not isinstance(spec.obs, Mapping):
+        return ""
+    return "; config.pixels sets the size of an environment's pictures"
+
+
+def only_seen(dataset: Dataset, spec: EnvSpec) -> Dataset:
+    """A dataset without the parts of observations that an environment does not show.
+
+    Frames of the parts that are left are the same ones. What the data do not have is
+    told by `fit`.
+    """
+    rows, shown = dataset.transitions, spec.obs
+    if not isinstance(rows.obs, Mapping) or not isinstance(shown, Mapping):
+        return dataset
+
+    def seen(parts: Mapping[str, Any]) -> dict[str, Any]:
+        return {part: values for part, values in parts.items() if part in shown}
+
+    rows = rows._replace(obs=seen(rows.obs), next_obs=seen(rows.next_obs))
+    return dataset._replace(transitions=rows, frames=seen(dataset.frames))
+
+
+def _sizes(obs: Any) -> Any:
+    """Shapes and types of a row's observation."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), obs)
+
+
+def _stack_of(table: np.ndarray, obs: Any, part: str) -> jax.ShapeDtypeStruct:
+    """One frame of a table; or a stack of them, where that is what is shown."""
+    *size, channels = table.shape[1:]
+    shown = obs.get(part) if isinstance(obs, Mapping) else None
+    if shown is not None and shown.shape[-1] % channels == 0:
+        channels = shown.shape[-1] or channels
+    return jax.ShapeDtypeStruct((*size, channels), table.dtype)
+
+
+def warn_of_another(dataset: Dataset, seen: Any) -> None:
+    """Warns where an environment never shows what its data do. Pictures are not looked
+    at.
 
     Args:
-        seen: [N, O], observations of some steps in the environment.
+        seen: [N, O], observations of some steps in the environment; or its parts.
     """
-    obs = np.asarray(dataset.transitions.obs)
+    obs = dataset.transitions.obs
+    if isinstance(obs, Mapping) != isinstance(seen, Mapping):
+        return  # `fit` tells
+    obs, seen = (
+        frames.vectors(x, dataset.frames) for x in (dataset.transitions.obs, seen)
+    )
     low, high = obs.min(axis=0), obs.max(axis=0)
     reach = (high - low) + 1e-3 * np.maximum(abs(low), abs(high)) + 1e-6
     foreign = ((seen < low - reach) | (seen > high + reach)).all(axis=0)
@@ -316,6 +373,8 @@ def _in_words(obs: Any) -> str:
         return f"parts {{{', '.join(parts)}}}"
     if len(obs.shape) == 1 and obs.dtype == np.float32:
         return f"size {obs.shape[0]}"
+    if len(obs.shape) == 3 and obs.dtype == np.uint8:
+        return f"pictures of {frames.in_words(obs.shape)}"
     return f"shape {obs.shape} of {obs.dtype}"
 
 
@@ -505,14 +564,53 @@ def rows_of_each(name: str, task: np.ndarray, num_tasks: int) -> int:
     return int(counts[0])
 
 
-def fingerprint(transitions: Transition) -> str:
-    """Hash of the data, 16 hexadecimal digits."""
+def fingerprint(
+    transitions: Transition, tables: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> str:
+    """Hash of the data, 16 hexadecimal digits.
+
+    Args:
+        tables: their frames, as in `Dataset.frames`.
+    """
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(transitions):
+    for leaf in jax.tree.leaves((transitions, dict(tables))):
         leaf = np.ascontiguousarray(leaf)
         digest.update(f"{leaf.dtype}{leaf.shape}".encode())
         digest.update(leaf.data)
     return digest.hexdigest()[:16]
+
+
+def stacked(dataset: Dataset, stack: int) -> Dataset:
+    """A dataset whose observations are the last frames of an episode.
+
+    Frames are the same ones: only their numbers are repeated. At the start of an
+    episode, its first frame stands for those before it.
+
+    Args:
+        dataset: rows in order of time.
+        stack: how many frames are seen together.
+    Returns:
+        the dataset, with numbers int32 [N, stack], oldest first, of each part that is
+        pictures: what was seen last stands last. Those of `next_obs` are those of `obs`
+        moved on by one.
+    Raises:
+        DataError: `stack` is less than 1.
+    """
+    if stack < 1:
+        raise DataError(f"a stack must have 1 frame or more, not {stack}")
+    if not dataset.frames:
+        return dataset
+    rows = dataset.transitions
+    row = np.arange(len(rows.last))
+    begins = np.append(True, rows.last[:-1])
+    first = np.maximum.accumulate(np.where(begins, row, 0))
+    before = np.maximum(row[:, None] - np.arange(stack - 1, -1, -1), first[:, None])
+    obs, after = dict(rows.obs), dict(rows.next_obs)
+    for part in dataset.frames:
+        obs[part] = rows.obs[part][before]
+        newest = rows.next_obs[part][:, None]
+        after[part] = np.concatenate([obs[part][:, 1:], newest], axis=1)
+    return dataset._replace(transitions=rows._replace(obs=obs, next_obs=after))
 
 
 def subsample(transitions: Transition, num_rows: int) -> Transition:
@@ -541,123 +639,95 @@ def subsample(transitions: Transition, num_rows: int) -> Transition:
     return _rows(transitions, np.repeat(chosen, lengths))
 
 
-def jumps(obs: np.ndarray, next_obs: np.ndarray) -> np.ndarray:
+def jumps(obs: Any, next_obs: Any) -> np.ndarray:
     """Whether `next_obs` of a row differs from `obs` of the next row, bool [N - 1].
 
     Args:
-        obs: [N, O].
-        next_obs: [N, O].
+        obs: [N, O], or parts, [N, K] or numbers [N] of frames.
+        next_obs: the same.
     """
+    if isinstance(obs, Mapping):
+        return np.any([jumps(obs[part], next_obs[part]) for part in obs], axis=0)
+    if obs.ndim == 1:
+        return obs[1:] != next_obs[:-1]
     with np.errstate(over="ignore"):
         return np.linalg.norm(obs[1:] - next_obs[:-1], axis=1) > JUMP
 
 
-def checked(name: str, columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+def checked(
+    name: str,
+    columns: Mapping[str, Any],
+    tables: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Converts columns, named as in D4RL, to arrays, and validates them.
 
+    Args:
+        tables: of the parts of observations that are numbers of frames.
     Raises:
         DataError: as for `from_arrays`, except for the range of actions.
     """
     table = {
-        key: _CHECKS[key](f"{name}: {key}", values) for key, values in columns.items()
+        key: sight(f"{name}: {key}", values, tables)
+        if key in SIGHTS
+        else _CHECKS[key](f"{name}: {key}", values)
+        for key, values in columns.items()
     }
     obs = table["observations"]
-    for key, values in table.items():
-        if len(values) != len(obs):
+    wanted, told = num_rows(obs), next(iter(_flat("observations", obs)))
+    for key, column in table.items():
+        for where, values in _flat(key, column).items():
+            if len(values) != wanted:
+                raise DataError(
+                    f"{name}: {where} has {len(values)} rows but {told} has {wanted};"
+                    " every array must have one row per step"
+                )
+    after = table.get("next_observations", obs)
+    others = _flat("next_observations", after).items()
+    for (where, values), (here, known) in zip(
+        others, _flat("observations", obs).items(), strict=True
+    ):
+        if values.shape[1:] != known.shape[1:]:
             raise DataError(
-                f"{name}: {key} has {len(values)} rows but observations has "
-                f"{len(obs)}; every array must have one row per step"
+                f"{name}: {where} has {values.shape[1]} columns but {here} has "
+                f"{known.shape[1]}; they must agree"
             )
-    width = table.get("next_observations", obs).shape[1]
-    if width != obs.shape[1]:
-        raise DataError(
-            f"{name}: next_observations has {width} columns but observations has "
-            f"{obs.shape[1]}; they must agree"
-        )
     return table
 
 
-def matrix(where: str, values: ArrayLike) -> np.ndarray:
-    """Converts to finite float32 [N, K]. `where` begins the message of a DataError."""
-    values = _numbers(where, values)
-    if values.ndim != 2:
-        raise DataError(
-            f"{where} has shape {values.shape}; it must be [rows, numbers per row]"
-        )
-    return _floats(where, values)
+def num_rows(obs: Any) -> int:
+    """Rows of observations, of all their parts."""
+    return len(jax.tree.leaves(obs)[0])
 
 
-def flags(where: str, values: ArrayLike) -> np.ndarray:
-    """Converts 0 and 1 to bool [N]. `where` begins the message of a DataError."""
-    values = vector(where, values)
-    odd = np.flatnonzero((values != 0) & (values != 1))
-    if odd.size:
-        raise DataError(f"{where}: row {odd[0]} is {values[odd[0]]}; give 0 or 1")
-    return values.astype(bool)
+def _flat(key: str, values: Any) -> dict[str, np.ndarray]:
+    """A column, or those of its parts, by name."""
+    if not isinstance(values, Mapping):
+        return {key: values}
+    return {f"{key}/{part}": values[part] for part in sorted(values)}
 
 
-def _whole(where: str, values: ArrayLike) -> np.ndarray:
-    """Converts task numbers to int32 [N]; all from 0 to the largest must occur."""
-    values = vector(where, values)
-    odd = np.flatnonzero((values < 0) | (values != np.floor(values)))
-    if odd.size:
-        raise DataError(
-            f"{where}: row {odd[0]} is {values[odd[0]]}; tasks are counted from 0"
-        )
-    known = np.unique(values)
-    absent = np.flatnonzero(known != np.arange(len(known)))
-    if absent.size:
-        raise DataError(
-            f"{where}: no row is of task {absent[0]}, but some of task"
-            f" {known[-1]:.0f}; tasks are counted from 0, and none is left out"
-        )
-    return values.astype(np.int32)
+def sight(where: str, values: Any, tables: Mapping[str, np.ndarray]) -> Any:
+    """Converts observations: to float32 [N, O]; or each of their parts, to float32
+    [N, K] or numbers int32 [N] of frames. `where` begins the message of a DataError.
 
-
-def _extra(where: str, values: ArrayLike, num_rows: int) -> np.ndarray:
-    """Converts an extra to float32, unless it is bool, uint8 or int32."""
-    values = _numbers(where, values)
-    found = len(values) if values.ndim else 0
-    if found != num_rows:
-        raise DataError(f"{where} has {found} rows; there are {num_rows} steps")
-    if values.dtype in (np.bool_, np.uint8, np.int32):
-        return values
-    return _floats(where, values)
-
-
-def vector(where: str, values: ArrayLike) -> np.ndarray:
-    """Converts to finite float32 [N]. `where` begins the message of a DataError."""
-    values = _numbers(where, values)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.ndim != 1:
-        raise DataError(f"{where} has shape {values.shape}; it must be [rows]")
-    return _floats(where, values)
-
-
-def _numbers(where: str, values: ArrayLike) -> np.ndarray:
-    try:
-        values = np.asarray(values)
-    except ValueError as error:
-        raise DataError(f"{where} is ragged: all rows must be of one size") from error
-    if values.dtype.kind not in "biuf":
-        raise DataError(f"{where} has dtype {values.dtype}; it must hold real numbers")
-    if not values.size:
-        raise DataError(f"{where} is empty, of shape {values.shape}")
-    return values
-
-
-def _floats(where: str, values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        floats = values.astype(np.float32, copy=False)
-    if np.isfinite(floats).all():
-        return floats
-    bad = np.argwhere(~np.isfinite(floats))
-    place = ", column ".join(map(str, bad[0]))
-    raise DataError(
-        f"{where}: row {place} is {values[tuple(bad[0])]}, the first of {len(bad)} "
-        "such value(s); all must be finite in float32"
-    )
+    Args:
+        tables: of the parts that are numbers of frames.
+    """
+    if not isinstance(values, Mapping):
+        return matrix(where, values)
+    found = {}
+    for part, column in values.items():
+        at = f"{where}/{part}"
+        if part in tables:
+            found[part] = frames.numbers(at, column, len(tables[part]))
+        elif np.ndim(column) == 1:
+            raise DataError(
+                f"{at} has shape {np.shape(column)}; it must be [rows, numbers per"
+                f" row], or have a table frames/{part} that it numbers"
+            )
+        else:
+            found[part] = matrix(at, column)
+    return found
 
 
 def _bounded(where: str, action: np.ndarray, clip_actions: bool) -> np.ndarray:
@@ -676,7 +746,7 @@ def _bounded(where: str, action: np.ndarray, clip_actions: bool) -> np.ndarray:
 def _cuts(table: Mapping[str, np.ndarray]) -> np.ndarray:
     """Whether an episode is truncated after a row, as far as known, bool [N]."""
     obs = table["observations"]
-    cut = table.get("timeouts", np.zeros(len(obs), bool)).copy()
+    cut = table.get("timeouts", np.zeros(num_rows(obs), bool)).copy()
     if "next_observations" in table and "timeouts" not in table:
         cut[:-1] = jumps(obs, table["next_observations"])
     cut[-1] = True
@@ -695,8 +765,9 @@ def _look_ahead(name: str, rows: Transition) -> tuple[Transition, Recorded]:
     recorded = Recorded(rows.action, rows.reward, rows.discount, rows.last, known)
     last = terminal.copy()
     last[:-1] |= ~known[1:]
-    following = np.roll(rows.obs, -1, axis=0)
-    next_obs = np.where(terminal[:, None], rows.obs, following)
+    number = np.arange(len(last))
+    following = np.where(terminal, number, np.roll(number, -1))
+    next_obs = jax.tree.map(lambda x: x[following], rows.obs)
     return _rows(rows._replace(next_obs=next_obs, last=last), known), recorded
 
 
@@ -704,12 +775,11 @@ def _rows(transitions: Transition, mask: np.ndarray) -> Transition:
     return jax.tree.map(lambda leaf: leaf[mask], transitions)
 
 
+SIGHTS = ("observations", "next_observations")
 _CHECKS = {
-    "observations": matrix,
     "actions": matrix,
     "rewards": vector,
     "terminals": flags,
     "timeouts": flags,
-    "tasks": _whole,
-    "next_observations": matrix,
+    "tasks": whole,
 }

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -63,20 +63,47 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
+class Head(NamedTuple):
+    """What an array of a file is, before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    by_columns: bool = False  # the first axis varies fastest
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all its numbers."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
 class Npz(Mapping):
     """The arrays of an npz file, by name.
 
     Args:
         file: as NumPy opens it.
-        num_bytes: of each array, by name.
+        heads: of each array, by name.
     """
 
-    def __init__(self, file: np.lib.npyio.NpzFile, num_bytes: Mapping[str, int]):
-        self._file, self.num_bytes = file, num_bytes
+    def __init__(self, file: np.lib.npyio.NpzFile, heads: Mapping[str, Head]):
+        self._file, self.heads = file, heads
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Reads an array."""
         return self._file[name]
+
+    def blocks(self, name: str, step: int) -> Iterator[np.ndarray]:
+        """Reads an array of bytes, `step` rows after `step` rows."""
+        head = self.heads[name]
+        if head.by_columns:
+            yield self[name]
+            return
+        shape = head.shape
+        with self._file.zip.open(f"{name}.npy") as member:
+            _header(name, member)
+            for at in range(0, shape[0], step):
+                some = (min(step, shape[0] - at), *shape[1:])
+                content = member.read(math.prod(some))
+                yield np.frombuffer(content, np.uint8).reshape(some)
 
     def __iter__(self) -> Iterator[str]:
         """The names of the arrays."""
@@ -100,14 +127,14 @@ def open_npz(path: Path) -> Iterator[Npz]:
         raw.seek(0)
         with zipfile.ZipFile(raw) as archive:
             _hold_all(raw, archive)
-            sizes = {
-                info.filename.removesuffix(".npy"): _size(archive, info)
+            heads = {
+                info.filename.removesuffix(".npy"): _head(archive, info)
                 for info in archive.infolist()
                 if info.filename.endswith(".npy")
             }
         raw.seek(0)
         with np.load(raw, allow_pickle=False) as file:
-            yield Npz(file, sizes)
+            yield Npz(file, heads)
 
 
 def _hold_all(raw: IO[bytes], archive: zipfile.ZipFile) -> None:
@@ -134,30 +161,30 @@ LONGEST_END = 22 + 0xFFFF  # bytes of this record, with its comment
 MANY = 0xFFFF  # files: their number is told elsewhere
 
 
-def _size(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
-    """Bytes of an array; those that its header tells must be there."""
+def _head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Head:
+    """What an array is; the bytes that its header tells must be there."""
     with archive.open(info) as member:
-        shape, dtype = _header(info.filename, member)
-        told, held = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
-    if told != held and not dtype.hasobject:  # an object is pickled, and not read
+        head = _header(info.filename, member)
+        told, held = head.num_bytes, info.file_size - member.tell()
+    if told != held and not head.dtype.hasobject:  # an object is pickled, and not read
         raise ValueError(
-            f"{info.filename} tells of {shape} numbers of {dtype}, {told:,} bytes, and"
-            f" has {held:,}"
+            f"{info.filename} tells of {head.shape} numbers of {head.dtype}, {told:,}"
+            f" bytes, and has {held:,}"
         )
-    return told
+    return head
 
 
-def _header(name: str, member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+def _header(name: str, member: IO[bytes]) -> Head:
     """Shape and type, as an array's header has them."""
     form = np.lib.format
     read = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
     try:
-        shape, _, dtype = read[form.read_magic(member)](member)
+        shape, by_columns, dtype = read[form.read_magic(member)](member)
     except UNREADABLE as error:
         raise ValueError(f"{name}: no header of an array ({error})") from error
     except Exception as error:  # it is Python's text: its parser has errors of its own
         raise ValueError(f"{name}: a damaged header ({error})") from error
-    return shape, dtype
+    return Head(shape, dtype, by_columns)
 
 
 def refuse_too_large(num_bytes: int) -> None:

@@ -1,12 +1,14 @@
 """Statistics of a dataset, and detection of likely errors in it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
-from o2ojax.data import antmaze
+from o2ojax.data import antmaze, frames
+from o2ojax.data.arrays import matrix
 from o2ojax.data.dataset import (
     ACTION_LIMIT,
     ACTION_SLACK,
@@ -14,9 +16,8 @@ from o2ojax.data.dataset import (
     Log,
     Recorded,
     episode_returns,
-    from_columns,
+    from_log,
     jumps,
-    matrix,
 )
 from o2ojax.data.reference import has_reference
 from o2ojax.types import Transition
@@ -53,6 +54,7 @@ class Inspection(NamedTuple):
     returns:     [episodes]     undiscounted, float64.
     lengths:     [episodes]     steps.
     ended:       [episodes]     True for termination, False for truncation.
+    obs:         [N, O]         of the transitions, without pictures: parts joined.
     obs_low:     [O]            minimum of each dimension.
     obs_high:    [O]            maximum of each dimension.
     constant:    [K]            the dimensions with equal minimum and maximum.
@@ -61,6 +63,8 @@ class Inspection(NamedTuple):
     duplicates:  fraction of transitions that repeat an observation and action.
     findings:    likely errors, a sentence each.
     parameters:  [T, P], parameters of each task of a family, or None.
+    frames:      uint8 [F, H, W, C] of each part of the observations that is pictures.
+    different:   how many frames of each are different.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Inspection(NamedTuple):
     returns: np.ndarray
     lengths: np.ndarray
     ended: np.ndarray
+    obs: np.ndarray
     obs_low: np.ndarray
     obs_high: np.ndarray
     constant: np.ndarray
@@ -80,6 +85,8 @@ class Inspection(NamedTuple):
     duplicates: float
     findings: tuple[str, ...]
     parameters: np.ndarray | None = None
+    frames: Mapping[str, np.ndarray] = MappingProxyType({})
+    different: Mapping[str, int] = MappingProxyType({})
 
 
 def inspect(log: Log, clip_actions: bool = False) -> Inspection:
@@ -91,13 +98,15 @@ def inspect(log: Log, clip_actions: bool = False) -> Inspection:
     Raises:
         DataError: `from_arrays` refuses the data for another reason.
     """
-    rows, recorded = from_columns(log.columns, {}, log.source, clip_actions=True)
-    history = recorded or rows
+    made = from_log(log._replace(extras={}), clip_actions=True)
+    rows, history = made.transitions, made.history
     actions = matrix(f"{log.source}: actions", log.columns["actions"])
     if clip_actions:
         actions = np.clip(actions, -ACTION_LIMIT, ACTION_LIMIT)
     ends = np.flatnonzero(history.last)
-    low, high = rows.obs.min(axis=0), rows.obs.max(axis=0)
+    obs = frames.vectors(rows.obs, made.frames)
+    low, high = obs.min(axis=0), obs.max(axis=0)
+    first = {part: frames.copies(table) for part, table in made.frames.items()}
     seen = Inspection(
         name=log.name,
         env=environment(log.name) if _fits(log.name, rows) else "",
@@ -108,14 +117,17 @@ def inspect(log: Log, clip_actions: bool = False) -> Inspection:
         returns=episode_returns(history),
         lengths=np.diff(ends, prepend=-1),
         ended=history.discount[ends] == 0,
+        obs=obs,
         obs_low=low,
         obs_high=high,
         constant=np.flatnonzero(low == high),
         at_limit=np.mean(np.abs(actions) >= np.float32(ACTION_LIMIT)).item(),
         beyond=np.mean(np.abs(actions).max(axis=1) > 1 + ACTION_SLACK).item(),
-        duplicates=_duplicates(rows),
+        duplicates=_duplicates(obs, rows, first),
         findings=(),
         parameters=log.parameters,
+        frames=made.frames,
+        different={part: len(np.unique(number)) for part, number in first.items()},
     )
     return seen._replace(findings=tuple(_findings(log, seen)))
 
@@ -135,8 +147,18 @@ def _fits(name: str, rows: Transition) -> bool:
     return not is_ant or antmaze.recognised(rows.obs, rows.action)
 
 
-def _duplicates(rows: Transition) -> float:
-    numbers = np.concatenate([rows.obs, rows.action], axis=1) + np.float32(0)  # no -0
+def _duplicates(
+    obs: np.ndarray, rows: Transition, first: Mapping[str, np.ndarray]
+) -> float:
+    """Fraction of the rows that see and do what another one does.
+
+    Args:
+        obs: [N, O], without pictures.
+        first: int32 [F] of each part that is pictures, as of `frames.copies`.
+    """
+    numbers = np.concatenate([obs, rows.action], axis=1) + np.float32(0)  # no -0
+    seen = [first[part][rows.obs[part]][:, None] for part in first]
+    numbers = np.concatenate([numbers, *(x.view(np.float32) for x in seen)], axis=1)
     whole_rows = numbers.view(f"V{numbers.itemsize * numbers.shape[1]}")
     return 1 - len(np.unique(whole_rows)) / len(numbers)
 
@@ -179,7 +201,10 @@ def _findings(log: Log, seen: Inspection) -> Iterator[str]:
             " but the largest; if it is right, scale rewards, --config.reward.scale."
         )
     if "next_observations" not in log.columns:
-        yield from _shifted_ends(rows, seen.history)
+        yield from _shifted_ends(seen)
+    for part, number in seen.different.items():
+        if number == 1:
+            yield (f"Every frame of {part} is the same: does the camera see anything?")
     short = np.sum(seen.lengths == 1)
     if short > MANY_SHORT * len(seen.lengths):
         yield (
@@ -192,7 +217,7 @@ def _findings(log: Log, seen: Inspection) -> Iterator[str]:
             "of another row: the same log may be in there twice."
         )
     size = np.maximum(np.abs(seen.obs_low), np.abs(seen.obs_high))
-    if size.max() > LARGE:
+    if size.max(initial=0) > LARGE:
         yield (
             f"Observations reach {size.max():g} in size, in dimension {size.argmax()} "
             f"(beyond {LARGE:g} in {np.sum(size > LARGE)} of {len(size)}): networks "
@@ -200,15 +225,18 @@ def _findings(log: Log, seen: Inspection) -> Iterator[str]:
         )
 
 
-def _shifted_ends(rows: Transition, history: Recorded) -> Iterator[str]:
+def _shifted_ends(seen: Inspection) -> Iterator[str]:
     """Finds ends that are marked a row late or early, where next observations are
     taken from the next row: then one step of each episode leads into another episode.
+    Pictures are not looked at.
     """
+    rows, history = seen.transitions, seen.history
     place = np.flatnonzero(history.kept)
     inside = rows.discount == 1  # a terminal's next observation is not known
     late = inside & history.last[np.minimum(place + 1, len(history.last) - 1)]
     early = inside & np.append(False, history.last[:-1])[place]
-    surprise = surprises(rows.obs, rows.action, rows.next_obs, inside & ~late & ~early)
+    after = frames.vectors(rows.next_obs, seen.frames)
+    surprise = surprises(seen.obs, rows.action, after, inside & ~late & ~early)
     for at, what, wrong in ((late, "last", "late"), (early, "first", "early")):
         if at.sum() > 2 and np.mean(surprise[at] > 1) > MANY_SURPRISES:
             yield (

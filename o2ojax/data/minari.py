@@ -4,7 +4,6 @@ Younis et al., "Minari" (2024), doi.org/10.5281/zenodo.13767625
 """
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import Error as GymnasiumError
 
-from o2ojax.data.dataset import DataError, Log
+from o2ojax.data import frames
+from o2ojax.data.arrays import DataError
+from o2ojax.data.dataset import Log
 from o2ojax.errors import unknown
 
 PREFIX = "minari:"
@@ -41,6 +43,16 @@ class _Part(NamedTuple):
     key: str | None
     space: spaces.Space
 
+    @property
+    def name(self) -> str:
+        """What a part that is pictures is called."""
+        return self.key or frames.PIXELS
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is kept as frames."""
+        return self.space.dtype == np.uint8 and len(self.space.shape) == 3
+
 
 def load(source: str, keys: Sequence[str] = ()) -> Log:
     """Reads the episodes of a dataset into columns.
@@ -48,34 +60,38 @@ def load(source: str, keys: Sequence[str] = ()) -> Log:
     Terminations become terminals. Truncations become timeouts, and so do final steps
     that are neither. Actions are rescaled linearly from the bounds of their space to
     [-1, 1]. Of Dict observations, the entries of the given keys are flattened and
-    concatenated in that order; all, in the space's order, where none is given.
+    concatenated in that order; all, in the space's order, where none is given. Entries
+    that are pictures, uint8 Boxes of three axes, become parts of their own, by their
+    keys, and the others are the part "state" then; observations that are pictures are
+    the part "pixels".
 
     Args:
         source: `minari:ID`, or `minari:ID:KEY,KEY`. Nothing is downloaded.
         keys: the same, where the source has none.
     Returns:
         The columns observations, actions, rewards, terminals, timeouts and
-        next_observations.
+        next_observations, and the frames.
     Raises:
-        DataError: the dataset is missing, damaged or empty, observations are images or
-            other non-vectors, or actions have no bounds.
+        DataError: the dataset is missing, damaged or empty, observations are neither
+            vectors nor pictures, pictures are stored as JPEG or larger than memory, or
+            actions have no bounds.
     """
     named = source.removeprefix(PREFIX).partition(":")[2]
     dataset, name = _opened(source)
     chosen = named.split(",") if named else keys
     parts = _parts(source, dataset.observation_space, chosen)
     for part in parts:
-        _check_vector(source, part, dataset)
+        _check_part(source, part, dataset)
     low, high = _bounds(source, dataset.action_space)
-    episodes = list(_episodes(source, dataset, parts))
+    tables = _tables(source, dataset, parts)
+    episodes = list(_episodes(source, dataset, parts, tables))
     if not episodes:
         raise DataError(f"{source}: holds no step")
-    columns = {
-        key: np.concatenate([episode[key] for episode in episodes])
-        for key in episodes[0]
-    }
+    columns = jax.tree.map(lambda *values: np.concatenate(values), *episodes)
     columns["actions"] = _rescale(columns["actions"], low, high)
-    return Log(name, source, columns)
+    num_frames = len(columns["rewards"]) + len(episodes)
+    tables = {key: table[:num_frames] for key, table in tables.items()}
+    return Log(name, source, columns, frames=tables)
 
 
 def _opened(source: str) -> tuple[Any, str]:
@@ -132,12 +148,13 @@ def environment(source: str) -> dict[str, Any]:
     return found
 
 
-def write(target: str, columns: Mapping[str, np.ndarray], bounds: Any = None) -> None:
+def write(target: str, columns: Mapping[str, Any], bounds: Any = None) -> None:
     """Writes a new dataset atomically.
 
     Each episode has one observation more than steps. Timeouts become truncations.
     Spaces are Boxes of float32: observations without bounds, actions in `bounds`, or in
-    [-1, 1].
+    [-1, 1]. Parts of observations are entries of a Dict, pictures Boxes of uint8, which
+    are stored as they are.
 
     Args:
         target: `minari:ID`, as in `minari:hopper/mine-v0`.
@@ -145,6 +162,12 @@ def write(target: str, columns: Mapping[str, np.ndarray], bounds: Any = None) ->
     Raises:
         DataError: the name is not valid in Minari, or already exists.
     """
+    obs = columns["observations"]
+    if isinstance(obs, Mapping) and obs.keys() - columns["frames"] - {frames.STATE}:
+        raise DataError(
+            f"{target}: beside pictures, Minari has a place for one part here,"
+            f" {frames.STATE!r}; write a file"
+        )
     package = _package(target)
     from minari.namespace import create_namespace, list_local_namespaces
     from minari.storage import get_dataset_path
@@ -218,22 +241,39 @@ def _entry(observations: Any, key: str | None) -> Any:
     return observations
 
 
-def _check_vector(source: str, part: _Part, dataset: Any) -> None:
+def _check_part(source: str, part: _Part, dataset: Any) -> None:
     what = "observations" if part.key is None else f"observations {part.key!r}"
     if not isinstance(part.space, spaces.Box):
         raise DataError(
             f"{source}: {what} are {_named(part.space)}; they must be a Box of numbers"
         )
-    if part.space.dtype != np.uint8 or len(part.space.shape) < 2:
+    if not frames.are_pictures((0, *part.space.shape), part.space.dtype):
         return
     from minari.dataset.minari_storage import is_image_space
 
-    lossy = dataset.storage.jpeg_encoding and is_image_space(part.space)
-    stored = ", stored as JPEG, which does not keep them as they were" if lossy else ""
-    raise DataError(
-        f"{source}: {what} are images, uint8 {part.space.shape}{stored}; only vectors "
-        "can be read for now"
-    )
+    if dataset.storage.jpeg_encoding and is_image_space(part.space):
+        raise DataError(
+            f"{source}: {what} are pictures stored as JPEG, which does not keep them as"
+            " they were; record them again with jpeg_encoding=False, as"
+            " minari.DataCollector and minari.create_dataset_from_buffers take it"
+        )
+    shape = (dataset.total_steps, *part.space.shape)
+    frames.check(f"{source}: {what}", shape, part.space.dtype)
+
+
+def _tables(source: str, dataset: Any, parts: Sequence[_Part]) -> dict[str, np.ndarray]:
+    """A table of each part that is pictures, with room for all episodes' frames."""
+    num_frames = int(dataset.total_steps) + int(dataset.total_episodes)
+    shapes = {
+        part.name: (num_frames, *part.space.shape) for part in parts if part.is_picture
+    }
+    if frames.STATE in shapes and len(shapes) < len(parts):
+        raise DataError(
+            f"{source}: observations {frames.STATE!r} are pictures, and the numbers"
+            " beside them would be called so; give the keys of pictures alone"
+        )
+    frames.refuse_too_many(source, shapes.values())
+    return {name: np.empty(shape, np.uint8) for name, shape in shapes.items()}
 
 
 def _bounds(source: str, space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
@@ -258,13 +298,21 @@ def _rescale(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
 
 
 def _episodes(
-    source: str, dataset: Any, parts: Sequence[_Part]
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the columns of each non-empty episode, with unscaled actions."""
+    source: str,
+    dataset: Any,
+    parts: Sequence[_Part],
+    tables: Mapping[str, np.ndarray],
+) -> Iterator[dict[str, Any]]:
+    """Yields the columns of each non-empty episode, with unscaled actions.
+
+    Its frames go into the tables, behind those of the episode before.
+    """
+    first = 0
     try:
         for episode in dataset.iterate_episodes():
             if len(episode):
-                yield _columns(source, episode, parts)
+                yield _columns(source, episode, parts, tables, first)
+                first += len(episode) + 1
     except DataError:
         raise
     except UNREADABLE as error:
@@ -272,8 +320,12 @@ def _episodes(
 
 
 def _columns(
-    source: str, episode: Any, parts: Sequence[_Part]
-) -> dict[str, np.ndarray]:
+    source: str,
+    episode: Any,
+    parts: Sequence[_Part],
+    tables: Mapping[str, np.ndarray],
+    first: int,
+) -> dict[str, Any]:
     num_steps = len(episode)
     seen = [_entry(episode.observations, part.key) for part in parts]
     done = (episode.actions, episode.terminations, episode.truncations)
@@ -283,24 +335,38 @@ def _columns(
             f"{source}: episode {episode.id} has {num_steps} rewards, but not as many "
             "actions, terminations and truncations, and one observation more"
         )
-    sizes = [math.prod(part.space.shape) for part in parts]
-    obs = np.concatenate(
-        [
-            np.reshape(x, (num_steps + 1, size))
-            for x, size in zip(seen, sizes, strict=True)
-        ],
-        axis=1,
-    )
+    obs = _observations(parts, seen, tables, first)
     timeouts = np.array(episode.truncations, bool)
     timeouts[-1] = True
     return {
-        "observations": obs[:-1],
+        "observations": jax.tree.map(lambda x: x[:-1], obs),
         "actions": np.reshape(episode.actions, (num_steps, -1)),
         "rewards": np.asarray(episode.rewards),
         "terminals": np.asarray(episode.terminations),
         "timeouts": timeouts,
-        "next_observations": obs[1:],
+        "next_observations": jax.tree.map(lambda x: x[1:], obs),
     }
+
+
+def _observations(
+    parts: Sequence[_Part],
+    seen: Sequence[Any],
+    tables: Mapping[str, np.ndarray],
+    first: int,
+) -> Any:
+    """What an episode saw, [T + 1, O]; or parts, where it saw pictures."""
+    rows = slice(first, first + len(seen[0]))
+    numbers = np.arange(rows.start, rows.stop, dtype=np.int32)
+    vectors, obs = [], {}
+    for part, values in zip(parts, seen, strict=True):
+        if part.is_picture:
+            tables[part.name][rows] = values
+            obs[part.name] = numbers
+        else:
+            vectors.append(np.reshape(values, (len(numbers), -1)))
+    if vectors:
+        obs[frames.STATE] = np.concatenate(vectors, axis=1)
+    return obs if tables else obs[frames.STATE]
 
 
 def _namespace(target: str, name: str) -> str | None:
@@ -319,20 +385,21 @@ def _fill(
     folder: Path,
     name: str,
     version: str,
-    columns: Mapping[str, np.ndarray],
+    columns: Mapping[str, Any],
     bounds: Any,
 ) -> None:
     """Writes the files of a dataset and flushes them to disk."""
     from minari.dataset.minari_storage import MinariStorage
 
     folder.mkdir()
-    obs_dim, action_dim = (columns[x].shape[1] for x in ("observations", "actions"))
+    action_dim = columns["actions"].shape[1]
     ones = np.ones(action_dim, np.float32)
     low, high = (-ones, ones) if bounds is None else np.float32(bounds)
     storage = MinariStorage.new(
         folder / "data",
-        observation_space=spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32),
+        observation_space=_space(columns["observations"], columns["frames"]),
         action_space=spaces.Box(low, high, (action_dim,), np.float32),
+        jpeg_encoding=False,
     )
     storage.update_metadata({"dataset_id": name, "minari_version": version})
     storage.update_episodes(_buffers(columns))
@@ -341,19 +408,45 @@ def _fill(
             os.fsync(file.fileno())
 
 
-def _buffers(columns: Mapping[str, np.ndarray]) -> Iterator[Any]:
+def _space(obs: Any, tables: Mapping[str, np.ndarray]) -> spaces.Space:
+    """The space of observations, [N, O] or parts."""
+    if isinstance(obs, Mapping):
+        return spaces.Dict(
+            {
+                part: spaces.Box(0, 255, tables[part].shape[1:], np.uint8)
+                if part in tables
+                else _space(obs[part], tables)
+                for part in obs
+            }
+        )
+    return spaces.Box(-np.inf, np.inf, obs.shape[1:], np.float32)
+
+
+def _buffers(columns: Mapping[str, Any]) -> Iterator[Any]:
     from minari.data_collector import EpisodeBuffer
 
     ends = np.flatnonzero(columns["terminals"] | columns["timeouts"]) + 1
     starts = np.append(0, ends[:-1])
-    finals = columns["final_observations"]
-    for start, end, final in zip(starts, ends, finals, strict=True):
+    obs, finals = columns["observations"], columns["final_observations"]
+    tables = columns["frames"]
+    for episode, (start, end) in enumerate(zip(starts, ends, strict=True)):
         rows = slice(start, end)
+        last = slice(episode, episode + 1)
         yield EpisodeBuffer(
-            observations=np.append(columns["observations"][rows], final[None], axis=0),
+            observations=_seen(obs, finals, rows, last, tables),
             actions=columns["actions"][rows],
             rewards=columns["rewards"][rows],
             terminations=columns["terminals"][rows],
             truncations=columns["timeouts"][rows],
             infos={},
         )
+
+
+def _seen(
+    obs: Any, finals: Any, rows: slice, last: slice, tables: Mapping[str, np.ndarray]
+) -> Any:
+    """What an episode saw, [T + 1, ...], pictures by themselves."""
+    if not isinstance(obs, Mapping):
+        return np.concatenate([obs[rows], finals[last]])
+    seen = {part: _seen(obs[part], finals[part], rows, last, {}) for part in obs}
+    return seen | {part: table[seen[part]] for part, table in tables.items()}

@@ -5,10 +5,14 @@ arxiv.org/abs/2410.20092
 """
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any
 
+import jax
 import numpy as np
 
-from o2ojax.data.dataset import DataError, checked, flags
+from o2ojax.data.arrays import DataError, flags
+from o2ojax.data.dataset import checked, num_rows
 
 REQUIRED = ("observations", "actions", "rewards", "terminals", "masks")
 OPTIONAL = ("valids", "next_observations")
@@ -29,7 +33,11 @@ def recognised(found: Collection[str]) -> bool:
     return "rewards" not in found and any(key in found for key in STATES)
 
 
-def convert(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def convert(
+    name: str,
+    columns: Mapping[str, Any],
+    tables: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Converts columns of OGBench to the arguments of `from_arrays`.
 
     In OGBench, `terminals` mark the end of a trajectory, and `masks` of 0 mark
@@ -39,15 +47,17 @@ def convert(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
 
     Args:
         name: name of the file in error messages.
-        columns: the columns of REQUIRED and OPTIONAL that the file has.
+        columns: the columns of REQUIRED and OPTIONAL that the file has; the pictures of
+            visual tasks are numbers by now.
+        tables: their frames.
     Raises:
         DataError: rewards or masks are missing, or columns disagree or do not
             determine which rows are steps.
     """
     _check_complete(name, columns)
     known = {key: columns[key] for key in columns if key not in ("masks", "valids")}
-    table = checked(name, known)
-    length = len(table["observations"])
+    table = checked(name, known, tables)
+    length = num_rows(table["observations"])
     ends = table.pop("terminals")
     masks = _flags(name, "masks", columns, length)
     if "next_observations" in table:
@@ -63,12 +73,14 @@ def convert(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     table |= {
         "terminals": ~masks,
         "timeouts": ~np.roll(steps, -1),
-        "next_observations": np.roll(table["observations"], -1, axis=0),
+        "next_observations": jax.tree.map(
+            lambda x: np.roll(x, -1, axis=0), table["observations"]
+        ),
     }
-    return {key: values[steps] for key, values in table.items()}
+    return jax.tree.map(lambda x: x[steps], table)
 
 
-def _check_complete(name: str, columns: Mapping[str, np.ndarray]) -> None:
+def _check_complete(name: str, columns: Mapping[str, Any]) -> None:
     missing = [key for key in REQUIRED if key not in columns]
     if missing:
         raise DataError(
@@ -88,9 +100,7 @@ def _check_unlike(name: str, ends: np.ndarray, masks: np.ndarray) -> None:
         )
 
 
-def _flags(
-    name: str, key: str, columns: Mapping[str, np.ndarray], length: int
-) -> np.ndarray:
+def _flags(name: str, key: str, columns: Mapping[str, Any], length: int) -> np.ndarray:
     values = flags(f"{name}: {key}", columns[key])
     if len(values) != length:
         raise DataError(

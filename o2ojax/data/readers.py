@@ -7,7 +7,7 @@ columns, or OGBench's, or those of `writers.write`.
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -17,37 +17,29 @@ import h5py
 import numpy as np
 
 from o2ojax import registry
-from o2ojax.data import antmaze, compact, minari, ogbench, shipped
+from o2ojax.data import antmaze, compact, frames, minari, ogbench, shipped
+from o2ojax.data.arrays import DataError, flags, matrix, vector
 from o2ojax.data.dataset import (
     EXTRAS,
     ONE_STREAM,
     PARAMETERS,
-    DataError,
+    SIGHTS,
     Dataset,
     DataWarning,
     Log,
-    flags,
-    from_columns,
+    from_log,
     from_transitions,
-    matrix,
-    vector,
+    num_rows,
 )
-from o2ojax.data.files import UNREADABLE, open_npz, refuse_too_large
+from o2ojax.data.files import UNREADABLE, Head, open_npz, refuse_too_large
 from o2ojax.errors import RAISED, UserError, first_line, unknown
 from o2ojax.types import Transition
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 LENGTHS = "episode_lengths"  # steps of each episode, in place of timeouts
 # D4RL's, or told otherwise; and the group that extras are in
-UNREAD = ("infos", "metadata", "episode_starts", EXTRAS)
-OPTIONAL = (
-    "timeouts",
-    "next_observations",
-    "final_observations",
-    "tasks",
-    PARAMETERS,
-    LENGTHS,
-)
+UNREAD = ("infos", "metadata", "episode_starts")
+OPTIONAL = ("timeouts", *compact.NESTED, "tasks", PARAMETERS, LENGTHS)
 
 
 def read(
@@ -64,7 +56,7 @@ def read(
         source: one of `shipped_names()`; a path ending in .hdf5, .h5 or .npz; or
             `minari:ID`, with Dict observations `minari:ID:KEY,KEY`, as in
             `minari.load`; or a door, `module:NAME` or `file.py:NAME`, of a function
-            that returns Transitions.
+            that returns Transitions, or a Dataset.
         clip_actions: accepts and clips actions outside [-1, 1].
         action_bounds: the lowest and the highest action, numbers or [A], that become
             -1 and 1; DATA for those that occur; None where actions are in [-1, 1]
@@ -186,22 +178,24 @@ def _behind(name: str, clip_actions: bool, bounds: Any) -> Dataset:
         raise
     except RAISED as error:
         raise DataError(str(registry.failure(name, error))) from error
-    if not isinstance(made, Transition):
+    if not isinstance(made, Transition | Dataset):
         raise DataError(
             f"{name} gives a {type(made).__name__}; it must be a function that returns"
             " an o2ojax.types.Transition, leaves [N, ...]"
         )
+    rows, tables = made, {}
+    if isinstance(made, Dataset):
+        rows, tables = made.transitions, made.frames
     if bounds is not None:
-        low, high = bounds_of(name, np.asarray(made.action), bounds)
-        made = made._replace(action=2 * (made.action - low) / (high - low) - 1)
-    return Dataset(name, from_transitions(made, name, clip_actions))
+        low, high = bounds_of(name, np.asarray(rows.action), bounds)
+        rows = rows._replace(action=2 * (rows.action - low) / (high - low) - 1)
+    return from_transitions(rows, name, clip_actions, tables)
 
 
 def _dataset(log: Log, clip_actions: bool) -> Dataset:
     if "timeouts" not in log.columns and "next_observations" not in log.columns:
         warnings.warn(f"{log.source}: {ONE_STREAM}", DataWarning, stacklevel=3)
-    rows, recorded = from_columns(log.columns, log.extras, log.source, clip_actions)
-    return Dataset(log.name, rows, log.parameters, recorded=recorded)
+    return from_log(log, clip_actions)
 
 
 _open_hdf5 = partial(h5py.File, mode="r")
@@ -209,9 +203,13 @@ _open_hdf5 = partial(h5py.File, mode="r")
 
 def _load(path: str | os.PathLike, open_file: Callable) -> Log:
     path = Path(os.path.expanduser(path))
-    source, found, columns = str(path), *_columns(path, open_file)
+    source, (found, read_columns) = str(path), _columns(path, open_file)
+    columns = compact.nested(source, read_columns)
+    extras, tables = columns.pop(EXTRAS, {}), columns.pop(compact.FRAMES, {})
+    columns, tables = frames.once(source, columns, tables)
     if open_file is open_npz and ogbench.recognised(found):
-        return Log(path.stem, source, ogbench.convert(source, columns))
+        columns = ogbench.convert(source, columns, tables)
+        return Log(path.stem, source, columns, frames=tables)
     _cut_into_episodes(source, columns)
     missing = [key for key in REQUIRED if key not in columns]
     if missing:
@@ -221,34 +219,29 @@ def _load(path: str | os.PathLike, open_file: Callable) -> Log:
     if parameters is not None:
         parameters = matrix(f"{source}: {PARAMETERS}", parameters)
     if "next_observations" in columns:
-        columns.pop("final_observations", None)
-    elif "final_observations" in columns:
-        columns = compact.unpack(source, columns)
-    extras = {
-        key.removeprefix(f"{EXTRAS}/"): columns.pop(key)
-        for key in list(columns)
-        if key.startswith(f"{EXTRAS}/")
-    }
+        columns.pop(compact.FINAL, None)
+    elif compact.FINAL in columns:
+        columns = compact.unpack(source, columns, tables)
     columns = antmaze.mend(source, columns)
-    return Log(path.stem, source, columns, parameters, extras)
+    return Log(path.stem, source, columns, parameters, extras, tables)
 
 
-def _cut_into_episodes(source: str, columns: dict[str, np.ndarray]) -> None:
+def _cut_into_episodes(source: str, columns: dict[str, Any]) -> None:
     """Turns lengths of episodes into timeouts, in place; no episode ends by them."""
     lengths = columns.pop(LENGTHS, None)
     if lengths is None or "observations" not in columns:
         return
-    num_rows = len(matrix(f"{source}: observations", columns["observations"]))
+    rows = num_rows(columns["observations"])
     ends = np.cumsum(np.int64(vector(f"{source}: {LENGTHS}", lengths)))
-    if np.diff(ends, prepend=0).min() < 1 or ends[-1] != num_rows:
+    if np.diff(ends, prepend=0).min() < 1 or ends[-1] != rows:
         raise DataError(
-            f"{source}: {LENGTHS} sum to {ends[-1]}, and there are {num_rows} rows;"
+            f"{source}: {LENGTHS} sum to {ends[-1]}, and there are {rows} rows;"
             " give the steps of each episode, in order"
         )
-    columns.setdefault("terminals", np.zeros(num_rows, bool))
+    columns.setdefault("terminals", np.zeros(rows, bool))
     ended = flags(f"{source}: terminals", columns["terminals"])
-    if "timeouts" not in columns and len(ended) == num_rows:  # else it is told later
-        timeouts = np.zeros(num_rows, bool)
+    if "timeouts" not in columns and len(ended) == rows:  # else it is told later
+        timeouts = np.zeros(rows, bool)
         timeouts[ends - 1] = True
         columns["timeouts"] = timeouts & ~ended
 
@@ -256,19 +249,19 @@ def _cut_into_episodes(source: str, columns: dict[str, np.ndarray]) -> None:
 def _columns(
     path: Path, open_file: Callable
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The names in a file, and the arrays with known names."""
+    """The names in a file, and the arrays with known names, pictures by numbers."""
     if not os.path.isfile(path):  # of any name, also one too long
         raise DataError(f"{path}: no such file")
     try:
         with open_file(path) as file:
-            found = sorted(file)
-            known, unread = (*REQUIRED, *OPTIONAL, *_extras(file, found)), UNREAD
+            found = sorted(_names(file))
+            wanted = (*REQUIRED, *OPTIONAL)
             if open_file is open_npz and ogbench.recognised(found):
-                known, unread = (*ogbench.REQUIRED, *ogbench.OPTIONAL), UNREAD[:-1]
+                wanted = (*ogbench.REQUIRED, *ogbench.OPTIONAL)
+            known = [key for key in found if _top(key) in wanted]
+            known.sort(key=lambda key: wanted.index(_top(key)))
             unread = [
-                key
-                for key in found
-                if key not in known and key.partition("/")[0] not in unread
+                key for key in found if key not in known and _top(key) not in UNREAD
             ]
             if unread:
                 warnings.warn(
@@ -276,9 +269,9 @@ def _columns(
                     DataWarning,
                     stacklevel=4,
                 )
-            known = [key for key in known if key in file]
-            refuse_too_large(sum(_num_bytes(file, key) for key in known))
-            return found, {key: np.asarray(file[key][()]) for key in known}
+            return found, _arrays(str(path), file, known)
+    except DataError:
+        raise
     except UNREADABLE as error:
         raise DataError(
             f"{path}: cannot be read ({first_line(error)}); it must be whole, of the "
@@ -287,18 +280,90 @@ def _columns(
         ) from error
 
 
-def _num_bytes(file: Any, key: str) -> int:
-    """Bytes of an array, before it is read."""
+def _top(key: str) -> str:
+    """The column that an array is, or is a part of."""
+    whole, _, _ = key.partition("/")
+    return whole if whole in compact.NESTED else key
+
+
+def _names(file: Any, before: str = "") -> Iterator[str]:
+    """Names of the arrays of a file; in HDF5, the parts of a column are in a group."""
+    for key in file:
+        name = f"{before}{key}"
+        if _top(name) in compact.NESTED and isinstance(file, h5py.Group):
+            if file.get(key, getclass=True) is h5py.Group:
+                yield from _names(file[key], f"{name}/")
+                continue
+        yield name
+
+
+def _arrays(source: str, file: Any, known: Sequence[str]) -> dict[str, np.ndarray]:
+    """Reads arrays; of pictures, a table that has each once, and numbers of rows."""
+    heads = {key: _head(file, key) for key in known}
+    compact.nested(source, heads)  # nothing is there twice
+    for key, head in heads.items():
+        kept = _top(key) in (*SIGHTS, compact.FRAMES)
+        if kept and (head.dtype.hasobject or frames.are_pictures(*head[:2])):
+            frames.check(f"{source}: {key}", head.shape, head.dtype)
+    pictures = _pictures(heads)
+    numbered = [key for keys in pictures.values() for key in keys]
+    tables = [keys[0] for keys in pictures.values()]
+    tables += [key for key in known if _top(key) == compact.FRAMES]
+    frames.refuse_too_many(source, [heads[key].shape for key in tables])
+    whole = [key for key in known if key not in numbered]
+    refuse_too_large(sum(heads[key].num_bytes for key in {*whole, *tables}))
+    found = {key: np.asarray(file[key][()]) for key in whole}
+    for part, keys in pictures.items():
+        frames.check_agree(source, {key: heads[key].shape for key in keys})
+        found |= _numbered(file, heads, part, *keys)
+    return found
+
+
+def _pictures(heads: Mapping[str, Head]) -> dict[str, list[str]]:
+    """The arrays of pictures of each part, those of the rows first."""
+    found: dict[str, list[str]] = {}
+    for column in SIGHTS:
+        for key, head in heads.items():
+            part = key.partition("/")[2] or frames.PIXELS
+            begun = column == SIGHTS[0] or part in found
+            numbered = f"{compact.FRAMES}/{part}" in heads  # already
+            is_of_it = _top(key) == column and frames.are_pictures(*head[:2])
+            if is_of_it and begun and not numbered:
+                found.setdefault(part, []).append(key)
+    return found
+
+
+def _numbered(
+    file: Any, heads: Mapping[str, Head], part: str, obs: str, after: str | None = None
+) -> dict[str, np.ndarray]:
+    """Reads pictures into a table, and gives rows their numbers, by names."""
+    shape = heads[obs].shape
+    found = {f"{SIGHTS[0]}/{part}": frames.numbers_of(shape[0])}
+    if after is None:
+        return found | {f"{compact.FRAMES}/{part}": np.asarray(file[obs][()])}
+    table, following = frames.number(
+        shape, *(_blocks(file, key, heads[key]) for key in (obs, after))
+    )
+    return found | {
+        f"{compact.FRAMES}/{part}": table,
+        f"{SIGHTS[1]}/{part}": following,
+    }
+
+
+def _blocks(file: Any, key: str, head: Head) -> Iterator[np.ndarray]:
+    """Reads pictures, some rows after some rows."""
     if isinstance(file, h5py.File):
-        return getattr(file[key], "nbytes", 0)  # a group has none
-    return file.num_bytes[key]
+        return frames.slices(file[key], head.shape)
+    return file.blocks(key, frames.rows_of(frames.BLOCK, head.shape))
 
 
-def _extras(file: Any, found: list[str]) -> list[str]:
-    """Names of the extras of a file, which are a group in HDF5."""
-    if EXTRAS in found and hasattr(file[EXTRAS], "keys"):
-        return [f"{EXTRAS}/{key}" for key in file[EXTRAS]]
-    return [key for key in found if key.startswith(f"{EXTRAS}/")]
+def _head(file: Any, key: str) -> Head:
+    """What an array is, before it is read."""
+    if not isinstance(file, h5py.File):
+        return file.heads[key]
+    found = file[key]  # a group has no shape
+    return Head(getattr(found, "shape", None) or (), getattr(found, "dtype", BYTES))
 
 
+BYTES = np.dtype(np.uint8)
 _OPENERS = {".hdf5": _open_hdf5, ".h5": _open_hdf5, ".npz": open_npz}

@@ -4,6 +4,7 @@ The state of one is the seed of its episode and the log of its actions. It is wh
 carries and saves, so a run that was killed goes on to the same bits.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,10 +13,11 @@ import jax.numpy as jnp
 
 from o2ojax.envs.entry import EnvEntry, Options
 from o2ojax.envs.host import live, pool, sources
+from o2ojax.envs.host.spaces import PIXELS, STATE, Spaces, num_words
 from o2ojax.envs.host.workers import Host
 from o2ojax.envs.native.calls import host_call
 from o2ojax.errors import UserError
-from o2ojax.types import Array, Env, EnvSpec, EnvState, Key, Transition, vector
+from o2ojax.types import Array, Env, EnvSpec, EnvState, Key, Obs, Transition, vector
 
 
 class Episode(NamedTuple):
@@ -42,7 +44,9 @@ def environment(
 ) -> Env:
     """Builds an environment of Gymnasium's.
 
-    Actions in [-1, 1] are stretched over its action box, and Dict observations joined.
+    Actions in [-1, 1] are stretched over its action box, and Dict observations joined,
+    except for pictures: then they are parts, "state" and each picture by its key, or
+    "pixels" where it is all that is seen.
 
     Args:
         horizon: steps after which an episode is cut; 0 for the registered limit.
@@ -67,7 +71,7 @@ def environment(
     host = Host(source, known, workers, timeout, jax.local_device_count())
     spec = EnvSpec(
         source.name,
-        vector(known.spaces.num_obs),
+        _parts(known.spaces),
         len(known.spaces.low),
         known.horizon,
         decision_time=known.decision_time,
@@ -76,9 +80,34 @@ def environment(
         obs_keys=known.spaces.keys,
     )
     success = _success if known.has_success else None
-    step = _step(host, spec)
-    check, seen = host.check, known.seen
-    return Env(spec, _reset(host, spec), step, success, check=check, seen=seen)
+    step = _step(host, spec, known.spaces)
+    reset = _reset(host, spec, known.spaces)
+    return Env(spec, reset, step, success, check=host.check, seen=known.seen)
+
+
+def _parts(spaces: Spaces) -> Obs:
+    """Shapes and types of what is seen: numbers, or parts with pictures."""
+    if not spaces.pictures:
+        return vector(spaces.num_obs)
+    parts = {STATE: vector(spaces.num_obs)} if spaces.num_obs else {}
+    return parts | {
+        key or PIXELS: jax.ShapeDtypeStruct(shape, jnp.uint8)
+        for key, shape in spaces.pictures.items()
+    }
+
+
+def _seen(spaces: Spaces, words: Array) -> Obs:
+    """An observation of its bits, uint32 [width], as `Spaces.words` made them."""
+    numbers = jax.lax.bitcast_convert_type(words[: spaces.num_obs], jnp.float32)
+    if not spaces.pictures:
+        return numbers
+    parts, at = {STATE: numbers} if spaces.num_obs else {}, spaces.num_obs
+    for key, shape in spaces.pictures.items():
+        end = at + num_words(shape)
+        content = jax.lax.bitcast_convert_type(words[at:end], jnp.uint8).reshape(-1)
+        parts[key or PIXELS] = content[: math.prod(shape)].reshape(shape)
+        at = end
+    return parts
 
 
 def _success(after: EnvState, transition: Transition) -> Array:
@@ -86,21 +115,24 @@ def _success(after: EnvState, transition: Transition) -> Array:
     return after.physics.success
 
 
-def _reset(host: Host, spec: EnvSpec) -> Callable[[Key, Array], EnvState]:
-    ask = host_call(host.reset, f"reset {host.name}", [_SEED], [spec.obs, _TICKET])
+def _reset(
+    host: Host, spec: EnvSpec, spaces: Spaces
+) -> Callable[[Key, Array], EnvState]:
+    words = jax.ShapeDtypeStruct((spaces.width,), jnp.uint32)
+    ask = host_call(host.reset, f"reset {host.name}", [_SEED], [words, _TICKET])
 
     def reset(key: Key, task: Array) -> EnvState:
         seed = jax.random.bits(key, (), jnp.uint32)
-        obs, ticket = ask(seed)
+        words, ticket = ask(seed)
         actions = jnp.zeros((spec.horizon, spec.action_dim))
         episode = Episode(seed, actions, ticket, jnp.float32(0))
-        return EnvState(episode, obs, jnp.int32(0), task)
+        return EnvState(episode, _seen(spaces, words), jnp.int32(0), task)
 
     return reset
 
 
-def _step(host: Host, spec: EnvSpec) -> Callable:
-    ask = _asker(host, spec)
+def _step(host: Host, spec: EnvSpec, spaces: Spaces) -> Callable:
+    ask = _asker(host, spec, spaces)
 
     def step(env: EnvState, action: Array, key: Key) -> tuple[EnvState, Transition]:
         episode, new_seed = env.physics, jax.random.bits(key, (), jnp.uint32)
@@ -135,7 +167,7 @@ _SEED = jax.ShapeDtypeStruct((), jnp.uint32)
 _TICKET = jax.ShapeDtypeStruct((live.TICKET,), jnp.uint32)
 
 
-def _asker(host: Host, spec: EnvSpec) -> Callable:
+def _asker(host: Host, spec: EnvSpec, spaces: Spaces) -> Callable:
     """(request, actions [T, A] so far) -> what the host answers, in its parts.
 
     The actions go to the host only where an episode has to be played again.
@@ -144,7 +176,7 @@ def _asker(host: Host, spec: EnvSpec) -> Callable:
         jax.ShapeDtypeStruct(shape, dtype)
         for shape, dtype in (
             ((pool.request_width(spec.action_dim),), jnp.uint32),
-            ((pool.answer_width(spec.obs_dim),), jnp.uint32),
+            ((pool.answer_width(spaces.width),), jnp.uint32),
             ((spec.horizon, spec.action_dim), jnp.float32),
         )
     )
@@ -160,12 +192,11 @@ def _asker(host: Host, spec: EnvSpec) -> Callable:
     def ask(request: pool.Request, actions: Array) -> tuple[Array, ...]:
         # in the order in which `pool.unpacked` reads them
         row = jnp.concatenate([_bits(jnp.atleast_1d(part)) for part in request])
-        answer = answers(row, actions)
-        numbers = jax.lax.bitcast_convert_type(answer, jnp.float32)
-        size = spec.obs_dim
+        size = spaces.width
         ends = [size, 2 * size, 2 * size + pool.EXTRAS]
-        *parts, _ = jnp.split(numbers, ends)
-        return *parts, answer[ends[-1] : -1]
+        after, shown, others, ticket = jnp.split(answers(row, actions), ends)
+        others = jax.lax.bitcast_convert_type(others, jnp.float32)
+        return _seen(spaces, after), _seen(spaces, shown), others, ticket[:-1]
 
     return ask
 

@@ -54,10 +54,11 @@ def test_a_function_gives_transitions(door):
 def test_observations_may_have_named_parts_of_types_of_their_own(door):
     dataset = data.read(door("parts"))
     rows = dataset.transitions
-    assert rows.obs["pixels"].dtype == np.uint8
+    assert rows.obs["pixels"].dtype == np.int32
+    assert dataset.frames["pixels"].dtype == np.uint8
     assert rows.next_obs["state"].shape == (6, 2)
     spec = EnvSpec("robot", vector(2), 1, 9)
-    with pytest.raises(data.DataError, match="parts {pixels: shape"):
+    with pytest.raises(data.DataError, match="parts {pixels: pictures of 4 x 4 x 3"):
         data.fit(dataset, spec)
     seen = {name: vector(2) for name in ("state",)}
     seen["pixels"] = type(vector(2))((4, 4, 3), np.uint8)

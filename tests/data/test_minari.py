@@ -164,19 +164,25 @@ def images(side, dtype=np.uint8):
             images(32),
             spaces.Box(0, 255, (32, 32, 3), np.uint8),
             {},
-            r"images, uint8 \(32, 32, 3\), stored as JPEG, which .* only vectors",
+            "observations are pictures stored as JPEG, .* again with jpeg_encoding=Fa",
         ),
         (
-            images(32),
-            spaces.Box(0, 255, (32, 32, 3), np.uint8),
-            {"jpeg_encoding": False},
-            r"images, uint8 \(32, 32, 3\); only vectors",
-        ),
-        (
-            images(4),
-            spaces.Box(0, 255, (4, 4, 3), np.uint8),
+            images(32, np.float32),
+            spaces.Box(0, 1, (32, 32, 3), np.float32),
             {},
-            r"images, uint8 \(4, 4, 3\); only vectors",
+            "observations are pictures of float32; frames must be uint8",
+        ),
+        (
+            {"observations": np.zeros((2, 3, 32, 32), np.uint8)},
+            spaces.Box(0, 255, (3, 32, 32), np.uint8),
+            {"jpeg_encoding": False},
+            r"shape \(3, 32, 32\), channels first; .*moveaxis",
+        ),
+        (
+            {"observations": np.zeros((2, 32, 32), np.uint8)},
+            spaces.Box(0, 255, (32, 32), np.uint8),
+            {"jpeg_encoding": False},
+            r"shape \(1, 32, 32\); frames must be",
         ),
         (
             {"observations": np.zeros(2, np.int64)},
@@ -186,20 +192,20 @@ def images(side, dtype=np.uint8):
         ),
     ],
 )
-def test_observations_that_are_no_vectors_are_refused(changes, seen, options, message):
+def test_observations_that_cannot_be_kept_are_refused(changes, seen, options, message):
     create("robot/seen-v0", [episode(0, [0], **changes)], seen=seen, **options)
     with pytest.raises(DataError, match=f"minari:robot/seen-v0: .*{message}"):
         read("minari:robot/seen-v0")
 
 
-def test_an_image_among_the_entries_is_refused_by_its_key():
+def test_a_lossy_picture_among_the_entries_is_refused_by_its_key():
     camera = spaces.Box(0, 255, (32, 32, 3), np.uint8)
     seen = {"hand": np.zeros((2, 2), np.float32)} | {
         "camera": images(32)["observations"]
     }
     space = spaces.Dict({"hand": SEEN, "camera": camera})
     create("robot/both-v0", [episode(0, [0], observations=seen)], seen=space)
-    with pytest.raises(DataError, match="observations 'camera' are images"):
+    with pytest.raises(DataError, match="observations 'camera' are pictures st"):
         read("minari:robot/both-v0:hand,camera")
     assert read("minari:robot/both-v0:hand").transitions.obs.shape == (1, 2)
 

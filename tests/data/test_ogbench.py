@@ -104,7 +104,7 @@ def test_masks_that_repeat_the_terminals_leave_the_layout_open(tmp_path):
         ({"masks": np.ones(5)}, "masks has 5 rows but observations has 7"),
         ({"valids": np.full(7, 0.5)}, "valids: row 0 is 0.5; give 0 or 1"),
         ({"valids": np.zeros(7)}, "no row is a step"),
-        ({"observations": np.zeros((7, 4, 4, 3), np.uint8)}, r"shape \(7, 4, 4, 3\)"),
+        ({"observations": np.zeros((7, 4, 4), np.uint8)}, r"shape \(7, 4, 4\)"),
     ],
 )
 def test_columns_that_do_not_agree_are_refused(tmp_path, changes, message):

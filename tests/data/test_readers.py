@@ -160,8 +160,8 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_a_group_in_the_place_of_an_array_is_refused(tmp_path):
-    columns = {key: COLUMNS[key] for key in COLUMNS if key != "observations"}
-    columns["observations/camera"] = np.zeros((6, 2))
+    columns = {key: COLUMNS[key] for key in COLUMNS if key != "rewards"}
+    columns["rewards/camera"] = np.zeros((6, 2))
     with pytest.raises(DataError, match="cannot be read"):
         read_hdf5(write_hdf5(tmp_path / "log.hdf5", columns))
 

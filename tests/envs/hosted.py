@@ -112,7 +112,49 @@ def unbounded():
     return Walk(action=spaces.Box(-np.inf, np.inf, (2,)))
 
 
-def image():
+class Camera(Walk):
+    """The same, seen: 5 x 7 x 3 bytes that tell where it is, and itself beside them."""
+
+    def __init__(self, alone=False):
+        eye = spaces.Box(0, 255, (5, 7, 3), np.uint8)
+        at = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        super().__init__(box=eye if alone else spaces.Dict({"at": at, "eye": eye}))
+        self.alone = alone
+
+    def reset(self, **given):
+        at, info = super().reset(**given)
+        return self.seen(at), info
+
+    def step(self, action):
+        at, *others = super().step(action)
+        return self.seen(at), *others
+
+    def seen(self, at):
+        eye = np.resize(np.float64([*at, at[0] * at[1]]).view(np.uint8), (5, 7, 3))
+        return eye if self.alone else {"at": at, "eye": eye}
+
+
+def picture(*shape, dtype="uint8"):
+    return Walk(box=spaces.Box(0, 255 if dtype == "uint8" else 1, shape, dtype))
+
+
+def grey():
+    return picture(8, 8)
+
+
+def channels_first():
+    return picture(3, 8, 8)
+
+
+def floating():
+    return picture(8, 8, 3, dtype="float32")
+
+
+def filmed():
+    return picture(4, 8, 8, 3)
+
+
+def other_size():
     return Walk(box=spaces.Box(0, 255, (8, 8, 3), np.uint8))
 
 

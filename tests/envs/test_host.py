@@ -300,6 +300,60 @@ def test_nested_dicts_are_joined_in_the_order_that_is_asked_for():
     assert build("Nested", keys=("goal",)).spec.obs_keys == ("goal/far", "goal/near")
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("alone", [False, True])
+def test_pictures_are_gymnasiums_own(alone, workers):
+    """Bit for bit, before and after a restart; 105 bytes are no whole words."""
+    host = envs.Host(workers=workers)
+    env = build("Camera", args={"alone": alone}, host=host)
+    seen = {"pixels" if alone else "eye": ((5, 7, 3), jnp.uint8)}
+    seen |= {} if alone else {"state": ((2,), jnp.float32)}
+    assert {k: (x.shape, x.dtype) for k, x in env.spec.obs.items()} == seen
+    start = begun(env)
+    (states, made), _ = played(env, start, 0, T)
+    plain = sources.load_module(HERE).Camera(alone=alone)
+    for row in range(W):
+        seed, first = int(start.physics.seed[row]), 0
+        for stop in np.flatnonzero(made.last[:, row]):
+            actions = 2 * np.clip(made.action[first : stop + 1, row], -1, 1)
+            assert_seen(made, row, first, plain.reset(seed=seed)[0])
+            for at, action in enumerate(np.float32(actions), first):
+                shown = plain.step(action)[0]
+                assert_seen(made, row, at, shown, "next_obs")
+                if at < stop:
+                    assert_seen(made, row, at + 1, shown)
+            seed, first = int(states.physics.seed[stop, row]), stop + 1
+        assert first > 0
+
+
+def assert_seen(made, row, at, shown, which="obs"):
+    """What a row of transitions sees is what Gymnasium has shown."""
+    found = jax.tree.map(lambda x: x[at, row], getattr(made, which))
+    if not isinstance(shown, dict):
+        shown = {"eye": shown}
+        found = {"eye": found["pixels"]}
+    assert found["eye"].tobytes() == shown["eye"].tobytes()
+    if "at" in shown:
+        np.testing.assert_array_equal(found["state"], np.float32(shown["at"]))
+
+
+def test_pictures_come_back_where_an_episode_is_played_again():
+    """In a fresh process, as after a resume: only actions and seeds were kept."""
+    env = build("Camera")
+    whole, _ = played(env, begun(env), 0, T)
+    _, middle = played(env, begun(env), 0, 20)
+    again, _ = played(build("Camera"), middle, 20, T - 20)
+    same(again, jax.tree.map(lambda x: x[20:], whole))
+
+
+def test_entries_are_chosen_among_numbers_and_pictures():
+    assert build("Camera", keys=("at",)).spec.obs.shape == (2,)
+    assert list(build("Camera", keys=("eye",)).spec.obs) == ["eye"]
+    probed = build("Camera").seen
+    assert probed["eye"].shape[1:] == (5, 7, 3) and probed["eye"].dtype == np.uint8
+    assert probed["state"].dtype == np.float32
+
+
 def test_what_is_registered_and_what_brings_its_limit():
     spec = envs.make("gymnasium:Pendulum-v1").spec
     assert (spec.horizon, spec.obs.shape, spec.action_dim) == (200, (3,), 1)
@@ -318,7 +372,19 @@ def test_what_is_registered_and_what_brings_its_limit():
             {},
             "has actions from -inf to inf; every one needs finite bounds",
         ),
-        ("image", {}, "an observation is an image, [8, 8, 3]; agents take vectors"),
+        ("grey", {}, "is a picture, [8, 8]; they must be [height, width, channels]: w"),
+        ("channels_first", {}, "is a picture, [3, 8, 8], channels first; they must be"),
+        (
+            "floating",
+            {},
+            "is a picture of float32, [8, 8, 3]; they must be uint8, 0 to",
+        ),
+        ("filmed", {}, "is a picture, [4, 8, 8, 3]; they must be [height, width, chan"),
+        (
+            "other_size",
+            {},
+            "a picture is float64 [2], and the observation space says u",
+        ),
         ("text", {}, "an observation is a Text, not numbers"),
         ("nothing", {}, "returns a NoneType; it must return an o2ojax.types.Env or a"),
         ("Walk", {"args": {"speed": 1}}, "unexpected keyword argument 'speed'"),

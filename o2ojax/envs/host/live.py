@@ -22,7 +22,7 @@ TICKET = 4  # uint32 numbers that name an episode up to some step
 class Step(NamedTuple):
     """What a step leads to.
 
-    obs:        [O], float32.
+    obs:        uint32 [width], bits, as `Spaces.words` has them.
     reward:     a number.
     terminated: whether the task ended.
     truncated:  whether the environment itself cut the episode.
@@ -65,14 +65,14 @@ class Live:
         self.generators: Any = None  # the states of the global ones, if it draws there
 
     def begin(self, seed: int, owns_generators: bool = False) -> np.ndarray:
-        """Resets; the first observation [O]."""
+        """Resets; the first observation, uint32 [width]."""
         self.seed, self.actions, self.success = seed, [], float("nan")
         np.random.seed(seed)
         random.seed(seed)
         obs, _ = self.env.reset(seed=seed)
         if owns_generators:
             self.generators = np.random.get_state(), random.getstate()
-        self.last = Step(self.spaces.observation(obs), 0.0, False, False, np.nan)
+        self.last = Step(self.spaces.words(obs), 0.0, False, False, np.nan)
         return self.last.obs
 
     def step(self, action: np.ndarray, owns_generators: bool = False) -> Step:
@@ -91,7 +91,7 @@ class Live:
             raise HostError(f"the reward is {reward}")
         self.success = float(np.fmax(self.success, success_of(info)))
         self.last = Step(
-            self.spaces.observation(obs),
+            self.spaces.words(obs),
             reward,
             bool(terminated),
             bool(truncated),
@@ -166,7 +166,7 @@ class Known(NamedTuple):
     threaded: whether threads step several at once: those of MuJoCo, which lets other
         threads go on, where a step is so long that this gains.
     decision_time: seconds between two decisions; 0 where it tells none.
-    seen:     [N, O], the observations of the probe.
+    seen:     [N, O], the observations of the probe; or parts, as of `Spaces.seen`.
     """
 
     spaces: Spaces
@@ -176,7 +176,7 @@ class Known(NamedTuple):
     owns_generators: bool
     threaded: bool
     decision_time: float
-    seen: np.ndarray
+    seen: Any
 
 
 PROBE_STEPS = 20
@@ -212,7 +212,7 @@ def probe(source: Source, horizon: int = 0) -> Known:
             and _seconds(second, actions[: len(again) - 1]) > THREADED_FROM
         ),
         decision_time=_decision_time(first.env.unwrapped),
-        seen=np.stack([step.obs for step in played]),
+        seen=first.spaces.seen(np.stack([step.obs for step in played])),
     )
     first.close()
     second.close()

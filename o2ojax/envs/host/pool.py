@@ -59,9 +59,13 @@ def request_width(num_actions: int) -> int:
 EXTRAS = 4  # numbers of an answer besides two observations
 
 
-def answer_width(num_obs: int) -> int:
-    """Numbers of an answer."""
-    return 2 * num_obs + EXTRAS + TICKET + 1
+def answer_width(obs_width: int) -> int:
+    """Words of an answer.
+
+    Args:
+        obs_width: words of an observation.
+    """
+    return 2 * obs_width + EXTRAS + TICKET + 1
 
 
 class Pool:
@@ -96,7 +100,9 @@ class Pool:
         self.replayed = 0  # steps that were played again
 
     def reset(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First observations [N, O] and tickets [N, TICKET] of these seeds [N]."""
+        """First observations and tickets of these seeds [N]: uint32 [N, width] and
+        [N, TICKET].
+        """
         self.most = max(self.most, len(seeds))
         found = [self._begun(int(seed)) for seed in seeds]
         tickets = np.frombuffer(b"".join(ticket for _, ticket in found), np.uint32)
@@ -219,7 +225,7 @@ class Pool:
     def _answers(
         self, asked: Request, taken: list[tuple[bytes, Step | None]]
     ) -> np.ndarray:
-        size, after, missing = self.spaces.num_obs, [], bytes(4 * (TICKET + 1))
+        size, after, missing = self.spaces.width, [], bytes(4 * (TICKET + 1))
         answers = np.zeros((len(taken), answer_width(size)), np.uint32)
         numbers = answers.view(np.float32)
         for at, (ticket, last) in enumerate(taken):
@@ -229,7 +235,7 @@ class Pool:
             obs, stops = last.obs, self._stops(last, int(asked.age[at]) + 1)
             if stops:
                 obs, ticket = self._begun(int(asked.new_seed[at]))
-            numbers[at, :size], numbers[at, size : 2 * size] = last.obs, obs
+            answers[at, :size], answers[at, size : 2 * size] = last.obs, obs
             told = last.reward, last.terminated, stops, last.success
             numbers[at, 2 * size : 2 * size + EXTRAS] = told
             after.append(ticket + _FOUND)

@@ -1,5 +1,6 @@
-"""Observations and actions of Gymnasium as vectors."""
+"""Observations and actions of Gymnasium as vectors, and pictures as they are."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,14 +8,19 @@ import numpy as np
 
 from .sources import HostError, Source
 
+PIXELS, STATE = "pixels", "state"  # parts of observations with pictures
+
 
 class Spaces(NamedTuple):
     """How observations and actions of an environment become vectors.
 
-    keys:  of Dict observations, the parts that are joined; () for a plain Box.
-    num_obs: numbers of an observation.
+    keys:  of Dict observations, the parts that are seen; () for a plain Box. Those that
+        are no pictures are joined.
+    num_obs: numbers of an observation, without pictures.
     low, high: [A], the bounds of an action in the environment's own units.
     shape: of an action.
+    pictures: [height, width, channels] of each, by its key; "" for one that is all of
+        an observation.
     """
 
     keys: tuple[str, ...]
@@ -22,10 +28,50 @@ class Spaces(NamedTuple):
     low: np.ndarray
     high: np.ndarray
     shape: tuple[int, ...]
+    pictures: Mapping[str, tuple[int, ...]] = {}
 
-    def observation(self, obs: Any) -> np.ndarray:
-        """[O], float32."""
-        parts = [_part(obs, key) for key in self.keys] if self.keys else [obs]
+    @property
+    def width(self) -> int:
+        """Words of an observation."""
+        return self.num_obs + sum(map(num_words, self.pictures.values()))
+
+    def words(self, obs: Any) -> np.ndarray:
+        """An observation as bits, uint32 [width]: its numbers as float32, and then its
+        pictures, each filled up to whole words.
+        """
+        parts = [self.numbers(obs).view(np.uint32)] if self.num_obs else []
+        for key, shape in self.pictures.items():
+            found = np.asarray(_part(obs, key))
+            if (found.shape, found.dtype) != (shape, np.uint8):
+                raise HostError(
+                    f"a picture is {found.dtype} {list(found.shape)}, and the"
+                    f" observation space says uint8 {list(shape)}"
+                )
+            content = np.zeros(4 * num_words(shape), np.uint8)
+            content[: found.size] = found.ravel()
+            parts.append(content.view(np.uint32))
+        return np.concatenate(parts)
+
+    def seen(self, words: np.ndarray) -> Any:
+        """The opposite of `words`, of observations [N, width]: float32 [N, O]; with
+        pictures, parts: "state" and each picture.
+        """
+        numbers = words[:, : self.num_obs].view(np.float32)
+        if not self.pictures:
+            return numbers
+        parts, at = {STATE: numbers} if self.num_obs else {}, self.num_obs
+        for key, shape in self.pictures.items():
+            end = at + num_words(shape)
+            content = np.ascontiguousarray(words[:, at:end]).view(np.uint8)
+            content = content[:, : math.prod(shape)]
+            parts[key or PIXELS] = content.reshape(-1, *shape)
+            at = end
+        return parts
+
+    def numbers(self, obs: Any) -> np.ndarray:
+        """All of an observation but its pictures, float32 [O]."""
+        keys = [key for key in self.keys if key not in self.pictures]
+        parts = [_part(obs, key) for key in keys] if self.keys else [obs]
         parts = [np.asarray(part, np.float64).ravel() for part in parts]
         vector = np.concatenate(parts) if len(parts) > 1 else parts[0]
         if vector.size != self.num_obs:
@@ -45,7 +91,8 @@ class Spaces(NamedTuple):
         """Where a number of a joined observation comes from, as part of a message."""
         ends = np.cumsum([part.size for part in parts])
         at = int(np.searchsorted(ends, number, side="right"))
-        return f", in its entry {self.keys[at]!r}" if self.keys else ""
+        keys = [key for key in self.keys if key not in self.pictures]
+        return f", in its entry {keys[at]!r}" if keys else ""
 
     def control(self, action: np.ndarray) -> np.ndarray:
         """An action [A] in [-1, 1] in the environment's units and shape."""
@@ -81,14 +128,48 @@ def spaces_of(env: Any, source: Source) -> Spaces:
         what = f"entry {key!r} of its observations" if key else "an observation"
         if not isinstance(part, (spaces.Box, spaces.Discrete, spaces.MultiBinary)):
             raise HostError(f"{name}: {what} is a {type(part).__name__}, not numbers")
-        if part.dtype == np.uint8 and len(part.shape) > 1:
-            raise HostError(
-                f"{name}: {what} is an image, {list(part.shape)}; agents take vectors."
-                " Name the other entries in config.env_keys, or wrap the environment"
-            )
-    num_obs = sum(int(np.prod(part.shape)) for part in chosen.values())
+        _check_picture(f"{name}: {what}", part)
+    pictures = {key: part.shape for key, part in chosen.items() if _is_picture(part)}
+    others = [part for key, part in chosen.items() if key not in pictures]
+    if STATE in pictures and others:
+        raise HostError(
+            f"{name}: entry {STATE!r} of its observations is a picture, and the numbers"
+            " beside it would be called so; leave one of them out, config.env_keys"
+        )
+    num_obs = sum(int(np.prod(part.shape)) for part in others)
     keys = tuple(key for key in chosen if key)
-    return Spaces(keys, num_obs, *bounds, tuple(action.shape))
+    return Spaces(keys, num_obs, *bounds, tuple(action.shape), pictures)
+
+
+def num_words(shape: Sequence[int]) -> int:
+    """Words of four bytes that a picture takes."""
+    return -(-math.prod(shape) // 4)
+
+
+def _is_picture(part: Any) -> bool:
+    return part.dtype == np.uint8 and len(part.shape) > 1
+
+
+def _check_picture(what: str, part: Any) -> None:
+    """Refuses pictures that are not uint8 [height, width, channels]."""
+    shape, means = part.shape, "wrap the environment, or name others in config.env_keys"
+    if len(shape) == 3 and part.dtype.kind == "f":
+        raise HostError(
+            f"{what} is a picture of {part.dtype}, {list(shape)}; they must be uint8, 0"
+            f" to 255: {means}"
+        )
+    if not _is_picture(part):
+        return
+    if len(shape) != 3:
+        raise HostError(
+            f"{what} is a picture, {list(shape)}; they must be [height, width,"
+            f" channels]: {means}"
+        )
+    if shape[0] in (1, 3) and shape[2] > shape[0]:
+        raise HostError(
+            f"{what} is a picture, {list(shape)}, channels first; they must be [height,"
+            f" width, channels]: {means}"
+        )
 
 
 def _leaves(space: Any, before: str = "") -> Iterator[tuple[str, Any]]:
@@ -122,6 +203,6 @@ def _chosen(parts: dict, keys: Sequence[str], name: str) -> dict:
 
 
 def _part(obs: Any, key: str) -> Any:
-    for name in key.split("/"):
+    for name in key.split("/") if key else ():
         obs = obs[name]
     return obs
