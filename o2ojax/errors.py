@@ -8,7 +8,15 @@ OTHER_FAILED = 69  # (EX_UNAVAILABLE): another process of a run, or a trial of a
 
 
 class UserError(ValueError):
-    """Bad input. The message names the thing, what is wrong, what would be right."""
+    """Bad input. The message names the thing, what is wrong, what would be right.
+
+    It is one line, whatever the names in it are.
+    """
+
+    def __str__(self) -> str:
+        """The message."""
+        shown = (x if x.isprintable() else repr(x)[1:-1] for x in super().__str__())
+        return "".join(shown)
 
 
 LONG = 300  # letters of another library's message that are shown

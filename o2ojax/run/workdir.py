@@ -185,8 +185,17 @@ def read_description(directory: Path) -> dict[str, Any] | None:
     """Reads a run's `config.json`; None if there is none.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or something else is in the place of a file or
+            of a folder of a run.
     """
+    for name, is_folder in PLACES.items():
+        place = directory / name
+        if os.path.exists(place) and os.path.isdir(place) != is_folder:
+            kinds = ("file", "folder")
+            raise UserError(
+                f"{place} is a {kinds[not is_folder]}, and a run has a"
+                f" {kinds[is_folder]} there: move it away"
+            )
     path = directory / "config.json"
     if not os.path.exists(path):
         return None
@@ -197,6 +206,13 @@ def read_description(directory: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise UserError(f"{path} is not a run's: it holds no dictionary")
     return found
+
+
+PLACES = {  # in a run's directory, and whether they are folders
+    **dict.fromkeys(("config.json", "metrics.jsonl", "returns.npz"), False),
+    **dict.fromkeys(("summary.json", "curves.png"), False),
+    **dict.fromkeys(("checkpoints", "best", "tensorboard"), True),
+}
 
 
 def newest_checkpoint(directory: Path) -> int | None:

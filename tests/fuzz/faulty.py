@@ -13,7 +13,7 @@ ENDS = {
     "nothing": "accepted",
     "warns": "warned",
     "refuses": "refused",
-    "tells in two lines": "traceback",
+    "tells at length": "traceback",
     "raises": "traceback",
     "exits": "traceback",
     "prints a traceback": "traceback",
@@ -35,8 +35,8 @@ class Fuzzer:
         done = [change[0] for change in case[1]]
         if "refuses" in done:
             raise UserError("it is refused")
-        if "tells in two lines" in done:
-            raise UserError("it is\nrefused")
+        if "tells at length" in done:
+            raise UserError("it is refused. " * 1000)
         if "raises" in done:
             raise KeyError("x")
         if "exits" in done:

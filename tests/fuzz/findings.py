@@ -31,8 +31,13 @@ FINDINGS: dict[str, list[tuple]] = {
         ("file", [("file", 7, "x")]),
         ("file", [("file", 10, "x")]),
         ("file", [("file", 17, "x")]),
+        ("off2on.py:hopper-random", [("override", "--config.replay.name=.,8]n\n):e")]),
+        ("sweep", [("grid", "checkpoint.every", (3,)), ("grid", "dataset", (19,))]),
     ],
     "checkpoints": [
+        ("begun resume", [("folder", "metrics.jsonl")]),
+        ("one play on", [("folder", "summary.json")]),
+        ("begun restore", [("folder", "config.json")]),
         ("one restore", [("bytes", "checkpoints/41/record/metadata", "flip", 1295, 2)]),
         (
             "one play on",

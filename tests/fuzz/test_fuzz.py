@@ -1,5 +1,7 @@
 """Some cases of every fuzzer, and all that they have found."""
 
+import contextlib
+
 import pytest
 
 from tests.fuzz import faulty, harness
@@ -33,12 +35,11 @@ def test_some_cases(worker):
 
 def test_the_harness_judges_every_end(monkeypatch):
     monkeypatch.setattr(harness, "PATIENCE", 5.0)
-    worker = harness.Worker("faulty")
-    judged = {end: worker.run(("", [(end,)])).kind for end in faulty.ENDS}
-    assert judged == faulty.ENDS
     told = []
-    counts, found = harness.fuzz(worker, 60, most=20, tell=told.append)
-    worker.close()
+    with contextlib.closing(harness.Worker("faulty")) as worker:
+        judged = {end: worker.run(("", [(end,)])).kind for end in faulty.ENDS}
+        assert judged == faulty.ENDS
+        counts, found = harness.fuzz(worker, 60, most=20, tell=told.append)
     assert counts["traceback"] > 0 and len(found) == len(told) == 1
     assert found[0].case == ("", [("raises",)])  # shrunk to what matters
     again = harness.cases(0)
