@@ -334,6 +334,7 @@ def manipulation(
         task.horizon // repeat,
         simulator.variants,
         decision_time=models[0].opt.timestep * FRAME_SKIP * repeat,
+        full=True,
     )
     return restarting(
         spec,

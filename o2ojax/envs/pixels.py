@@ -21,7 +21,7 @@ from o2ojax.envs.entry import EnvEntry, Options, Pixels
 from o2ojax.envs.native.calls import host_call
 from o2ojax.envs.rendering import NEEDED, Painter, find_backend
 from o2ojax.errors import UserError
-from o2ojax.types import Array, Env, EnvState, Key, Transition, vector
+from o2ojax.types import Array, Env, EnvState, Key, Transition
 
 SUFFIX = "-pixels"
 CAMERA = "close"  # of each scene's model
@@ -125,10 +125,10 @@ def pictured(
         next_obs = show(pixels, made.next_obs)
         return after, made._replace(obs=before.obs, next_obs=next_obs)
 
-    state_part = {"state": vector(jax.eval_shape(own, spec.obs).shape[0])}
     picture = jax.ShapeDtypeStruct((size, size, 3 * options.stack), jnp.uint8)
+    parts = jax.eval_shape(show, picture, spec.obs)
     return Env(
-        spec._replace(obs={"pixels": picture} | (state_part if options.state else {})),
+        spec._replace(obs=parts, stack=options.stack),
         reset,
         step,
         lambda after, transition: after.physics.success,

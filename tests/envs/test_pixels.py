@@ -15,6 +15,7 @@ from o2ojax.envs.native import calls, library
 from o2ojax.envs.rendering import Painter, find_backend
 from o2ojax.envs.scripted import SCRIPTED
 from o2ojax.errors import UserError
+from o2ojax.types import vector
 
 SIZE = 24
 NUM_ENVS = 3
@@ -175,6 +176,8 @@ def test_members_and_environments_together_see_what_each_sees_alone():
 
 def test_a_stack_has_the_newest_frame_last_and_begins_with_copies():
     chosen = Pixels(size=SIZE, stack=3)
+    spec = make("lift-pixels", chosen).spec
+    assert (spec.obs["pixels"].shape, spec.stack) == ((SIZE, SIZE, 9), 3)
     first, after, made = one(make("lift-pixels", chosen), 28)
     _, plain, plain_made = one(make("lift-pixels"), 28)
 
@@ -325,7 +328,7 @@ def test_neither_cube_nor_goal_is_told_but_in_the_frame(name):
     own = pixels.own_state(rows)
     rows[:, 5:9], rows[:, 9:] = 7.0, 7.0
     np.testing.assert_array_equal(pixels.own_state(rows), own)
-    assert make(name).spec.obs["state"].shape == (4,)
+    assert make(name).spec.obs["state"] == vector(4)
     alone = make(name, Pixels(size=SIZE, state=False)).spec.obs
     assert alone == {"pixels": jax.ShapeDtypeStruct((SIZE, SIZE, 3), jnp.uint8)}
 
