@@ -307,6 +307,7 @@ def _paint(
                 done.put(None)
             except Exception as error:
                 done.put(error)
+            del order, poses, frames, turns, done  # while there is nothing to do
 
 
 def _raise_first(errors: list[Exception | None]) -> None:
