@@ -349,9 +349,13 @@ def spec(pixels=(5, 6, 3), state=2, dtype=np.uint8):
     return EnvSpec("arm", seen, 1, 9)
 
 
-@pytest.mark.parametrize("channels", [3, 6, 9])
-def test_an_environment_may_show_a_stack(channels):
-    data.fit(from_log(log()), spec((5, 6, channels)))
+@pytest.mark.parametrize("stack", [1, 2, 3])
+def test_an_environment_may_show_a_stack(stack):
+    shown = spec((5, 6, 3 * stack))._replace(stack=stack)
+    data.fit(from_log(log()), shown)
+    told = f"of 5 x 6 x 3, .* of 5 x 6 x {3 * stack}, .* here stacks of {stack + 1}"
+    with pytest.raises(DataError, match=told):
+        data.fit(from_log(log()), shown._replace(stack=stack + 1))
 
 
 @pytest.mark.parametrize(
