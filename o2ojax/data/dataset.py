@@ -279,7 +279,9 @@ def fit(dataset: Dataset, spec: EnvSpec) -> None:
     rows = dataset.transitions
     seen = _sizes(rows.obs)
     for part, table in dataset.frames.items():
-        seen[part] = _stack_of(table, spec, part)
+        *size, channels = table.shape[1:]
+        shape = *size, channels * spec.stack
+        seen[part] = jax.ShapeDtypeStruct(shape, table.dtype)
     sizes = {
         "observations": (_in_words(seen), _in_words(spec.obs)),
         "actions": (f"size {rows.action.shape[-1]}", f"size {spec.action_dim}"),
@@ -300,7 +302,7 @@ def _how_seen(dataset: Dataset, spec: EnvSpec) -> str:
     """What to set where both have pictures, at the end of a message."""
     if not dataset.frames or not isinstance(spec.obs, Mapping):
         return ""
-    stacks = f", here stacks of {spec.stack}" if spec.stack > 1 else ""
+    stacks = f", here of {spec.stack} frames each" if spec.stack > 1 else ""
     return f"; config.pixels sets the size of an environment's pictures{stacks}"
 
 
@@ -324,15 +326,6 @@ def only_seen(dataset: Dataset, spec: EnvSpec) -> Dataset:
 def _sizes(obs: Any) -> Any:
     """Shapes and types of a row's observation."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), obs)
-
-
-def _stack_of(table: np.ndarray, spec: EnvSpec, part: str) -> jax.ShapeDtypeStruct:
-    """A stack of frames of a table, if that is what is shown; or else one of them."""
-    *size, channels = table.shape[1:]
-    shown = spec.obs.get(part) if isinstance(spec.obs, Mapping) else None
-    if shown is not None and shown.shape[-1] == channels * spec.stack:
-        channels = shown.shape[-1]
-    return jax.ShapeDtypeStruct((*size, channels), table.dtype)
 
 
 def warn_of_another(dataset: Dataset, seen: Any) -> None:

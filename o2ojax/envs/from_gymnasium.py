@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from o2ojax.envs.entry import EnvEntry, Options
 from o2ojax.envs.host import live, pool, sources
-from o2ojax.envs.host.spaces import PIXELS, STATE, Spaces, num_words
+from o2ojax.envs.host.spaces import PIXELS, STATE, Spaces, picture_words
 from o2ojax.envs.host.workers import Host
 from o2ojax.envs.native.calls import host_call
 from o2ojax.errors import UserError
@@ -102,13 +102,13 @@ def _parts(spaces: Spaces, stack: int) -> Obs:
 
 
 def _seen(spaces: Spaces, words: Array) -> Obs:
-    """An observation of its bits, uint32 [width], as `Spaces.words` made them."""
+    """An observation of its bits, uint32 [num_words], as `Spaces.words` made them."""
     numbers = jax.lax.bitcast_convert_type(words[: spaces.num_obs], jnp.float32)
     if not spaces.pictures:
         return numbers
     parts, at = {STATE: numbers} if spaces.num_obs else {}, spaces.num_obs
     for key, shape in spaces.pictures.items():
-        end = at + num_words(shape)
+        end = at + picture_words(shape)
         content = jax.lax.bitcast_convert_type(words[at:end], jnp.uint8).reshape(-1)
         parts[key or PIXELS] = content[: math.prod(shape)].reshape(shape)
         at = end
@@ -140,7 +140,7 @@ def _moved_on(spaces: Spaces, before: Obs, obs: Obs) -> Obs:
 def _reset(
     host: Host, spec: EnvSpec, spaces: Spaces
 ) -> Callable[[Key, Array], EnvState]:
-    words = jax.ShapeDtypeStruct((spaces.width,), jnp.uint32)
+    words = jax.ShapeDtypeStruct((spaces.num_words,), jnp.uint32)
     ask = host_call(host.reset, f"reset {host.name}", [_SEED], [words, _TICKET])
 
     def reset(key: Key, task: Array) -> EnvState:
@@ -205,7 +205,7 @@ def _asker(host: Host, spec: EnvSpec, spaces: Spaces) -> Callable:
         jax.ShapeDtypeStruct(shape, dtype)
         for shape, dtype in (
             ((pool.request_width(spec.action_dim),), jnp.uint32),
-            ((pool.answer_width(spaces.width),), jnp.uint32),
+            ((pool.answer_width(spaces.num_words),), jnp.uint32),
             ((spec.horizon, spec.action_dim), jnp.float32),
         )
     )
@@ -221,7 +221,7 @@ def _asker(host: Host, spec: EnvSpec, spaces: Spaces) -> Callable:
     def ask(request: pool.Request, actions: Array) -> tuple[Array, ...]:
         # in the order in which `pool.unpacked` reads them
         row = jnp.concatenate([_bits(jnp.atleast_1d(part)) for part in request])
-        size = spaces.width
+        size = spaces.num_words
         ends = [size, 2 * size, 2 * size + pool.EXTRAS]
         after, shown, others, ticket = jnp.split(answers(row, actions), ends)
         others = jax.lax.bitcast_convert_type(others, jnp.float32)
