@@ -270,7 +270,8 @@ def return_range(transitions: Recorded | Transition) -> float:
 def fit(dataset: Dataset, spec: EnvSpec) -> None:
     """Checks that the shapes of a dataset are those of an environment.
 
-    An environment may show a stack of several frames, joined along the channels.
+    An environment may show stacks of frames, joined along the channels; those of a
+    dataset are made by `stacked`, later.
 
     Raises:
         DataError: the shapes of observations or actions differ.
@@ -278,7 +279,9 @@ def fit(dataset: Dataset, spec: EnvSpec) -> None:
     rows = dataset.transitions
     seen = _sizes(rows.obs)
     for part, table in dataset.frames.items():
-        seen[part] = _stack_of(table, spec.obs, part)
+        *size, channels = table.shape[1:]
+        shape = *size, channels * spec.stack
+        seen[part] = jax.ShapeDtypeStruct(shape, table.dtype)
     sizes = {
         "observations": (_in_words(seen), _in_words(spec.obs)),
         "actions": (f"size {rows.action.shape[-1]}", f"size {spec.action_dim}"),
@@ -299,7 +302,8 @@ def _how_seen(dataset: Dataset, spec: EnvSpec) -> str:
     """What to set where both have pictures, at the end of a message."""
     if not dataset.frames or not isinstance(spec.obs, Mapping):
         return ""
-    return "; config.pixels sets the size of an environment's pictures"
+    stacks = f", here of {spec.stack} frames each" if spec.stack > 1 else ""
+    return f"; config.pixels sets the size of an environment's pictures{stacks}"
 
 
 def only_seen(dataset: Dataset, spec: EnvSpec) -> Dataset:
@@ -322,15 +326,6 @@ def only_seen(dataset: Dataset, spec: EnvSpec) -> Dataset:
 def _sizes(obs: Any) -> Any:
     """Shapes and types of a row's observation."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), obs)
-
-
-def _stack_of(table: np.ndarray, obs: Any, part: str) -> jax.ShapeDtypeStruct:
-    """One frame of a table; or a stack of them, where that is what is shown."""
-    *size, channels = table.shape[1:]
-    shown = obs.get(part) if isinstance(obs, Mapping) else None
-    if shown is not None and shown.shape[-1] % channels == 0:
-        channels = shown.shape[-1] or channels
-    return jax.ShapeDtypeStruct((*size, channels), table.dtype)
 
 
 def warn_of_another(dataset: Dataset, seen: Any) -> None:

@@ -288,7 +288,10 @@ def used(
 
 def copies(table: np.ndarray) -> np.ndarray:
     """For each frame, the number of the first one with the same bytes, int32 [F]."""
-    digests = [hashlib.blake2b(frame, digest_size=16).digest() for frame in table]
+    digests = [
+        hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).digest()
+        for frame in table
+    ]
     first = {digest: at for at, digest in reversed(list(enumerate(digests)))}
     return np.array([first[digest] for digest in digests], np.int32)
 

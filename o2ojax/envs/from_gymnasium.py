@@ -4,6 +4,7 @@ The state of one is the seed of its episode and the log of its actions. It is wh
 carries and saves, so a run that was killed goes on to the same bits.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 
 from o2ojax.envs.entry import EnvEntry, Options
 from o2ojax.envs.host import live, pool, sources
-from o2ojax.envs.host.spaces import PIXELS, STATE, Spaces, num_words
+from o2ojax.envs.host.spaces import PIXELS, STATE, Spaces, picture_words
 from o2ojax.envs.host.workers import Host
 from o2ojax.envs.native.calls import host_call
 from o2ojax.errors import UserError
@@ -41,6 +42,7 @@ def environment(
     horizon: int = 0,
     workers: int = 0,
     timeout: float = 60.0,
+    stack: int = 1,
 ) -> Env:
     """Builds an environment of Gymnasium's.
 
@@ -53,6 +55,8 @@ def environment(
         workers: processes that step the environments; 0 for this one, where MuJoCo's
             are stepped by as many threads as there are cores.
         timeout: seconds after which such a process is replaced.
+        stack: newest frames of a picture that are seen together, along the channels;
+            the first one of an episode stands for those before it.
     Raises:
         UserError: it cannot be made, fails within some steps, has no step limit, or
             observations or actions that agents cannot take.
@@ -71,13 +75,14 @@ def environment(
     host = Host(source, known, workers, timeout, jax.local_device_count())
     spec = EnvSpec(
         source.name,
-        _parts(known.spaces),
+        _parts(known.spaces, stack),
         len(known.spaces.low),
         known.horizon,
         decision_time=known.decision_time,
         action_bounds=tuple(tuple(x.tolist()) for x in known.spaces[2:4]),
         pure=known.pure,
         obs_keys=known.spaces.keys,
+        stack=stack,
     )
     success = _success if known.has_success else None
     step = _step(host, spec, known.spaces)
@@ -85,25 +90,25 @@ def environment(
     return Env(spec, reset, step, success, check=host.check, seen=known.seen)
 
 
-def _parts(spaces: Spaces) -> Obs:
-    """Shapes and types of what is seen: numbers, or parts with pictures."""
+def _parts(spaces: Spaces, stack: int) -> Obs:
+    """Shapes and types of what is seen: numbers, or parts with stacks of pictures."""
     if not spaces.pictures:
         return vector(spaces.num_obs)
     parts = {STATE: vector(spaces.num_obs)} if spaces.num_obs else {}
     return parts | {
-        key or PIXELS: jax.ShapeDtypeStruct(shape, jnp.uint8)
-        for key, shape in spaces.pictures.items()
+        key or PIXELS: jax.ShapeDtypeStruct((*size, stack * channels), jnp.uint8)
+        for key, (*size, channels) in spaces.pictures.items()
     }
 
 
 def _seen(spaces: Spaces, words: Array) -> Obs:
-    """An observation of its bits, uint32 [width], as `Spaces.words` made them."""
+    """An observation of its bits, uint32 [num_words], as `Spaces.words` made them."""
     numbers = jax.lax.bitcast_convert_type(words[: spaces.num_obs], jnp.float32)
     if not spaces.pictures:
         return numbers
     parts, at = {STATE: numbers} if spaces.num_obs else {}, spaces.num_obs
     for key, shape in spaces.pictures.items():
-        end = at + num_words(shape)
+        end = at + picture_words(shape)
         content = jax.lax.bitcast_convert_type(words[at:end], jnp.uint8).reshape(-1)
         parts[key or PIXELS] = content[: math.prod(shape)].reshape(shape)
         at = end
@@ -115,10 +120,27 @@ def _success(after: EnvState, transition: Transition) -> Array:
     return after.physics.success
 
 
+def _begun(spaces: Spaces, obs: Obs, stack: int) -> Obs:
+    """What is seen at the start of an episode, each picture as a stack of itself."""
+    names = [key or PIXELS for key in spaces.pictures]
+    return obs | {x: jnp.tile(obs[x], stack) for x in names} if names else obs
+
+
+def _moved_on(spaces: Spaces, before: Obs, obs: Obs) -> Obs:
+    """What is seen after a step: stacks `before` without their oldest pictures, and the
+    new ones.
+    """
+    for key, (*_, channels) in spaces.pictures.items():
+        name = key or PIXELS
+        newer = [before[name][..., channels:], obs[name]]
+        obs = obs | {name: jnp.concatenate(newer, axis=-1)}
+    return obs
+
+
 def _reset(
     host: Host, spec: EnvSpec, spaces: Spaces
 ) -> Callable[[Key, Array], EnvState]:
-    words = jax.ShapeDtypeStruct((spaces.width,), jnp.uint32)
+    words = jax.ShapeDtypeStruct((spaces.num_words,), jnp.uint32)
     ask = host_call(host.reset, f"reset {host.name}", [_SEED], [words, _TICKET])
 
     def reset(key: Key, task: Array) -> EnvState:
@@ -126,7 +148,8 @@ def _reset(
         words, ticket = ask(seed)
         actions = jnp.zeros((spec.horizon, spec.action_dim))
         episode = Episode(seed, actions, ticket, jnp.float32(0))
-        return EnvState(episode, _seen(spaces, words), jnp.int32(0), task)
+        obs = _begun(spaces, _seen(spaces, words), spec.stack)
+        return EnvState(episode, obs, jnp.int32(0), task)
 
     return reset
 
@@ -140,8 +163,14 @@ def _step(host: Host, spec: EnvSpec, spaces: Spaces) -> Callable:
         sent = jnp.where(jnp.isfinite(action), action, 0.0).astype(jnp.float32)
         sent = jnp.clip(sent, -1.0, 1.0)
         request = pool.Request(episode.ticket, episode.seed, env.age, new_seed, sent)
-        next_obs, obs, others, ticket = ask(request, episode.actions)
+        after, shown, others, ticket = ask(request, episode.actions)
         reward, ended, stops, success = others
+        next_obs = _moved_on(spaces, env.obs, after)
+        obs = shown
+        if spaces.pictures:
+            begun = _begun(spaces, shown, spec.stack)
+            choose = functools.partial(jnp.where, stops > 0)
+            obs = jax.tree.map(choose, begun, next_obs)
         transition = Transition(
             obs=env.obs,
             action=action,
@@ -176,7 +205,7 @@ def _asker(host: Host, spec: EnvSpec, spaces: Spaces) -> Callable:
         jax.ShapeDtypeStruct(shape, dtype)
         for shape, dtype in (
             ((pool.request_width(spec.action_dim),), jnp.uint32),
-            ((pool.answer_width(spaces.width),), jnp.uint32),
+            ((pool.answer_width(spaces.num_words),), jnp.uint32),
             ((spec.horizon, spec.action_dim), jnp.float32),
         )
     )
@@ -192,7 +221,7 @@ def _asker(host: Host, spec: EnvSpec, spaces: Spaces) -> Callable:
     def ask(request: pool.Request, actions: Array) -> tuple[Array, ...]:
         # in the order in which `pool.unpacked` reads them
         row = jnp.concatenate([_bits(jnp.atleast_1d(part)) for part in request])
-        size = spaces.width
+        size = spaces.num_words
         ends = [size, 2 * size, 2 * size + pool.EXTRAS]
         after, shown, others, ticket = jnp.split(answers(row, actions), ends)
         others = jax.lax.bitcast_convert_type(others, jnp.float32)

@@ -106,6 +106,15 @@ def test_pictures_that_nothing_follows_are_not_copied():
     np.testing.assert_array_equal(rows.last, [0, 0, 1, 0, 0, 1])
 
 
+def test_pictures_may_lie_in_memory_in_any_order():
+    first = np.ascontiguousarray(np.moveaxis(BEFORE["pixels"], -1, 1))
+    seen = np.moveaxis(first, 1, -1)  # a view of pictures with channels first
+    steps = log(observations=seen, next_observations=None)
+    dataset, found = from_log(steps), data.inspect(steps)
+    assert np.shares_memory(dataset.frames["pixels"], first)
+    assert found.different == {"pixels": NUM_ROWS}
+
+
 def test_observations_that_are_pictures_are_the_part_pixels():
     named = {"observations": BEFORE["pixels"], "next_observations": AFTER["pixels"]}
     assert_recorded(from_log(log(**named)), ("pixels",))
@@ -349,9 +358,14 @@ def spec(pixels=(5, 6, 3), state=2, dtype=np.uint8):
     return EnvSpec("arm", seen, 1, 9)
 
 
-@pytest.mark.parametrize("channels", [3, 6, 9])
-def test_an_environment_may_show_a_stack(channels):
-    data.fit(from_log(log()), spec((5, 6, channels)))
+@pytest.mark.parametrize("stack", [1, 2, 3])
+def test_an_environment_may_show_a_stack(stack):
+    shown = spec((5, 6, 3 * stack))._replace(stack=stack)
+    data.fit(from_log(log()), shown)
+    sizes = (f"5 x 6 x {3 * n}, .*" for n in (stack + 1, stack))
+    told = "of ".join(("", *sizes, f"{stack + 1} frames each"))
+    with pytest.raises(DataError, match=told):
+        data.fit(from_log(log()), shown._replace(stack=stack + 1))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from o2ojax import envs
+from o2ojax.envs.from_gymnasium import environment
 from o2ojax.envs.host import live, sources, workers
 from o2ojax.envs.host.pool import EXTRAS, Pool
 from o2ojax.errors import UserError
@@ -344,6 +345,29 @@ def test_pictures_come_back_where_an_episode_is_played_again():
     _, middle = played(env, begun(env), 0, 20)
     again, _ = played(build("Camera"), middle, 20, T - 20)
     same(again, jax.tree.map(lambda x: x[20:], whole))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_stack_is_what_was_seen_before(alone):
+    """Beside an environment that shows one picture: of each step, the last three."""
+    name = "pixels" if alone else "eye"
+    source = sources.Source(f"{HERE}:Camera", {"alone": alone})
+    one, env = (environment(source, horizon=9, stack=n) for n in (1, 3))
+    assert env.spec.stack == 3 and env.spec.obs[name].shape == (5, 7, 9)
+    (_, single), _ = played(one, begun(one), 0, T)
+    (states, made), _ = played(env, begun(env), 0, T)
+    for row in range(W):
+        before = []
+        for at in range(T):
+            before = before or [single.obs[name][at, row]] * 3
+            seen = np.concatenate(before[-3:], axis=-1)
+            np.testing.assert_array_equal(made.obs[name][at, row], seen)
+            before.append(single.next_obs[name][at, row])
+            seen = np.concatenate(before[-3:], axis=-1)
+            np.testing.assert_array_equal(made.next_obs[name][at, row], seen)
+            before = [] if made.last[at, row] else before
+    assert made.last.sum() > W
+    same(states.obs[name][:-1], made.obs[name][1:])
 
 
 def test_entries_are_chosen_among_numbers_and_pictures():

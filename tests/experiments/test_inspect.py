@@ -154,8 +154,9 @@ def test_what_cannot_be_read_is_told_in_one_line(tmp_path, capsys, changes, mess
     picture = tmp_path / "a.png"
     assert main([str(stored(tmp_path, **changes)), f"--out={picture}"]) == 2
     told = capsys.readouterr()
-    assert message in told.err
-    assert told.err.count("\n") == 1
+    *warned, error = told.err.splitlines()
+    assert error.startswith("error: ") and message in error
+    assert all(line.startswith("warning: ") for line in warned)
     assert told.out == ""
     assert not picture.exists()
 

@@ -22,7 +22,7 @@ TICKET = 4  # uint32 numbers that name an episode up to some step
 class Step(NamedTuple):
     """What a step leads to.
 
-    obs:        uint32 [width], bits, as `Spaces.words` has them.
+    obs:        uint32 [num_words], bits, as `Spaces.words` has them.
     reward:     a number.
     terminated: whether the task ended.
     truncated:  whether the environment itself cut the episode.
@@ -65,7 +65,7 @@ class Live:
         self.generators: Any = None  # the states of the global ones, if it draws there
 
     def begin(self, seed: int, owns_generators: bool = False) -> np.ndarray:
-        """Resets; the first observation, uint32 [width]."""
+        """Resets; the first observation, uint32 [num_words]."""
         self.seed, self.actions, self.success = seed, [], float("nan")
         np.random.seed(seed)
         random.seed(seed)

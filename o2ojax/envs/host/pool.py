@@ -59,13 +59,13 @@ def request_width(num_actions: int) -> int:
 EXTRAS = 4  # numbers of an answer besides two observations
 
 
-def answer_width(obs_width: int) -> int:
+def answer_width(obs_words: int) -> int:
     """Words of an answer.
 
     Args:
-        obs_width: words of an observation.
+        obs_words: words of an observation.
     """
-    return 2 * obs_width + EXTRAS + TICKET + 1
+    return 2 * obs_words + EXTRAS + TICKET + 1
 
 
 class Pool:
@@ -100,7 +100,7 @@ class Pool:
         self.replayed = 0  # steps that were played again
 
     def reset(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First observations and tickets of these seeds [N]: uint32 [N, width] and
+        """First observations and tickets of these seeds [N]: uint32 [N, num_words] and
         [N, TICKET].
         """
         self.most = max(self.most, len(seeds))
@@ -225,7 +225,7 @@ class Pool:
     def _answers(
         self, asked: Request, taken: list[tuple[bytes, Step | None]]
     ) -> np.ndarray:
-        size, after, missing = self.spaces.width, [], bytes(4 * (TICKET + 1))
+        size, after, missing = self.spaces.num_words, [], bytes(4 * (TICKET + 1))
         answers = np.zeros((len(taken), answer_width(size)), np.uint32)
         numbers = answers.view(np.float32)
         for at, (ticket, last) in enumerate(taken):

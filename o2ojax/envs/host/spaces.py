@@ -31,13 +31,13 @@ class Spaces(NamedTuple):
     pictures: Mapping[str, tuple[int, ...]] = {}
 
     @property
-    def width(self) -> int:
+    def num_words(self) -> int:
         """Words of an observation."""
-        return self.num_obs + sum(map(num_words, self.pictures.values()))
+        return self.num_obs + sum(map(picture_words, self.pictures.values()))
 
     def words(self, obs: Any) -> np.ndarray:
-        """An observation as bits, uint32 [width]: its numbers as float32, and then its
-        pictures, each filled up to whole words.
+        """An observation as bits, uint32 [num_words]: its numbers as float32, and then
+        its pictures, each filled up to whole words.
         """
         parts = [self.numbers(obs).view(np.uint32)] if self.num_obs else []
         for key, shape in self.pictures.items():
@@ -47,13 +47,13 @@ class Spaces(NamedTuple):
                     f"a picture is {found.dtype} {list(found.shape)}, and the"
                     f" observation space says uint8 {list(shape)}"
                 )
-            content = np.zeros(4 * num_words(shape), np.uint8)
+            content = np.zeros(4 * picture_words(shape), np.uint8)
             content[: found.size] = found.ravel()
             parts.append(content.view(np.uint32))
         return np.concatenate(parts)
 
     def seen(self, words: np.ndarray) -> Any:
-        """The opposite of `words`, of observations [N, width]: float32 [N, O]; with
+        """The opposite of `words`, of observations [N, num_words]: float32 [N, O]; with
         pictures, parts: "state" and each picture.
         """
         numbers = words[:, : self.num_obs].view(np.float32)
@@ -61,7 +61,7 @@ class Spaces(NamedTuple):
             return numbers
         parts, at = {STATE: numbers} if self.num_obs else {}, self.num_obs
         for key, shape in self.pictures.items():
-            end = at + num_words(shape)
+            end = at + picture_words(shape)
             content = np.ascontiguousarray(words[:, at:end]).view(np.uint8)
             content = content[:, : math.prod(shape)]
             parts[key or PIXELS] = content.reshape(-1, *shape)
@@ -141,7 +141,7 @@ def spaces_of(env: Any, source: Source) -> Spaces:
     return Spaces(keys, num_obs, *bounds, tuple(action.shape), pictures)
 
 
-def num_words(shape: Sequence[int]) -> int:
+def picture_words(shape: Sequence[int]) -> int:
     """Words of four bytes that a picture takes."""
     return -(-math.prod(shape) // 4)
 

@@ -66,7 +66,7 @@ class Host:
             num_callers: devices, each of which asks for rows of its own.
         """
         self.name = repr((*source, known.horizon))
-        self.obs_width = known.spaces.width
+        self.num_words = known.spaces.num_words
         self.failure: Exception | None = None
         self._lock = threading.Lock()  # several devices may call at once
         given = source, known.spaces, known.horizon, known.owns_generators
@@ -79,7 +79,7 @@ class Host:
 
     def reset(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Seeds [N] -> first observations and tickets, as `Pool.reset`."""
-        obs = np.full((len(seeds), self.obs_width), np.nan, np.float32)
+        obs = np.full((len(seeds), self.num_words), np.nan, np.float32)
         obs = obs.view(np.uint32)
         tickets = np.zeros((len(seeds), TICKET), np.uint32)
         self._ask("reset", (seeds,), (obs, tickets))
@@ -90,7 +90,7 @@ class Host:
 
         What follows a failure is NaN.
         """
-        answers = np.ones((len(rows), answer_width(self.obs_width)), np.uint32)
+        answers = np.ones((len(rows), answer_width(self.num_words)), np.uint32)
         answers.view(np.float32)[:, :-1] = np.nan
         self._ask("step", (rows, *actions), (answers,))
         return answers
