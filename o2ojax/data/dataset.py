@@ -690,8 +690,9 @@ def checked(
 
 
 def num_rows(obs: Any) -> int:
-    """Rows of observations, of all their parts."""
-    return len(jax.tree.leaves(obs)[0])
+    """Rows of observations, of all their parts; 0 of what has none."""
+    first = jax.tree.leaves(obs)[0]
+    return len(first) if np.ndim(first) else 0
 
 
 def _flat(key: str, values: Any) -> dict[str, np.ndarray]:

@@ -33,6 +33,7 @@ UNREADABLE = (
     TypeError,
     ValueError,
     RuntimeError,
+    OverflowError,
     GymnasiumError,
 )
 
@@ -257,15 +258,20 @@ def _check_part(source: str, part: _Part, dataset: Any) -> None:
             " they were; record them again with jpeg_encoding=False, as"
             " minari.DataCollector and minari.create_dataset_from_buffers take it"
         )
-    shape = (dataset.total_steps, *part.space.shape)
+    shape = (1, *part.space.shape)  # of one row
     frames.check(f"{source}: {what}", shape, part.space.dtype)
 
 
 def _tables(source: str, dataset: Any, parts: Sequence[_Part]) -> dict[str, np.ndarray]:
     """A table of each part that is pictures, with room for all episodes' frames."""
-    num_frames = int(dataset.total_steps) + int(dataset.total_episodes)
+    try:
+        num_frames = int(dataset.total_steps) + int(dataset.total_episodes)
+    except UNREADABLE as error:
+        raise _damage(source, error) from error
     shapes = {
-        part.name: (num_frames, *part.space.shape) for part in parts if part.is_picture
+        part.name: (max(num_frames, 0), *part.space.shape)
+        for part in parts
+        if part.is_picture
     }
     if frames.STATE in shapes and len(shapes) < len(parts):
         raise DataError(

@@ -206,6 +206,11 @@ def _load(path: str | os.PathLike, open_file: Callable) -> Log:
     source, (found, read_columns) = str(path), _columns(path, open_file)
     columns = compact.nested(source, read_columns)
     extras, tables = columns.pop(EXTRAS, {}), columns.pop(compact.FRAMES, {})
+    for key, found_there in ((EXTRAS, extras), (compact.FRAMES, tables)):
+        if not isinstance(found_there, dict):
+            raise DataError(
+                f"{source}: {key} is an array; it must be under a name, as {key}/NAME"
+            )
     columns, tables = frames.once(source, columns, tables)
     if open_file is open_npz and ogbench.recognised(found):
         columns = ogbench.convert(source, columns, tables)

@@ -131,7 +131,9 @@ def run_phases(
 
 def notes_on_extension(job: Job) -> list[str]:
     """What to know of a run that becomes longer than it was planned to be."""
-    before = workdir.read_description(job.workdir) or {}
+    before = workdir.read_description(job.workdir)
+    if before is None:  # it is lost; the checkpoints are there
+        return []
     entry, sizes, notes = job.config.entry, job.sizes, []
     was_offline, was_online = before["offline"]["updates"], before["online"]["steps"]
     stays_offline = not sizes.online_steps

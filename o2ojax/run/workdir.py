@@ -16,6 +16,7 @@ import numpy as np
 
 from o2ojax.data.files import write_json, write_whole
 from o2ojax.errors import UserError
+from o2ojax.fields import shown
 from o2ojax.registry import short
 from o2ojax.report import statistics
 from o2ojax.report.tables import data_name
@@ -205,7 +206,39 @@ def read_description(directory: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} is not a run's: it holds no dictionary")
+    _check_form(found, path)
     return found
+
+
+def _check_form(described: dict[str, Any], path: Path) -> None:
+    """Checks what is read again of a `config.json`.
+
+    Raises:
+        UserError: an entry is missing, or of another type.
+    """
+    for name, kind in (REQUIRED | OPTIONAL).items():
+        *outer, last = name.split(".")
+        within = described.get(*outer, {}) if outer else described
+        if last not in within and name in OPTIONAL:
+            continue
+        value = within.get(last)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UserError(
+                f"{path} is damaged: {name} is {shown(value)}; it must be a"
+                f" {kind.__name__}"
+            )
+
+
+REQUIRED = {  # entries of config.json, those within another after it
+    "algorithm": str,
+    **dict.fromkeys(("agent", "offline", "online", "population", "spec"), dict),
+    **dict.fromkeys(("offline.updates", "online.steps"), int),
+    **dict.fromkeys(("members", "seeds"), list),
+}
+OPTIONAL = {
+    **dict.fromkeys(("doors", "replay", "eval", "observations", "log"), dict),
+    "store_steps": int,
+}
 
 
 PLACES = {  # in a run's directory, and whether they are folders

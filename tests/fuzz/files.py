@@ -86,7 +86,35 @@ def ogbench(layout: str) -> dict[str, np.ndarray]:
     return given | ({"valids": np.float32(~ends)} if layout == "compact" else {})
 
 
+def frames() -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (NUM, 4, 5, 3), dtype=np.uint8)
+
+
+def pictured() -> dict[str, Any]:
+    given = columns()
+    state = given.pop("observations")
+    return given | {"observations/state": state, "observations/pixels": frames()}
+
+
+def pictured_next() -> dict[str, Any]:
+    following = np.roll(frames(), -1, axis=0)
+    given = with_next()
+    return {
+        **{key: given[key] for key in given if "observations" not in key},
+        **{"observations": frames(), "next_observations": following},
+    }
+
+
+def visual() -> dict[str, Any]:
+    return ogbench("compact") | {"observations": frames()}
+
+
 ARRAYS: dict[str, Callable[[], dict]] = {
+    "pictured.npz": pictured,
+    "pictured.hdf5": pictured,
+    "seen.npz": pictured_next,
+    "seen.h5": pictured_next,
+    "visual.npz": visual,
     "columns.npz": columns,
     "next.npz": with_next,
     "lengths.npz": with_lengths,
@@ -100,7 +128,8 @@ ARRAYS: dict[str, Callable[[], dict]] = {
     "lengths.hdf5": with_lengths,
     "tasks.hdf5": tasks,
 }
-WRITTEN = ("written.npz", "written.hdf5", "two-tasks.hdf5")  # by `data.write`
+# by `data.write`
+WRITTEN = ("written.npz", "written.hdf5", "seen-w.npz", "seen-w.h5", "two-tasks.hdf5")
 SHIPPED = "point-robot-pearl"
 HAS_SUMS = (".npz", ".o2o")
 ODD_OBJECTS = (
@@ -128,9 +157,13 @@ class Fuzzer:
         rows = data.from_arrays(**with_next())
         for name in WRITTEN[:2]:
             data.write(self.base / name, rows)
+        _write_npz(self.base / "given.npz", pictured(), [])
+        seen = data.read(self.base / "given.npz")
+        for name in WRITTEN[2:4]:
+            data.write(self.base / name, seen.transitions, tables=seen.frames)
         task = np.repeat(np.int32([0, 1]), HALF)
         two = rows._replace(task=task)
-        data.write(self.base / WRITTEN[2], two, np.float32([[0.5], [1.5]]))
+        data.write(self.base / WRITTEN[4], two, np.float32([[0.5], [1.5]]))
         policy().export(self.base / "policy.o2o")
         shutil.copy(shipped.folder() / f"{SHIPPED}.npz", self.base)
         self.kinds = [*ARRAYS, *WRITTEN, "policy.o2o", f"{SHIPPED}.npz"]
@@ -352,10 +385,14 @@ def _rows(kind: str, path: Path) -> list[np.ndarray]:
     rows, num = dataset.transitions, len(dataset.transitions.last)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(rows)]
     sound = num > 0 and all(len(leaf) == num for leaf in leaves)
-    for leaf in (rows.obs, rows.action, rows.next_obs, rows.reward, rows.discount):
+    for leaf in (rows.action, rows.reward, rows.discount):
         sound &= leaf.dtype == np.float32 and bool(np.isfinite(leaf).all())
-    sound &= rows.obs.ndim == rows.action.ndim == 2 and rows.obs.shape[1] > 0
-    sound &= rows.action.shape[1] > 0 and rows.reward.ndim == rows.last.ndim == 1
+    for obs in (rows.obs, rows.next_obs):
+        parts = obs if isinstance(obs, dict) else {"": obs}
+        sound &= bool(parts)
+        sound &= all(_is_sound(parts[x], dataset.frames.get(x)) for x in parts)
+    sound &= rows.action.ndim == 2 and rows.action.shape[1] > 0
+    sound &= rows.reward.ndim == rows.last.ndim == 1
     sound &= bool(
         (np.abs(rows.action) <= 1).all() and np.isin(rows.discount, (0, 1)).all()
     )
@@ -370,7 +407,17 @@ def _rows(kind: str, path: Path) -> list[np.ndarray]:
         raise AssertionError(f"no sentences: {seen.findings}")
     if dataset.parameters is not None:
         leaves.append(dataset.parameters)
-    return leaves
+    return [*leaves, *dataset.frames.values()]
+
+
+def _is_sound(part: np.ndarray, table: np.ndarray | None) -> bool:
+    """Whether a part of observations is numbers, or those of frames in a table."""
+    if table is None:
+        floats = part.dtype == np.float32 and part.ndim == 2 and part.shape[1] > 0
+        return floats and bool(np.isfinite(part).all())
+    sound = table.dtype == np.uint8 and table.ndim == 4 and 0 not in table.shape
+    sound &= part.dtype == np.int32 and part.ndim == 1
+    return sound and bool(((part >= 0) & (part < len(table))).all())
 
 
 def _acted(path: Path) -> list[np.ndarray]:

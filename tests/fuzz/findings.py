@@ -19,6 +19,12 @@ FINDINGS: dict[str, list[tuple]] = {
         ("policy.o2o", [("json", "about.json", "put", ("obs",), 30)]),
         ("compact.npz", [("array", "valids", "name", "extras/return_to_go")]),
         ("written.hdf5", [("bytes", "written.hdf5", "zero", 6367, 1000)]),
+        ("tasks.hdf5", [("odd", "observations", "scalar")]),
+        ("next.h5", [("array", "timeouts", "name", "extras")]),
+        (
+            "minari",
+            [("json", "fuzz/two-v0/data/metadata.json", "put", ("total_steps",), 15)],
+        ),
     ],
     "configs": [
         ("sac.py:halfcheetah", [("value", "eval.episodes", 43)]),
@@ -38,6 +44,9 @@ FINDINGS: dict[str, list[tuple]] = {
         ("begun resume", [("folder", "metrics.jsonl")]),
         ("one play on", [("folder", "summary.json")]),
         ("begun restore", [("folder", "config.json")]),
+        ("one play on", [("remove", "config.json")]),
+        ("one warm", [("json", "config.json", "put", ("population",), 3)]),
+        ("begun resume", [("json", "config.json", "put", ("doors",), 10)]),
         ("one restore", [("bytes", "checkpoints/41/record/metadata", "flip", 1295, 2)]),
         (
             "one play on",
