@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import h5py
 import jax
 import numpy as np
 from gymnasium import spaces
@@ -19,6 +20,7 @@ from gymnasium.error import Error as GymnasiumError
 from o2ojax.data import frames
 from o2ojax.data.arrays import DataError
 from o2ojax.data.dataset import Log
+from o2ojax.data.files import refuse_too_large
 from o2ojax.errors import unknown
 
 PREFIX = "minari:"
@@ -34,6 +36,7 @@ UNREADABLE = (
     ValueError,
     RuntimeError,
     OverflowError,
+    MemoryError,
     GymnasiumError,
 )
 
@@ -100,7 +103,7 @@ def _opened(source: str) -> tuple[Any, str]:
     name = source.removeprefix(PREFIX).partition(":")[0]
     package = _package(source)
     try:
-        _hold_count(source, package.storage.get_dataset_path(name))
+        _hold_sizes(source, package.storage.get_dataset_path(name))
         return package.load_dataset(name), name
     except FileNotFoundError as error:
         raise DataError(
@@ -113,9 +116,20 @@ def _opened(source: str) -> tuple[Any, str]:
         raise _damage(source, error) from error
 
 
-def _hold_count(source: str, folder: Path) -> None:
-    """Refuses more episodes than bytes: Minari makes a list of as many at once."""
+def _hold_sizes(source: str, folder: Path) -> None:
+    """Refuses what is larger than it can be, before it is in memory.
+
+    Raises:
+        DataError: there are more episodes than bytes, and Minari makes a list of as
+            many at once.
+        MemoryError: an array is larger than this machine's memory.
+    """
     data = folder / "data"
+    for path in data.glob("*.hdf5"):
+        with h5py.File(path) as file:
+            sizes = [0]
+            file.visititems(lambda _, x, to=sizes: to.append(getattr(x, "nbytes", 0)))
+            refuse_too_large(max(sizes))
     if not (data / "metadata.json").is_file():
         return
     told = json.loads((data / "metadata.json").read_text()).get("total_episodes", 0)

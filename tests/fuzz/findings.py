@@ -25,6 +25,10 @@ FINDINGS: dict[str, list[tuple]] = {
             "minari",
             [("json", "fuzz/two-v0/data/metadata.json", "put", ("total_steps",), 15)],
         ),
+        (
+            "minari",
+            [("bytes", "fuzz/two-v0/data/main_data.hdf5", "flip", 12534, 128)],
+        ),
     ],
     "configs": [
         ("sac.py:halfcheetah", [("value", "eval.episodes", 43)]),
