@@ -20,8 +20,10 @@ from . import entry_point, leave, program
 from . import run as command
 from .configs import (
     field_study,
+    fowm_pixels_study,
     fowm_study,
     length_study,
+    off2on_pixels_study,
     off2on_study,
     smac_study,
 )
@@ -29,8 +31,10 @@ from .configs import (
 STUDIES = {
     "field": field_study,
     "fowm": fowm_study,
+    "fowm-pixels": fowm_pixels_study,
     "length": length_study,
     "off2on": off2on_study,
+    "off2on-pixels": off2on_pixels_study,
     "smac": smac_study,
 }
 

@@ -5,10 +5,11 @@ Half of the budget offline, half online: 500k and 500k decisions on locomotion, 
 gathered. The authors learn when an episode ends, as many updates as it had steps: here
 after every 50 decisions on manipulation, where all episodes are so long, and after
 every 1000 on locomotion. Of the locomotion tasks, they tuned hopper alone. Actions are
-not repeated, so that five decisions span half the time of theirs on an arm.
+repeated only where pictures are seen, as in `lift-pixels`; else five decisions span
+half the time of theirs on an arm.
 """
 
-from o2ojax.envs import manipulation
+from o2ojax.envs import PICTURED, manipulation
 from o2ojax.run.config import RETURN_RANGE, ConfigDict, defaults
 
 
@@ -17,13 +18,15 @@ def get_config(task: str = "hopper-medium-replay") -> ConfigDict:
     config = defaults("fowm", task)
     config.replay.name = "symmetric_windows"
     config.eval.episodes = 20
-    if config.env in manipulation.TASKS:
-        config.agent.gamma = 0.95  # their 0.9 for each two: they repeat every action
+    if config.env in (*manipulation.TASKS, *PICTURED):
+        pictured = config.env in PICTURED
+        # 0.95 where theirs is 0.9 for each two: they repeat every action
+        config.agent.gamma = 0.9 if pictured else 0.95
         config.agent.expectile = 0.9
         config.agent.penalty = 1.0
         config.agent.iterations = 6.0
         config.offline.updates = config.online.steps = 25_000
-        config.online.round = 50
+        config.online.round = 25 if pictured else 50  # an episode
         config.replay.capacity = 10_000
         config.eval.every = config.checkpoint.every = 1_000
     else:

@@ -6,7 +6,13 @@ import pytest
 
 from experiments import run as command
 from experiments import study
-from experiments.configs import field_study, fowm_study, off2on_study
+from experiments.configs import (
+    field_study,
+    fowm_pixels_study,
+    fowm_study,
+    off2on_pixels_study,
+    off2on_study,
+)
 from o2ojax.run.resolve import resolve
 from tests.report.test_report import config, curves, is_png, write_run
 
@@ -188,3 +194,25 @@ def test_nothing_is_shown_of_nothing(tmp_path, capsys):
     assert study.main(given) == 2
     assert "no run of lift has ended" in capsys.readouterr().err
     assert not (tmp_path / "table.md").exists()
+
+
+PIXELS = [
+    (study, method)
+    for study in (fowm_pixels_study, off2on_pixels_study)
+    for method in study.NAMES
+]
+
+
+@pytest.mark.parametrize(("module", "method"), PIXELS)
+def test_every_method_sees_pictures(module, method):
+    found = resolve(module.get_config(f"{method}/{module.DATASETS[0]}"))
+    assert found.env.endswith("-pixels") and hasattr(found.agent, "shift")
+    assert found.pixels.size == 48 and found.batch == 64
+    algorithm = method.split("-")[0]
+    assert found.algorithm == {"cql": "off2on"}.get(algorithm, algorithm)
+    assert found.dataset == f"datasets/{module.DATASETS[0]}.npz"
+    learns_offline = method not in module.STARTS_FROM
+    assert (found.offline.updates, found.online.steps > 0) == (
+        5_000 if learns_offline else 0,
+        method not in (*module.OFFLINE, "fowm-offline"),
+    )

@@ -1,0 +1,63 @@
+"""FOWM from pictures against its ablations and IQL, sized for two CPU cores.
+
+The task is `NAME/DATASET`, as `fowm/lift-pixels-medium-replay`, whose dataset is a file
+in `datasets/`; it is made by
+
+    python -m experiments.collect --config=experiments/configs/collect.py:lift-pixels \
+        --kinds=medium-replay --rows=10000 --config.pixels.size=48
+
+`fowm-offline` trains the world models; what starts from them names its run by
+`--config.offline.from=`:
+
+    fowm           as published
+    fowm-lambda-0  no price for the critics' disagreement: lambda = 0
+    fowm-uniform   one pool: dataset and ring as one, not half of each
+
+`iql` sees through RLPD's convolutions, and begins offline from the same data, with the
+reward, gamma and expectile of FOWM. `python -m experiments.study fowm-pixels` runs all.
+
+Frames of 48 x 48, batches of 64, networks 128 wide, 64 sampled and 8 proposed plans of
+which 8 are kept, two iterations, 5k offline updates, 2.5k decisions online with an
+update each, three seeds, 20 episodes at every evaluation.
+"""
+
+from o2ojax.errors import unknown
+from o2ojax.run.config import ConfigDict
+
+from . import fowm, fowm_study, iql
+
+DATASETS = ("lift-pixels-medium-replay",)
+STARTS_FROM = {
+    name: "fowm-offline" for name in ("fowm", "fowm-lambda-0", "fowm-uniform")
+}
+OFFLINE = ()  # what is left out of figures and of the tables of online results
+ALONE = ()
+NAMES = ("fowm-offline", *STARTS_FROM, "iql")
+AFTER_OFFLINE = {"fowm": "fowm", "fowm-lambda-0": "fowm-lambda-0", "iql": "iql"}
+SIZE = 48  # pixels of a side
+
+
+def get_config(task: str = "fowm/lift-pixels-medium-replay") -> ConfigDict:
+    """Five evaluations online, of 20 episodes."""
+    name, _, dataset = task.partition("/")
+    if name not in NAMES:
+        raise unknown("task", name, NAMES)
+    published = fowm.get_config(dataset)
+    config = iql.get_config(dataset) if name == "iql" else published
+    fowm_study.shrink(config, on_manipulation=True)
+    config.dataset = f"datasets/{dataset}.npz"
+    config.pixels.size = SIZE
+    config.seeds, config.batch = 3, 64
+    if name == "iql":
+        config.reward.scale = published.reward.scale
+        config.agent.gamma = published.agent.gamma
+        config.agent.expectile = published.agent.expectile
+    if name in STARTS_FROM:
+        config.offline.updates = 0
+    if name == "fowm-offline":
+        config.online.steps = 0
+    if name == "fowm-lambda-0":
+        config.agent.penalty = 0.0
+    if name == "fowm-uniform":
+        config.replay.name = "uniform_windows"
+    return config
