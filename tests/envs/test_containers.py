@@ -11,8 +11,11 @@ from o2ojax import envs
 from o2ojax.envs import containers, manipulation
 from o2ojax.envs.containers import HANDLE, INSIDE, ROOF, TASKS, TRAY
 from o2ojax.envs.manipulation import LIFT, NUM_STARTS, REST, see
+from o2ojax.envs.mjx_physics import mjx_physics
+from o2ojax.envs.physics import c_physics
 from o2ojax.envs.scripted import SCRIPTED, grasp, raised
 from tests.envs.test_manipulation import sight
+from tests.envs.test_mjx import assert_agree
 
 NUM_EPISODES = 20
 
@@ -127,3 +130,33 @@ def test_the_rim_keeps_out_a_cube_that_is_pushed():
     before_rim = TRAY[1] - 0.075 - 0.012 - REST  # of the cube's centre, m
     assert (seen.cube[-1, :, 1] > before_rim - 0.01).mean() > 0.5
     assert not containers.put_away(seen).any()
+
+
+@pytest.mark.slow
+@tasks
+def test_mjx_moves_the_scene_as_the_c_library_does(name):
+    """From the states of scripted play, four episodes."""
+    env, task = make(name), TASKS[name]
+
+    @jax.jit
+    def played(key):
+        keys = jax.random.split(key, 1 + task.horizon)
+        state = jax.vmap(env.reset)(jax.random.split(keys[0], 4), jnp.zeros(4, int))
+
+        def step(state, key):
+            action = jax.vmap(SCRIPTED[name])(state.obs)
+            after, _ = jax.vmap(env.step)(state, action, jax.random.split(key, 4))
+            return after, (state.physics.physics, action)
+
+        return jax.lax.scan(step, state, keys[1:])[1]
+
+    given = jax.tree.map(jnp.concatenate, played(jax.random.key(0)))  # [T * W]
+    control = jax.vmap(manipulation.control)(*given)
+    variant = np.zeros(len(control), np.int32)
+    models = manipulation.load_models(envs.Simulator(), task.scene)
+
+    def moved(make_physics):
+        advance = make_physics(models, manipulation.FRAME_SKIP, ())
+        return jax.jit(jax.vmap(advance))(given[0], control, variant)
+
+    assert_agree(moved(mjx_physics), moved(c_physics))
