@@ -11,7 +11,7 @@ from o2ojax.data.files import UNREADABLE, open_npz
 from o2ojax.errors import UserError, first_line
 from o2ojax.registry import short
 from o2ojax.report import statistics
-from o2ojax.report.tables import data_label, rows
+from o2ojax.report.tables import data_label, estimate, rows
 
 
 class Result(NamedTuple):
@@ -46,6 +46,7 @@ def read(directory: str | Path) -> Result:
     try:
         statistics.groups(config, curves.returns.shape[1])
         rows(summary)
+        _readiness(summary)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -53,6 +54,13 @@ def read(directory: str | Path) -> Result:
             f"{path}: config.json or summary.json is not as a run writes it"
         ) from None
     return Result(str(directory), config, curves, summary)
+
+
+def _readiness(summary: dict[str, Any]) -> list[str]:
+    """The figures of a run's readiness, as they are shown. Raises what they are not."""
+    told = summary.get("readiness", {})
+    figures = [told[name] for name in told if name != "meaning"]
+    return [estimate(figure, 2) for figure in figures if figure is not None]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

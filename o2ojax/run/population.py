@@ -265,7 +265,13 @@ def _rows_like(spec: EnvSpec) -> Transition | Album:
         lambda leaf: jnp.zeros((NUM_ROWS, *leaf.shape), leaf.dtype),
         frames.rows_of(one),
     )
-    return one._replace(rows=rows) if isinstance(one, Album) else rows
+    if not isinstance(one, Album):
+        return rows
+    tables = {
+        name: jnp.zeros((1, *table.shape[1:]), table.dtype)
+        for name, table in one.frames.items()
+    }
+    return one._replace(rows=rows, frames=tables)
 
 
 def agent_shape(

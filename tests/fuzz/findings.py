@@ -49,6 +49,18 @@ FINDINGS: dict[str, list[tuple]] = {
         ("one play on", [("folder", "summary.json")]),
         ("begun restore", [("folder", "config.json")]),
         ("one play on", [("remove", "config.json")]),
+        (
+            "one report",
+            [
+                (
+                    "json",
+                    "summary.json",
+                    "put",
+                    ("readiness", "q_minus_return", "iqm"),
+                    33,
+                )
+            ],
+        ),
         ("one warm", [("json", "config.json", "put", ("population",), 3)]),
         ("begun resume", [("json", "config.json", "put", ("doors",), 10)]),
         ("one restore", [("bytes", "checkpoints/41/record/metadata", "flip", 1295, 2)]),
