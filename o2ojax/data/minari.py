@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import h5py
 import jax
 import numpy as np
 from gymnasium import spaces
@@ -20,7 +19,7 @@ from gymnasium.error import Error as GymnasiumError
 from o2ojax.data import frames
 from o2ojax.data.arrays import DataError
 from o2ojax.data.dataset import Log
-from o2ojax.data.files import refuse_too_large
+from o2ojax.data.files import open_hdf5, refuse_too_large
 from o2ojax.errors import unknown
 
 PREFIX = "minari:"
@@ -126,7 +125,7 @@ def _hold_sizes(source: str, folder: Path) -> None:
     """
     data = folder / "data"
     for path in data.glob("*.hdf5"):
-        with h5py.File(path) as file:
+        with open_hdf5(path) as file:
             sizes = [0]
             file.visititems(lambda _, x, to=sizes: to.append(getattr(x, "nbytes", 0)))
             refuse_too_large(max(sizes))

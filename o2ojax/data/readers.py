@@ -8,7 +8,6 @@ columns, or OGBench's, or those of `writers.write`.
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from o2ojax.data.dataset import (
     from_transitions,
     num_rows,
 )
-from o2ojax.data.files import UNREADABLE, Head, open_npz, refuse_too_large
+from o2ojax.data.files import UNREADABLE, Head, open_hdf5, open_npz, refuse_too_large
 from o2ojax.errors import RAISED, UserError, first_line, unknown
 from o2ojax.types import Transition
 
@@ -132,7 +131,7 @@ def read_hdf5(path: str | os.PathLike, clip_actions: bool = False) -> Dataset:
         DataError: the file is missing, unreadable, incomplete or refused by
             `from_arrays`.
     """
-    return _dataset(_load(path, _open_hdf5), clip_actions)
+    return _dataset(_load(path, open_hdf5), clip_actions)
 
 
 def read_npz(path: str | os.PathLike, clip_actions: bool = False) -> Dataset:
@@ -196,9 +195,6 @@ def _dataset(log: Log, clip_actions: bool) -> Dataset:
     if "timeouts" not in log.columns and "next_observations" not in log.columns:
         warnings.warn(f"{log.source}: {ONE_STREAM}", DataWarning, stacklevel=3)
     return from_log(log, clip_actions)
-
-
-_open_hdf5 = partial(h5py.File, mode="r")
 
 
 def _load(path: str | os.PathLike, open_file: Callable) -> Log:
@@ -371,4 +367,4 @@ def _head(file: Any, key: str) -> Head:
 
 
 BYTES = np.dtype(np.uint8)
-_OPENERS = {".hdf5": _open_hdf5, ".h5": _open_hdf5, ".npz": open_npz}
+_OPENERS = {".hdf5": open_hdf5, ".h5": open_hdf5, ".npz": open_npz}

@@ -20,6 +20,13 @@ FINDINGS: dict[str, list[tuple]] = {
         ("compact.npz", [("array", "valids", "name", "extras/return_to_go")]),
         ("written.hdf5", [("bytes", "written.hdf5", "zero", 6367, 1000)]),
         ("tasks.hdf5", [("odd", "observations", "scalar")]),
+        (
+            "lengths.hdf5",
+            [
+                ("bytes", "lengths.hdf5", "flip", 25, 1),
+                ("bytes", "lengths.hdf5", "drop", 2542, 8),
+            ],
+        ),
         ("next.h5", [("array", "timeouts", "name", "extras")]),
         (
             "minari",
