@@ -6,8 +6,7 @@ from typing import Any
 
 import jax
 
-from o2ojax import fields
-from o2ojax.envs.entry import EnvEntry, Host, Options, Pixels, adopt
+from o2ojax.envs.entry import EnvEntry, Host, Options, Pixels, adopt, refuse_pixels
 from o2ojax.envs.physics import Simulator, c_physics
 from o2ojax.errors import UserError, unknown
 from o2ojax.registry import Registry, is_door
@@ -251,16 +250,6 @@ def options(
                 " it is for environments of Gymnasium"
             )
     if "pixels" not in entry.takes:
-        _refuse_pixels(name, made.pixels)
+        why = f"is not seen as pictures; choose one of {', '.join(PICTURED)}"
+        refuse_pixels(name, made.pixels, why)
     return made
-
-
-def _refuse_pixels(name: str, given: Pixels) -> None:
-    """Raises UserError for a choice of `config.pixels`, which would have no effect."""
-    chosen, default = fields.values(given), fields.values(Pixels())
-    field = next((each for each in chosen if chosen[each] != default[each]), None)
-    if field:
-        raise UserError(
-            f"config.pixels.{field} is {chosen[field]}, and {name} is not seen as"
-            f" pictures; choose one of {', '.join(PICTURED)}"
-        )

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -44,6 +44,22 @@ class Pixels:
     stack: int = count(1)
     state: bool = flag(True)
     repeat: int = count(2)
+
+
+def refuse_pixels(name: str, given: Pixels, why: str, but: Sequence[str] = ()) -> None:
+    """Refuses choices of `config.pixels` that would have no effect.
+
+    Args:
+        why: what the environment is instead, the end of the message.
+        but: the fields that have one.
+    Raises:
+        UserError: another field is not as it is by default.
+    """
+    chosen, default = fields.values(given), fields.values(Pixels())
+    for field in chosen:
+        if field not in but and chosen[field] != default[field]:
+            said = f"config.pixels.{field} is {chosen[field]}"
+            raise UserError(f"{said}, and {name} {why}")
 
 
 class Options(NamedTuple):
@@ -124,6 +140,7 @@ def adopt(found: Any, name: str) -> EnvEntry:
             with contextlib.suppress(*RAISED):  # nothing is lost with it
                 env.close()
             return from_gymnasium.build(name, options)
+        refuse_pixels(name, options.pixels, "is seen as its own function makes it")
         if not isinstance(env, Env):
             raise UserError(
                 f"{name} returns a {type(env).__name__}; it must return an"
@@ -132,7 +149,7 @@ def adopt(found: Any, name: str) -> EnvEntry:
         return checked(env, name)
 
     any_physics = bool(taken & {"physics", "make_physics"})
-    return EnvEntry(build, None, any_physics, ("args", "keys", "horizon"))
+    return EnvEntry(build, None, any_physics, ("args", "keys", "horizon", "pixels"))
 
 
 def _is_of_gymnasium(made: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from o2ojax.envs.entry import EnvEntry, Options
+from o2ojax.envs.entry import EnvEntry, Options, refuse_pixels
 from o2ojax.envs.host import live, pool, sources
 from o2ojax.envs.host.spaces import PIXELS, STATE, Spaces, picture_words
 from o2ojax.envs.host.workers import Host
@@ -59,7 +59,8 @@ def environment(
             the first one of an episode stands for those before it.
     Raises:
         UserError: it cannot be made, fails within some steps, has no step limit, or
-            observations or actions that agents cannot take.
+            observations or actions that agents cannot take; or there is to be a stack
+            of pictures, and it shows none.
     """
     try:
         known = live.probe(source, horizon)
@@ -72,6 +73,9 @@ def environment(
             f"{source.name} has no step limit of its own: give config.horizon, the"
             " steps after which an episode is cut"
         )
+    if stack > 1 and not known.spaces.pictures:
+        told = f"config.pixels.stack is {stack}, and {source.name} shows no pictures"
+        raise UserError(told)
     host = Host(source, known, workers, timeout, jax.local_device_count())
     spec = EnvSpec(
         source.name,
@@ -166,11 +170,10 @@ def _step(host: Host, spec: EnvSpec, spaces: Spaces) -> Callable:
         after, shown, others, ticket = ask(request, episode.actions)
         reward, ended, stops, success = others
         next_obs = _moved_on(spaces, env.obs, after)
-        obs = shown
-        if spaces.pictures:
-            begun = _begun(spaces, shown, spec.stack)
+        obs = _begun(spaces, shown, spec.stack)
+        if spaces.pictures:  # their stacks go on from there, and `shown` has none
             choose = functools.partial(jnp.where, stops > 0)
-            obs = jax.tree.map(choose, begun, next_obs)
+            obs = jax.tree.map(choose, obs, next_obs)
         transition = Transition(
             obs=env.obs,
             action=action,
@@ -250,13 +253,20 @@ def _of_any_batch(function: Callable) -> Callable:
 
 
 def build(name: str, options: Options) -> Env:
-    """Builds the environment of a registry's entry."""
+    """Builds the environment of a registry's entry.
+
+    Raises:
+        UserError: as `environment`; or its pictures are to be others than it draws.
+    """
+    why = "draws its pictures itself; config.env_args may tell it how"
+    refuse_pixels(name, options.pixels, why, but=("stack",))
     return environment(
         sources.Source(name, dict(options.args), options.keys),
         horizon=options.horizon,
         workers=options.host.workers,
         timeout=options.host.timeout,
+        stack=options.pixels.stack,
     )
 
 
-ENTRY = EnvEntry(build, any_physics=False, takes=("args", "keys", "horizon"))
+ENTRY = EnvEntry(build, any_physics=False, takes=("args", "keys", "horizon", "pixels"))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from o2ojax import envs
-from o2ojax.envs.from_gymnasium import environment
 from o2ojax.envs.host import live, sources, workers
 from o2ojax.envs.host.pool import EXTRAS, Pool
 from o2ojax.errors import UserError
@@ -351,8 +350,9 @@ def test_pictures_come_back_where_an_episode_is_played_again():
 def test_a_stack_is_what_was_seen_before(alone):
     """Beside an environment that shows one picture: of each step, the last three."""
     name = "pixels" if alone else "eye"
-    source = sources.Source(f"{HERE}:Camera", {"alone": alone})
-    one, env = (environment(source, horizon=9, stack=n) for n in (1, 3))
+    args, three = {"alone": alone}, envs.Pixels(stack=3)
+    one = build("Camera", args=args, horizon=9)
+    env = build("Camera", args=args, horizon=9, pixels=three)
     assert env.spec.stack == 3 and env.spec.obs[name].shape == (5, 7, 9)
     (_, single), _ = played(one, begun(one), 0, T)
     (states, made), _ = played(env, begun(env), 0, T)
@@ -409,6 +409,8 @@ def test_what_is_registered_and_what_brings_its_limit():
             {},
             "a picture is float64 [2], and the observation space says u",
         ),
+        ("Walk", {"pixels": envs.Pixels(stack=2)}, "config.pixels.stack is 2, and"),
+        ("Camera", {"pixels": envs.Pixels(size=64)}, "draws its pictures itself; con"),
         ("text", {}, "an observation is a Text, not numbers"),
         ("nothing", {}, "returns a NoneType; it must return an o2ojax.types.Env or a"),
         ("Walk", {"args": {"speed": 1}}, "unexpected keyword argument 'speed'"),
