@@ -182,7 +182,7 @@ def measure_acting(name: str, windows: int) -> list[Figure]:
 STEPS = Section(
     "environment steps: random play in one compiled loop; 4/8 are iterations of the"
     " solver and its line search",
-    tuple(envs.ENVS),
+    tuple(name for name in envs.ENVS if name not in envs.PICTURED),  # see `seeing`
     measure_random,
     across="environments",
 )

@@ -13,16 +13,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import flop, timing
-from o2ojax import envs, loop
+from o2ojax import envs, loop, vision
 from o2ojax.agents import AGENTS
 from o2ojax.errors import UserError
 from o2ojax.parallel import compiled, devices
 from o2ojax.parallel.tuning import on_cpu
-from o2ojax.replay import STORES, extras
+from o2ojax.replay import STORES, extras, frames
+from o2ojax.replay.frames import Album
 from o2ojax.run import job, population, resolve, training
 from o2ojax.run.population import Member, Programs, Sizes, Stage
 from o2ojax.run.progress import Progress
-from o2ojax.types import Env, EnvSpec, Run, Transition
+from o2ojax.types import Env, EnvSpec, Run, Transition, vector
 
 BATCH = 256
 FRESH = 1_000  # rows that an online store is given in every call
@@ -49,9 +50,27 @@ def random_data(spec: EnvSpec, num_rows: int) -> Transition:
     )
 
 
-def first_rows(dataset: Transition, num: int) -> Transition:
-    """The first of a dataset's rows, [num]."""
-    return jax.tree.map(lambda leaf: leaf[:num], dataset)
+def random_album(spec: EnvSpec, num_rows: int) -> Album:
+    """Noise in the shape of a dataset with images, as one episode."""
+    rows = random_data(spec._replace(obs=vector(1)), num_rows)
+    keys = jax.random.split(jax.random.key(1), len(spec.obs))
+    numbers = jnp.arange(num_rows, dtype=jnp.int32)[:, None]
+    numbers = jnp.repeat(numbers, spec.stack, axis=1)
+    obs, tables = {}, {}
+    for key, (name, part) in zip(keys, sorted(spec.obs.items()), strict=True):
+        obs[name] = jax.random.normal(key, (num_rows, *part.shape[:1]))
+        if vision.is_image(part):
+            *size, channels = part.shape
+            shape = (num_rows + 1, *size, channels // spec.stack)
+            tables[name] = jax.random.bits(key, shape, jnp.uint8)
+            obs[name] = numbers
+    after = obs | {name: numbers + 1 for name in tables}
+    return Album(rows._replace(obs=obs, next_obs=after), tables)
+
+
+def first_rows(dataset: Transition | Album, num: int) -> Transition:
+    """The first of a dataset's rows, [num], with their images."""
+    return frames.take(dataset, jnp.arange(num))
 
 
 def sizes(store: str = "uniform", **changed: Any) -> Sizes:
@@ -133,10 +152,12 @@ class Case(NamedTuple):
         """The environment's."""
         return envs.make(self.env, "mujoco").spec
 
-    def data(self) -> Transition:
+    def data(self) -> Transition | Album:
         """Noise for a dataset, with what the agent learns from besides."""
-        algorithm = AGENTS.find(self.algorithm)
-        rows = random_data(self.spec(), self.rows)
+        algorithm, spec = AGENTS.find(self.algorithm), self.spec()
+        if vision.image_parts(spec.obs):
+            return random_album(spec, self.rows)
+        rows = random_data(spec, self.rows)
         needs = algorithm.needs(self.config or algorithm.config())
         return rows._replace(extras=extras.blank(needs, rows, None))
 
