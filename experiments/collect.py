@@ -46,7 +46,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from o2ojax import agents, data, envs, loop, policies
+from o2ojax import agents, data, envs, loop, policies, vision
 from o2ojax.data.files import write_json
 from o2ojax.envs import manipulation, pixels
 from o2ojax.envs.antmaze import MAZES
@@ -55,6 +55,7 @@ from o2ojax.errors import GO_ON, UserError, unknown
 from o2ojax.meta import families
 from o2ojax.parallel.compiled import use_cache
 from o2ojax.registry import short
+from o2ojax.replay.ring import take
 from o2ojax.run import training
 from o2ojax.run.config import RunConfig
 from o2ojax.run.job import Job, Record, prepare
@@ -393,8 +394,8 @@ def gathered_while_learning(learner: Learner) -> Transition:
             "config.replay.capacity is smaller than the run was long, so its first"
             " transitions are lost; leave it at 0"
         )
-    rows = jax.tree.map(lambda leaf: leaf[: int(ring.count)], ring.rows)
-    return streams(rows, job.sizes.num_envs)
+    rows = jax.tree.map(np.asarray, take(ring, np.arange(int(ring.count))))
+    return streams(vision.newest(rows, job.spec), job.sizes.num_envs)
 
 
 def last_of_each_task(learner: Learner, num_rows: int) -> Transition:
@@ -440,7 +441,7 @@ def gather(
     def play(workers, first):
         keys = loop.keys_from(key_collect, first, CHUNK)
         workers, fresh = loop.collect(env, policy, state, workers, keys)
-        return workers, loop.flat(fresh)
+        return workers, vision.newest(loop.flat(fresh), env.spec)
 
     workers, chunks = start(key_start), []
     for first in range(0, -(-num_rows // NUM_ENVS), CHUNK):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2ojax import api, data, loop, policies, registry
+from o2ojax import api, data, loop, policies, registry, vision
 from o2ojax.errors import UserError
 from o2ojax.run.config import RunConfig
 from o2ojax.run.job import make_env
@@ -82,7 +82,8 @@ def episodes(
     @jax.jit
     def collect(workers, first):
         keys = loop.keys_from(key_play, first, CHUNK)
-        return loop.collect(env, policy, state, workers, keys)
+        workers, made = loop.collect(env, policy, state, workers, keys)
+        return workers, vision.newest(made, env.spec)
 
     workers, parts, ended = begin(key_start), [], 0
     env.check()

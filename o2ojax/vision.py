@@ -13,7 +13,17 @@ import jax.numpy as jnp
 
 from o2ojax.networks import Features, Init, orthogonal
 from o2ojax.parallel import tuning
-from o2ojax.types import Agent, Array, Batch, EnvSpec, Info, Key, Obs, Params
+from o2ojax.types import (
+    Agent,
+    Array,
+    Batch,
+    EnvSpec,
+    Info,
+    Key,
+    Obs,
+    Params,
+    Transition,
+)
 
 Layers = tuple[tuple[int, int, int], ...]  # of convolutions: features, kernel, stride
 
@@ -38,6 +48,19 @@ def image_parts(obs: Any) -> dict[str, Any]:
     if not isinstance(obs, dict):
         return {}
     return {name: part for name, part in obs.items() if is_image(part)}
+
+
+def newest(rows: Transition, spec: EnvSpec) -> Transition:
+    """Rows [...] with the newest frame of each stack, as a dataset keeps them."""
+    images = image_parts(spec.obs)
+    if not images or spec.stack == 1:
+        return rows
+
+    def kept(obs: Obs) -> Obs:
+        channels = {name: x.shape[-1] // spec.stack for name, x in images.items()}
+        return obs | {name: obs[name][..., -num:] for name, num in channels.items()}
+
+    return rows._replace(obs=kept(rows.obs), next_obs=kept(rows.next_obs))
 
 
 def smallest(layers: Layers) -> int:

@@ -253,6 +253,7 @@ def _read(config: RunConfig, env: Env) -> tuple[Transition | Album | None, float
     bounds = _bounds(config, spec)
     logged = data.read(config.dataset, config.clip_actions, bounds, config.env_keys)
     data.hold_ant(logged, spec)
+    logged = data.only_seen(logged, spec)
     data.fit(logged, spec)
     if env.seen is not None:
         data.warn_of_another(logged, env.seen)
