@@ -17,6 +17,7 @@ from o2ojax.run import population
 from o2ojax.types import Batch, Run
 
 SEEING = ("iql", "sac", "cql", "off2on", "rlpd", "bc", "fowm")
+SLOW = ("sac", "cql", "rlpd", "off2on")  # `balanced` asks off2on besides
 ENV = spots()
 DATASET = recorded()
 SIZES = population.Sizes(
@@ -81,7 +82,13 @@ def kernels(agent_state) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("name", SEEING)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in SEEING
+    ],
+)
 def test_an_agent_that_sees_learns_offline_and_online(name):
     born, trained, done, returns, readiness = life(name)
     assert np.isfinite(returns).all()

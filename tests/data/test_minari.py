@@ -371,9 +371,13 @@ def assert_same_bits(found, expected):
     "name", [name for name in shipped_names() if not name.endswith("-pearl")]
 )
 def test_a_shipped_dataset_survives_minaris_store(name):
-    rows = read(name).transitions
-    write(f"minari:shipped/{name}-v0", rows)
-    assert_same_bits(read(f"minari:shipped/{name}-v0").transitions, rows)
+    shipped = read(name)
+    write(f"minari:shipped/{name}-v0", shipped.transitions, tables=shipped.frames)
+    found = read(f"minari:shipped/{name}-v0")
+    assert_same_bits(found.transitions, shipped.transitions)
+    assert found.frames.keys() == shipped.frames.keys()
+    for part, table in shipped.frames.items():
+        np.testing.assert_array_equal(found.frames[part], table)
 
 
 def test_a_name_needs_no_namespace(store):

@@ -225,9 +225,12 @@ def test_a_written_hdf5_file_has_d4rls_columns(tmp_path):
 
 @pytest.mark.parametrize("name", shipped_names())
 def test_a_shipped_dataset_survives_d4rls_format(tmp_path, name):
-    rows = read(name).transitions
-    write(tmp_path / "copy.hdf5", rows)
-    assert_same_bits(read(tmp_path / "copy.hdf5").transitions, rows)
+    shipped = read(name)
+    write(tmp_path / "copy.hdf5", shipped.transitions, tables=shipped.frames)
+    found = read(tmp_path / "copy.hdf5")
+    assert_same_bits(found.transitions, shipped.transitions)
+    for part, table in shipped.frames.items():
+        np.testing.assert_array_equal(found.frames[part], table)
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
