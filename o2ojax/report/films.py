@@ -23,6 +23,7 @@ from o2ojax.run.checkpoint import Checkpoints
 from o2ojax.run.job import Job, describe_member, make_env, prepare
 from o2ojax.run.resolve import from_json
 from o2ojax.types import Buffer, Env, EnvSpec, EnvState, Key, Policy, Run, Transition
+from o2ojax.vision import image_parts
 
 MAX_FRAMES = 500
 SHORTEST = 0.02  # s; GIF viewers show shorter frames for too long
@@ -58,12 +59,31 @@ def film(result: Result, path: Path, member: int | None = None) -> str:
     num_decisions, decision_time = len(states.age), env.spec.decision_time
     every, durations = timing(num_decisions, decision_time)
     shown = jax.tree.map(lambda x: x[::every], states)
-    write(path, env.render(shown), durations)
+    write(path, beside_what_is_seen(env.render(shown), shown, env.spec), durations)
     return (
         f"member {member} ({describe_member(job, member)}){describe_task(job)},"
         f" {num_decisions} decisions in {num_decisions * decision_time:.1f} s,"
         f" return {earned:.1f}"
     )
+
+
+def beside_what_is_seen(
+    frames: np.ndarray, states: EnvState, spec: EnvSpec
+) -> np.ndarray:
+    """Frames [T, H, W, 3], and to their right the images that the agent sees.
+
+    Of a stack, it is the newest frame, as large as it fits by whole pixels.
+    """
+    height, columns = frames.shape[1], [frames]
+    for name, part in image_parts(spec.obs).items():
+        channels = part.shape[-1] // spec.stack
+        seen = np.asarray(states.obs[name])[..., -channels:]
+        seen = np.repeat(seen[..., :1], 3, axis=-1) if channels < 3 else seen[..., :3]
+        factor = max(1, height // seen.shape[1])
+        large = seen.repeat(factor, axis=1).repeat(factor, axis=2)[:, :height]
+        margin = ((0, 0), (0, height - large.shape[1]), (4, 0), (0, 0))
+        columns.append(np.pad(large, margin))
+    return np.concatenate(columns, axis=2)
 
 
 def describe_task(job: Job) -> str:

@@ -18,7 +18,7 @@ from o2ojax.report import films
 from o2ojax.run import population
 from o2ojax.run.job import prepare
 from o2ojax.run.resolve import from_json, load, override, resolve
-from o2ojax.types import EMPTY, Run
+from o2ojax.types import EMPTY, EnvSpec, EnvState, Run, vector
 from tests.report.test_report import CURVES, config, curves, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -471,3 +471,20 @@ def test_options_that_do_not_go_together_are_refused(given, message, capsys):
         main(given)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_beside_a_film_is_what_the_agent_sees():
+    draw = np.random.default_rng(0)
+    seen = draw.integers(0, 256, (3, 4, 5, 6), dtype=np.uint8)  # a stack of two
+    pixels = jax.ShapeDtypeStruct((4, 5, 6), np.uint8)
+    spec = EnvSpec("seen", {"pixels": pixels}, 1, 3, stack=2)
+    states = EnvState((), {"pixels": seen}, np.zeros(3), np.zeros(3))
+    frames = np.zeros((3, 10, 7, 3), np.uint8)
+    found = films.beside_what_is_seen(frames, states, spec)
+    assert found.shape == (3, 10, 7 + 4 + 10, 3)
+    large = seen[..., 3:].repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_array_equal(found[:, :8, 11:], large)
+    plain = EnvSpec("unseen", vector(3), 1, 3)
+    np.testing.assert_array_equal(
+        films.beside_what_is_seen(frames, states, plain), frames
+    )
