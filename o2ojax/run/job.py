@@ -129,6 +129,7 @@ class Record:
     seconds: time spent in the chunks of each phase, without compilation.
     reached: whether a member has reached the score `online.until`.
     updates_taken: offline updates that the agents did in another run.
+    due:     whether the evaluation after this step is still to be done.
     """
 
     phase: str = "offline"
@@ -141,6 +142,7 @@ class Record:
     )
     reached: bool = False
     updates_taken: int = 0
+    due: bool = False
 
 
 def prepare(

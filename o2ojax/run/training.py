@@ -245,6 +245,10 @@ class Session:
             self.look_for_nan(run)
             self.evaluate(run)
             self.save_kept = None
+        if record.due:
+            self.save_kept = lambda: None  # it is saved
+            self.evaluate(run)
+            record.due, self.save_kept = False, None
         if record.step == total or record.reached:
             return run
         with self.progress.phase(record.phase, total, record.step) as bar:
@@ -262,28 +266,34 @@ class Session:
     def turn(self, run: Run, size: int, bar: Any) -> Run:
         """Does a chunk, and the evaluation that is due after it, if any.
 
-        The state before it is kept, unless the last turn of its kind was short.
+        The state before each is kept, unless the last turn of its kind was short.
         """
         after = self.record.step + size
         left = total_of(self.job, self.record.phase) - after
         looks = left <= self.job.config.eval.every  # at critics
         kind = self.record.phase, size, self.is_judged(after), looks
-        if self._seconds.get(kind, math.inf) > LONG:
+        is_long = self._seconds.get(kind, math.inf) > LONG
+        if is_long:
             self.save_kept = self.keep(run)
         started = time.perf_counter()
         run = self.chunk(run, size, bar)
         if self.is_judged(after):
+            if is_long:
+                self.save_kept = self.keep(run, due=True)
             self.evaluate(run)
         self._seconds[kind] = time.perf_counter() - started
         self.save_kept = None
         return run
 
-    def keep(self, run: Run) -> Callable[[], None] | None:
-        """Copies the state before a turn: of a chunk, and an evaluation that is due.
+    def keep(self, run: Run, due: bool = False) -> Callable[[], None] | None:
+        """Copies the state before a chunk, or before an evaluation.
 
+        Args:
+            due: whether it is before an evaluation, which is then done first when the
+                run goes on.
         Returns:
-            a function that saves it, by which a stop amid the turn loses nothing but
-            the turn; None for a state that is large, and among several processes,
+            a function that saves it, by which a stop loses nothing but what it
+            interrupts; None for a state that is large, and among several processes,
             which stop after the same turn.
         """
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(run))
@@ -297,6 +307,7 @@ class Session:
             dead={**record.dead},
             seconds={**record.seconds},
             log_size=self.logs.size(),
+            due=due,
         )
         told = dataclasses.asdict
         at = number(self.job, then)

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 import o2ojax
+from benchmarks.same_bits import compare
 from experiments import run as command
+from o2ojax.errors import GO_ON
+from o2ojax.run import training
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -180,3 +183,26 @@ def test_what_is_newer_than_a_run_does_not_make_it_another(finished, tmp_path):
     assert run(there, 20, 20, best) == 0
     assert run(there, 20, 20, best, "--config.agent.beta=2") == 2
     assert run(there, 20, 20, best, "--config.horizon=9") == 2
+
+
+@pytest.mark.parametrize("phase", ["offline", "online"])
+def test_a_stop_amid_an_evaluation_keeps_what_was_learned_before_it(
+    finished, phase, tmp_path, monkeypatch
+):
+    asked, plain = [], training.Session.evaluate
+
+    def evaluate(session, run):
+        if session.record.phase == phase and not asked:
+            asked.append(session.record.step)
+            session.save_kept()  # as `Session.work` does where it takes too long
+            raise training.Interrupted
+        plain(session, run)
+
+    best = "--config.checkpoint.best=True"
+    monkeypatch.setattr(training.Session, "evaluate", evaluate)
+    assert run(tmp_path, 20, 20, best) == GO_ON
+    newest = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert asked == [20] and newest == {"offline": 20, "online": 41}[phase]
+    assert run(tmp_path, 20, 20, best) == 0
+    compared, apart = compare(finished, tmp_path)
+    assert compared and not apart
