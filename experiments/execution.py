@@ -3,11 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 from rich.console import Console
 
 from o2ojax import report
@@ -111,6 +113,9 @@ def obey(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     try:
         given = load(options.config, CONFIGS)
         override(given, overrides)
+        if options.show:
+            print("\n".join(f"--config.{name}={x}" for name, x in flat(given)))
+            return 0
         config = resolve(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -119,6 +124,15 @@ def obey(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         return interrupted_early()
     options.workdir = options.workdir or default_workdir(config)
     return execute(config, options.workdir, options.extend)
+
+
+def flat(config: Mapping, before: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of a config and of what is in it, by their dotted names."""
+    for name, value in config.items():
+        if isinstance(value, Mapping | ConfigDict):
+            yield from flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 def execute(config: RunConfig, workdir: Path, extend: bool = False) -> int:

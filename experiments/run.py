@@ -42,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         " --config.offline.updates",
     )
     parser.add_argument(
+        "--show",
+        action="store_true",
+        help="print all fields of the config with their values, and run nothing",
+    )
+    parser.add_argument(
         "--cpu-devices",
         type=int,
         metavar="N",

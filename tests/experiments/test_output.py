@@ -98,3 +98,12 @@ def test_what_nobody_reads_any_more(said, status, tmp_path):
     assert process.wait(timeout=60) == status
     assert process.stderr.read() == b""
     assert os.path.exists(path) == (status == 0)
+
+
+def test_fields_are_shown_and_nothing_is_run(tmp_path):
+    command = ("experiments.run", *SHORT, "--show", f"--workdir={tmp_path / 'run'}")
+    done = called(command)
+    shown = done.stdout.decode().splitlines()
+    assert done.returncode == 0 and not (tmp_path / "run").exists(), done.stderr
+    assert "--config.agent.widths=(16, 16)" in shown
+    assert "--config.eval.every=5000" in shown
