@@ -152,7 +152,10 @@ class Joined(nn.Module):
     """`Features` to one vector, [..., 50 + O]; a vector stays as it is.
 
     Of the images, LATENT numbers: a layer, LayerNorm and tanh. Kostrikov, Yarats and
-    Fergus, "Image Augmentation Is All You Need" (2020), arxiv.org/abs/2004.13649.
+    Fergus, "Image Augmentation Is All You Need" (2020), arxiv.org/abs/2004.13649. There
+    and in RLPD this layer stands once, before all critics; here every critic, policy
+    and V has its own, and it begins by LeCun's rule, theirs orthogonal or by Xavier's.
+    RLPD's makes as many numbers of each image, and of the arm's state, too.
     """
 
     @nn.compact

@@ -183,7 +183,7 @@ class EnvSpec(NamedTuple):
     pure: whether the same seed and actions always lead to the same states.
     obs_keys: entries of a user's Dict observations that are joined, in order.
     stack: frames that each image of an observation shows, uint8 [H, W, C * stack], the
-        newest one last.
+        newest one last. An episode's first one stands for those before it.
     full: whether no episode ends before the horizon.
     """
 

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from o2ojax.errors import UserError
 from o2ojax.networks import Features, Init, orthogonal
 from o2ojax.parallel import tuning
 from o2ojax.types import (
@@ -72,7 +73,10 @@ def smallest(layers: Layers) -> int:
 
 
 class Conv(nn.Module):
-    """A convolution without padding: [B, H, W, I] -> [B, H', W', features]."""
+    """A convolution without padding: [B, H, W, I] -> [B, H', W', features].
+
+    It begins orthogonal, as in DrQ and FOWM; RLPD's begin by Xavier's rule.
+    """
 
     features: int
     kernel: int
@@ -94,12 +98,23 @@ class Conv(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """Frames, uint8 [..., H, W, C], to features [..., F]: ReLU convolutions."""
+    """Frames, uint8 [..., H, W, C], to features [..., F]: ReLU convolutions.
+
+    Raises:
+        UserError: the frames are too small for them.
+    """
 
     layers: Layers
 
     @nn.compact
     def __call__(self, frames: Array) -> Array:
+        height, width, needed = *frames.shape[-3:-1], smallest(self.layers)
+        if min(height, width) < needed:
+            raise UserError(
+                f"images are of {height} x {width}, and the convolutions that look at"
+                f" them need {needed} x {needed} or more: show larger ones, or choose"
+                " others"
+            )
         x = frames.reshape(-1, *frames.shape[-3:]).astype(jnp.float32) / 255
         for layer in self.layers:
             x = nn.relu(Conv(*layer)(x))
@@ -166,7 +181,9 @@ def eyes(spec: EnvSpec, config: Any) -> Callable[[Params, Obs], Obs]:
     """What a policy gets to see: (weights of the `sighted` critics, obs) -> obs.
 
     Of images, it is the features of the critics' convolutions, without a gradient: the
-    critics' loss alone trains these, as in DrQ. All else passes unchanged.
+    critics' loss alone trains these, as in DrQ. All else passes unchanged. A policy
+    acts through the newest convolutions, as in DrQ; RLPD's acts through those with
+    which its last update began.
     """
     if not image_parts(spec.obs):
         return lambda critic, obs: obs
@@ -182,7 +199,8 @@ def shifting(spec: EnvSpec, config: Any, agent: Agent) -> Agent:
     """An agent that learns from images moved by up to `config.shift` pixels.
 
     The images of a row move alike in a stack, and each by itself otherwise: an
-    observation, the next one, and those of other rows.
+    observation, the next one, and those of other rows. They are moved once for an
+    update, as in RLPD; DrQ averages targets and losses over two shifts.
     """
     names = image_parts(spec.obs)
     if not names or not config.shift:

@@ -7,6 +7,7 @@ import pytest
 
 from o2ojax import vision
 from o2ojax.agents.fowm_networks import Encoder as FOWMEncoder
+from o2ojax.errors import UserError
 from o2ojax.parallel import tuning
 
 DRAW = np.random.default_rng(0)
@@ -44,6 +45,12 @@ def test_features_are_those_of_convolutions_by_hand(name):
     for place in np.ndindex(2, 3):
         wanted = features(params["params"], layers, frames[place])
         np.testing.assert_allclose(found[place], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_images_that_are_too_small_to_look_at_are_refused():
+    frames = jnp.zeros((2, 38, 40, 3), jnp.uint8)
+    with pytest.raises(UserError, match="of 38 x 40, .* need 39 x 39 or more"):
+        vision.Convolutions(vision.LAYERS["fowm"]).init(jax.random.key(0), frames)
 
 
 def test_the_sizes_are_those_of_the_papers():

@@ -9,7 +9,7 @@ repeated only where pictures are seen, as in `lift-pixels`; else five decisions 
 half the time of theirs on an arm.
 """
 
-from o2ojax.envs import PICTURED, manipulation
+from o2ojax.envs import pixels
 from o2ojax.run.config import RETURN_RANGE, ConfigDict, defaults
 
 
@@ -18,15 +18,16 @@ def get_config(task: str = "hopper-medium-replay") -> ConfigDict:
     config = defaults("fowm", task)
     config.replay.name = "symmetric_windows"
     config.eval.episodes = 20
-    if config.env in (*manipulation.TASKS, *PICTURED):
-        pictured = config.env in PICTURED
+    task = pixels.TASKS.get(config.env.removesuffix(pixels.SUFFIX))
+    if task:
+        pictured = config.env.endswith(pixels.SUFFIX)
         # 0.95 where theirs is 0.9 for each two: they repeat every action
         config.agent.gamma = 0.9 if pictured else 0.95
         config.agent.expectile = 0.9
         config.agent.penalty = 1.0
         config.agent.iterations = 6.0
         config.offline.updates = config.online.steps = 25_000
-        config.online.round = 25 if pictured else 50  # an episode
+        config.online.round = task.horizon // (2 if pictured else 1)  # an episode
         config.replay.capacity = 10_000
         config.eval.every = config.checkpoint.every = 1_000
     else:

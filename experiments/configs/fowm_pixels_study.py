@@ -47,6 +47,7 @@ def get_config(task: str = "fowm/lift-pixels-medium-replay") -> ConfigDict:
     fowm_study.shrink(config, on_manipulation=True)
     config.dataset = f"datasets/{dataset}.npz"
     config.pixels.size = SIZE
+    config.agent.shift = SIZE // 21  # the authors' share of a side
     config.seeds, config.batch = 3, 64
     if name == "iql":
         config.reward.scale = published.reward.scale

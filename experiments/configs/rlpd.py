@@ -7,9 +7,11 @@ of each minibatch is the dataset's. Rewards are raw, and ten episodes are judged
 
 AntMaze has the authors' own settings: 300k steps, rewards of -1 and 0, three layers, no
 `entropy_backup`, and one target critic. Theirs for Adroit: 1M steps, widths of
-256,256,256, and no `entropy_backup`.
+256,256,256, and no `entropy_backup`. From pixels, they are theirs for V-D4RL but for
+the frames: theirs are of 64 x 64, in stacks of 3 (`pixels.size`, `pixels.stack`).
 """
 
+from o2ojax.envs import PICTURED
 from o2ojax.run.config import ConfigDict, defaults
 
 
@@ -27,4 +29,10 @@ def get_config(task: str = "halfcheetah-medium-replay") -> ConfigDict:
         config.agent.widths = (256, 256, 256)
         config.agent.entropy_backup = False
         config.agent.num_target_critics = 1
+    if config.env in PICTURED:
+        config.online.warmup = 1_000
+        config.agent.init_temperature = 0.1
+        config.agent.entropy_backup = False
+        config.agent.num_target_critics = 1
+        config.agent.critic_steps = 1
     return config

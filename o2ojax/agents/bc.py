@@ -22,7 +22,7 @@ class BCConfig:
     lr: float = positive(3e-4)
     widths: tuple[int, ...] = sizes(256, 256)
     # of images, if there are any
-    encoder: str = choice(*vision.ENCODERS)  # convolutions
+    encoder: str = choice(*vision.ENCODERS)  # convolutions; its own loss trains them
     shift: int = whole(4)  # up to so many pixels, at random
 
 

@@ -8,7 +8,8 @@ through critics after theirs; its policy's first 40,000 updates of behaviour clo
 which its authors say hardly matter, are left out; the policy's log standard deviation
 is clipped at -20, as in Off2OnRL, where theirs is at -5; the log-density has no guard
 of 1e-6; hidden biases begin at 0, not 0.1; and targets begin as copies of the critics,
-not as networks of their own.
+not as networks of their own. The paper's images are Atari's; the convolutions here are
+RLPD's or DrQ's, see `vision`.
 """
 
 from typing import NamedTuple
@@ -219,7 +220,7 @@ def cql(spec: EnvSpec, config: CQLConfig) -> Agent:
             mean_gap = (weight * gap.mean(axis=0)).mean()
             return loss, {"critic_loss": loss, "q": q[..., 0].mean(), "gap": mean_gap}
 
-        num_slices = tuning.num_slices(len(data.obs), actions.shape[1])
+        num_slices = tuning.num_slices(len(data.reward), actions.shape[1])
         critic, critic_metrics = gradient_step(
             optimise.critic, state.critic, critic_loss, rows, num_slices
         )

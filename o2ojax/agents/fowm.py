@@ -9,7 +9,8 @@ disagreement of five critics, offline and online alike.
 Where the paper and its code differ, this is the code, but for these: the two critics
 that value a plan's end are drawn once for a decision, not in every round of its search;
 a plan whose score is NaN is worth less than all others, not 0; targets move at updates
-2, 4, 6, not 1, 3, 5; and the policy's noisy actions may reach +-1, not +-(1 - 1e-6).
+2, 4, 6, not 1, 3, 5; the policy's noisy actions may reach +-1, not +-(1 - 1e-6); and
+images are shifted by `shift` pixels whatever their size, theirs by a 21st of a side.
 `replay/windows.py` tells how its draws differ.
 """
 

@@ -2,7 +2,8 @@
 
 Kostrikov, Nair and Levine, "Offline Reinforcement Learning with Implicit Q-Learning",
 ICLR 2022, arxiv.org/abs/2110.06169. V takes its step first, and the policy and Q learn
-from the new V, as in the authors' code.
+from the new V, as in the authors' code. The paper has no images: of these, the policy
+and V, also in Q's target, get features of the online critics' convolutions.
 """
 
 from typing import NamedTuple

@@ -48,8 +48,9 @@ class RLPDConfig:
     """Defaults are the authors' for locomotion.
 
     Theirs for Adroit are three layers and no `entropy_backup`; for AntMaze, besides,
-    one target critic. `num_target_critics` is the code's `num_min_qs`, `critic_steps`
-    its `utd_ratio`.
+    one target critic; for pixels, that, too, two layers, one critic step, and an
+    `init_temperature` of 0.1, with frames of 64 x 64 in stacks of 3.
+    `num_target_critics` is the code's `num_min_qs`, `critic_steps` its `utd_ratio`.
     """
 
     lr: float = positive(3e-4)

@@ -2,7 +2,9 @@
 
 Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018,
 arxiv.org/abs/1812.05905. All losses are those of the weights before the update, as in
-rlkit, the code behind D4RL's datasets and Off2OnRL.
+rlkit, the code behind D4RL's datasets and Off2OnRL. So it is from images, too, where
+DrQ's code steps the critics first, and the policy and the targets at every second
+update.
 """
 
 from collections.abc import Callable

@@ -216,6 +216,14 @@ def _check_spec(spec: Any, name: str) -> None:
             f"{name}: spec.obs is {fields.shown(spec.obs)}; it must be"
             " o2ojax.types.vector(SIZE), or a dict of jax.ShapeDtypeStruct"
         )
+    for part in parts:
+        if part.dtype == np.uint8 and (
+            len(part.shape) != 3 or spec.stack < 1 or part.shape[-1] % spec.stack
+        ):
+            raise UserError(
+                f"{name}: spec.obs has a part of {part.shape} of uint8, and spec.stack"
+                f" is {spec.stack}; an image must be [H, W, C * stack]"
+            )
     if not spec.obs_dim:
         raise UserError(f"{name}: spec.obs has no numbers, and an agent must see some")
     if spec.action_bounds is None:

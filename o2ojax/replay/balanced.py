@@ -10,7 +10,8 @@ code differ, this follows the code: a tempered ratio, clipped priorities, a high
 priority of new rows, and no importance weights. Departures from both: a dead network,
 which outputs 0 for every row, updates no priorities, and rows are then drawn uniformly;
 and the networks of all members have the same initial weights, whose first layer is
-wider than the authors', see `networks.fan_in_uniform`.
+wider than the authors', see `networks.fan_in_uniform`. Of images, it has RLPD's
+convolutions of its own, whatever the agent's are, and sees them unmoved.
 """
 
 from typing import NamedTuple

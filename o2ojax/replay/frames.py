@@ -8,7 +8,6 @@ drawn. A member's ring keeps its frames in a `Film`, which is a ring, too.
 Everywhere here, rows without images are plain Transitions, and pass unchanged.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -171,8 +170,8 @@ def _one_step(film: Film, seen: tuple) -> tuple[Film, tuple[Array, Array]]:
     now, after = obs[..., -channels:], next_obs[..., -channels:]  # the newest frames
 
     # What a row starts from stands already, unless it begins an episode.
-    known = film.frames[(film.newest[:, -1] - film.first) % size]
-    goes_on = film.open & (known == now).all(axis=(1, 2, 3))
+    known = _joined(film.frames[(film.newest - film.first) % size])
+    goes_on = film.open & (known == obs).all(axis=(1, 2, 3))
     order = jnp.cumsum(~goes_on)
     begun = film.first + film.count + order - 1  # their numbers, where they are new
     stack = jnp.where(goes_on[:, None], film.newest, begun[:, None])
@@ -210,8 +209,3 @@ def blank(
         row._replace(obs=row.obs | numbers, next_obs=row.next_obs | numbers),
         frames or {name: table(part) for name, part in images.items()},
     )
-
-
-def num_bytes(frames: dict[str, Array]) -> int:
-    """Bytes of tables of frames."""
-    return sum(math.prod(x.shape) for x in frames.values())

@@ -38,9 +38,13 @@ def read(directory: str | Path) -> Result:
     """
     path = Path(directory)
     config = _read_json(path / "config.json")
-    needed = set("env physics simulator dataset algorithm seeds population".split())
-    if absent := needed - config.keys():
+    if absent := NEEDED.keys() - config.keys():
         raise UserError(f"{path / 'config.json'} lacks {', '.join(sorted(absent))}")
+    for name, kind in NEEDED.items():
+        if not isinstance(config[name], kind):
+            raise UserError(
+                f"{path / 'config.json'} is damaged: {name} is not a {kind.__name__}"
+            )
     curves = _read_curves(path / "returns.npz")
     summary = _read_json(path / "summary.json")
     try:
@@ -54,6 +58,13 @@ def read(directory: str | Path) -> Result:
             f"{path}: config.json or summary.json is not as a run writes it"
         ) from None
     return Result(str(directory), config, curves, summary)
+
+
+NEEDED = {  # entries of config.json
+    **dict.fromkeys(("env", "physics", "dataset", "algorithm"), str),
+    **dict.fromkeys(("simulator", "population"), dict),
+    "seeds": object,
+}
 
 
 def _readiness(summary: dict[str, Any]) -> list[str]:

@@ -56,6 +56,7 @@ FINDINGS: dict[str, list[tuple]] = {
         ("one play on", [("folder", "summary.json")]),
         ("begun restore", [("folder", "config.json")]),
         ("one play on", [("remove", "config.json")]),
+        ("one report", [("json", "config.json", "put", ("algorithm",), 1)]),
         (
             "one report",
             [

@@ -126,7 +126,6 @@ def acts_on_frames(run, path):
     ("changed", "said"),
     [
         (("algorithm=td3_bc",), "learns from numbers, and lift-pixels shows images"),
-        (("pixels.size=30",), "'fowm' need 39 x 39 or more: set config.pixels.size"),
         (("env=lift", "pixels.size=84"), "32|40 x 40|pixels"),
         (("env=none", "online.steps=0"), "has images; without an environment"),
         (("pixels.size=48",), "40 x 40 x 3"),
