@@ -121,7 +121,8 @@ def _seen(spaces: Spaces, words: Array) -> Obs:
 
 def _success(after: EnvState, transition: Transition) -> Array:
     del transition
-    return after.physics.success
+    success = after.physics.success
+    return jnp.where(jnp.isnan(success), 0.0, success)  # not told yet: not done
 
 
 def _begun(spaces: Spaces, obs: Obs, stack: int) -> Obs:

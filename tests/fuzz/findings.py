@@ -82,6 +82,8 @@ FINDINGS: dict[str, list[tuple]] = {
         ),
     ],
     "environments": [
+        ("gymnasium", [("info", 46, 3)]),
+        ("gymnasium", [("action space", 6, 0)]),
         ("gymnasium", [("raise", 12, 0)]),
         ("gymnasium", [("raise", 13, 0)]),
         ("gymnasium", [("info", 38, 1)]),

@@ -42,7 +42,7 @@ def success_of(info: Mapping[str, Any]) -> float:
     for name in ("success", "is_success"):
         if name in info:
             found = float(np.asarray(info[name]).reshape(-1)[0])
-            if abs(found) > LARGEST:
+            if not abs(found) <= LARGEST:
                 raise HostError(f"its {name} is {found}")
             return found
     if "episode_task_completions" in info:

@@ -116,6 +116,8 @@ def spaces_of(env: Any, source: Source) -> Spaces:
             f"{name} has actions of the kind {type(action).__name__}; only continuous"
             " ones, a bounded Box, can be learned"
         )
+    if not np.prod(action.shape):
+        raise HostError(f"{name} has actions of the shape {action.shape}: no numbers")
     bounds = np.float64([action.low.ravel(), action.high.ravel()])
     if not np.isfinite(bounds).all() or (bounds[0] >= bounds[1]).any():
         raise HostError(

@@ -233,7 +233,13 @@ class Worker:
         )
         theirs.close()
         self.connection.send(("open", self.given))
-        self._answer()
+        try:
+            self._answer()
+        except (EOFError, OSError, TimeoutError) as error:  # OSError: it has died
+            raise HostError(
+                f"a worker process, which was to make its environments,"
+                f" {self._why(error)}; config.host.timeout gives it longer"
+            ) from error
 
     def close(self) -> None:
         """Ends the process."""
