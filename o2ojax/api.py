@@ -149,6 +149,7 @@ def _restored(
 ) -> "RunPolicy":
     described = directories.read_description(directory) or {}
     directories.refuse_another_format(described, directory)
+    directories.hold_agents(described, directory)
     config, spec = resolve.from_json(described, check=False), jobs.spec_from(described)
     folder = directory / ("best" if checkpoint == "best" else "checkpoints")
     if not os.path.isdir(folder):

@@ -19,7 +19,11 @@ from o2ojax.run.config import differences
 from o2ojax.run.job import Job, Record, shape, sizes_of
 from o2ojax.run.progress import Progress
 from o2ojax.run.resolve import from_json
-from o2ojax.run.workdir import read_description, refuse_another_format
+from o2ojax.run.workdir import (
+    hold_agents,
+    read_description,
+    refuse_another_format,
+)
 from o2ojax.types import Run
 
 AT_END = "@online"  # after a run's directory: its agents at the end, not offline ones
@@ -42,6 +46,7 @@ def warm_start(job: Job, given: str, progress: Progress) -> tuple[Run, Record]:
     if described is None:
         raise UserError(f"config.offline.from={source}: there is no run there")
     refuse_another_format(described, source)
+    hold_agents(described, source)
     adopt = _adoption(job, described, source)
     if phase == "online" and described["algorithm"] != job.config.algorithm:
         raise UserError(

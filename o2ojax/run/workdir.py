@@ -231,14 +231,27 @@ def _check_form(described: dict[str, Any], path: Path) -> None:
 
 REQUIRED = {  # entries of config.json, those within another after it
     "algorithm": str,
-    **dict.fromkeys(("agent", "offline", "online", "population", "spec"), dict),
+    **dict.fromkeys(("agent", "offline", "online", "population"), dict),
     **dict.fromkeys(("offline.updates", "online.steps"), int),
-    **dict.fromkeys(("members", "seeds"), list),
+    "seeds": list,
 }
-OPTIONAL = {
-    **dict.fromkeys(("doors", "replay", "eval", "observations", "log"), dict),
+OF_AGENTS = {  # those without which no agent can be made of its checkpoints
+    **dict.fromkeys(("spec", "observations"), dict),
+    "members": list,
     "store_steps": int,
 }
+OPTIONAL = OF_AGENTS | dict.fromkeys(("doors", "replay", "eval", "log"), dict)
+
+
+def hold_agents(described: dict[str, Any], directory: Path) -> None:
+    """Checks that a `config.json` says what agents are made of.
+
+    Raises:
+        UserError: an entry is missing.
+    """
+    if absent := OF_AGENTS.keys() - described.keys():
+        path = directory / "config.json"
+        raise UserError(f"{path} is damaged: it lacks {', '.join(sorted(absent))}")
 
 
 PLACES = {  # in a run's directory, and whether they are folders

@@ -56,6 +56,7 @@ FINDINGS: dict[str, list[tuple]] = {
         ("one play on", [("folder", "summary.json")]),
         ("begun restore", [("folder", "config.json")]),
         ("one play on", [("remove", "config.json")]),
+        ("one policy", [("bytes", "config.json", "flip", 2315, 32)]),
         ("one report", [("json", "config.json", "put", ("algorithm",), 1)]),
         (
             "one report",
