@@ -283,7 +283,7 @@ def test_every_agent_and_environment_is_measured():
     }
     some = command.choose(bench.SECTIONS, "replay,updates/iql,cql")
     replay = [x for x in chosen if x[0] == "replay"]
-    cql = [("updates", "cql"), *replay, ("latency", "cql")]
+    cql = [("updates", "cql"), ("seeing", "cql"), *replay, ("latency", "cql")]
     assert sorted(some) == sorted([("updates", "iql"), *cql])
 
 
