@@ -327,14 +327,9 @@ def options_of(config: RunConfig, **others: Any) -> envs.Options:
     return envs.options(config.env, config.physics, config.simulator, **others)
 
 
-def task_of(name: str) -> str:
-    """The task that an environment is, seen as pictures or not."""
-    return name.removesuffix(pixels.SUFFIX)
-
-
 def is_scripted(name: str) -> bool:
     """Whether a scripted policy plays an environment."""
-    return task_of(name) in SCRIPTED
+    return pixels.task_of(name) in SCRIPTED
 
 
 def demonstrate(kind: str, env: Env, num_rows: int, progress: Progress) -> Transition:
@@ -360,12 +355,12 @@ def scripted(kind: str, spec: EnvSpec, num_rounds: int) -> Policy:
     def scale(num_stopped):
         return first + (last - first) * num_stopped / max(num_rounds - 1, 1)
 
-    return policies.noisy(SCRIPTED[task_of(spec.name)], scale)
+    return policies.noisy(SCRIPTED[pixels.task_of(spec.name)], scale)
 
 
 def noise(kind: str, name: str) -> tuple[float, float]:
     """Its standard deviations in the first episodes and in the last."""
-    twice, task = name in envs.PICTURED, task_of(name).removesuffix("_sparse")
+    twice, task = name in envs.PICTURED, pixels.task_of(name).removesuffix("_sparse")
     medium = (MEDIUM_TWICE if twice else MEDIUM)[task]
     start = (START_TWICE if twice else START)[task]
     return {
@@ -560,7 +555,7 @@ def player(kind: str, name: str) -> str:
 def successes(name: str, transitions: Transition) -> np.ndarray:
     """Whether each episode of a manipulation task ends in success, bool [episodes]."""
     seen = manipulation.see(transitions.next_obs[transitions.last])
-    return np.asarray(pixels.TASKS[task_of(name)].success(seen))
+    return np.asarray(pixels.TASKS[pixels.task_of(name)].success(seen))
 
 
 if __name__ == "__main__":

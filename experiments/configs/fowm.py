@@ -18,7 +18,7 @@ def get_config(task: str = "hopper-medium-replay") -> ConfigDict:
     config = defaults("fowm", task)
     config.replay.name = "symmetric_windows"
     config.eval.episodes = 20
-    task = pixels.TASKS.get(config.env.removesuffix(pixels.SUFFIX))
+    task = pixels.TASKS.get(pixels.task_of(config.env))
     if task:
         pictured = config.env.endswith(pixels.SUFFIX)
         # 0.95 where theirs is 0.9 for each two: they repeat every action

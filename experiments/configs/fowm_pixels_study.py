@@ -24,7 +24,7 @@ update each, three seeds, 20 episodes at every evaluation.
 from o2ojax.errors import unknown
 from o2ojax.run.config import ConfigDict
 
-from . import fowm, fowm_study, iql
+from . import fowm_study
 
 DATASETS = ("lift-pixels-medium-replay",)
 STARTS_FROM = {
@@ -42,23 +42,9 @@ def get_config(task: str = "fowm/lift-pixels-medium-replay") -> ConfigDict:
     name, _, dataset = task.partition("/")
     if name not in NAMES:
         raise unknown("task", name, NAMES)
-    published = fowm.get_config(dataset)
-    config = iql.get_config(dataset) if name == "iql" else published
-    fowm_study.shrink(config, on_manipulation=True)
+    config = fowm_study.get_config(task)
     config.dataset = f"datasets/{dataset}.npz"
     config.pixels.size = SIZE
     config.agent.shift = SIZE // 21  # the authors' share of a side
     config.seeds, config.batch = 3, 64
-    if name == "iql":
-        config.reward.scale = published.reward.scale
-        config.agent.gamma = published.agent.gamma
-        config.agent.expectile = published.agent.expectile
-    if name in STARTS_FROM:
-        config.offline.updates = 0
-    if name == "fowm-offline":
-        config.online.steps = 0
-    if name == "fowm-lambda-0":
-        config.agent.penalty = 0.0
-    if name == "fowm-uniform":
-        config.replay.name = "uniform_windows"
     return config

@@ -18,7 +18,7 @@ two iterations on every task (hopper's published number is 1), 50 updates after 
 decisions (hopper's: 1000), 5k offline updates, 2.5k decisions online, four seeds.
 """
 
-from o2ojax.envs import manipulation
+from o2ojax.envs import manipulation, pixels
 from o2ojax.errors import unknown
 from o2ojax.run.config import ConfigDict
 
@@ -43,7 +43,8 @@ def get_config(task: str = "fowm/lift-medium-replay") -> ConfigDict:
         raise unknown("task", name, NAMES)
     published = fowm.get_config(dataset)
     config = iql.get_config(dataset) if name == "iql" else published
-    shrink(config, published.env in manipulation.TASKS)
+    on_manipulation = pixels.task_of(published.env) in manipulation.TASKS
+    shrink(config, on_manipulation)
     if name == "iql":
         config.reward.scale = published.reward.scale
         config.agent.gamma = published.agent.gamma
@@ -57,7 +58,7 @@ def get_config(task: str = "fowm/lift-medium-replay") -> ConfigDict:
     if name == "fowm-uniform":
         config.replay.name = "uniform_windows"
     if name == "fowm-lambdas":
-        config.population.penalty = LAMBDAS[config.env in manipulation.TASKS]
+        config.population.penalty = LAMBDAS[on_manipulation]
         config.eval.every = 1_250  # three times as many members
     if name == "tdmpc":
         config.agent.in_sample = False

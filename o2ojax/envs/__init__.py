@@ -180,25 +180,16 @@ def _likeness(name: str) -> float:
 ALIKE = 0.8  # `hopper-random` is less similar to `hopper-params`
 
 
-def make(
-    name: str,
-    physics: str = "auto",
-    simulator: Simulator = Simulator(),  # noqa: B008
-    num_train: int = 0,
-    num_test: int = 0,
-    native: str = "auto",
-    **others: Any,
-) -> Env:
+def make(name: str, *given: Any, **others: Any) -> Env:
     """Builds an environment.
 
     Args:
-        others: further arguments of `options`.
+        given, others: further arguments of `options`.
     Raises:
         UserError: the environment or physics is unknown, cannot be built, or does not
             fit the other arguments.
     """
-    chosen = options(name, physics, simulator, num_train, num_test, native, **others)
-    return ENVS.find(name).build(name, chosen)
+    return ENVS.find(name).build(name, options(name, *given, **others))
 
 
 def options(

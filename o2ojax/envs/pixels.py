@@ -28,6 +28,11 @@ CAMERA = "close"  # of each scene's model
 TASKS = manipulation.TASKS | containers.TASKS
 
 
+def task_of(name: str) -> str:
+    """The task that an environment is, seen as pictures or not."""
+    return name.removesuffix(SUFFIX)
+
+
 class Seen(NamedTuple):
     """The state of an environment that is seen as pictures.
 
@@ -145,7 +150,7 @@ def unseen(name: str, options: Options) -> Env:
     Raises:
         UserError: an episode has no decisions.
     """
-    task, repeat = TASKS[name.removesuffix(SUFFIX)], options.pixels.repeat
+    task, repeat = TASKS[task_of(name)], options.pixels.repeat
     if repeat > task.horizon:
         raise UserError(
             f"config.pixels.repeat is {repeat}, and an episode of {name} has only"
@@ -165,7 +170,7 @@ def painter(name: str, options: Options) -> Painter:
         find_backend()
     except UserError as error:
         raise UserError(f"{name} is seen as pictures, and {NEEDED}") from error
-    scene = TASKS[name.removesuffix(SUFFIX)].scene
+    scene = TASKS[task_of(name)].scene
     model = manipulation.load_models(options.simulator, scene)[0]
     size = options.pixels.size
     return Painter(model, manipulation.pose_seen, size, CAMERA, manipulation.NEAR)
