@@ -176,6 +176,38 @@ class Updates(NamedTuple):
     update: Any
 
 
+@pytest.mark.parametrize("phase", ["offline", "online"])
+@pytest.mark.parametrize("name", SEEING)
+def test_every_agent_learns_from_moved_images(name, phase, monkeypatch):
+    """Observation and next observation, once each; `off2on` maps one agent of N."""
+    moved, plain = [], vision.random_shift
+
+    def counted(key, frames, pad):
+        moved.append(pad)
+        return plain(key, frames, pad)
+
+    monkeypatch.setattr(vision, "random_shift", counted)
+    algorithm, config = AGENTS.find(name), small(name, {**SMALL, "shift": 3})
+    store = store_for(algorithm.needs(config))
+    sizes = SIZES._replace(store=store, options=store.options())
+    stages_of = population.stages(algorithm, ENV.spec, sizes)
+
+    def update(member, dataset):
+        course = stages_of(member, dataset)
+        state = course.offline.agent.init(member.key)
+        replay = course.offline.buffer.init()
+        agent, buffer = getattr(course, phase)
+        if phase == "online":
+            fresh = buffer.init()
+            state, replay = course.hand_over(state, replay, fresh, member.key)
+        _, batch = buffer.sample(replay, member.key)
+        return agent.update(state, batch, member.key)
+
+    member = member_of(population.members(config, (0,), {}))
+    jax.eval_shape(update, member, DATASET)
+    assert moved == [3, 3]
+
+
 def test_imitation_learns_from_the_picture_where_the_light_is():
     """The state says nothing, so an agent that does not look acts the same always."""
     config = small("bc", {"lr": 1e-3, "widths": (32,), "shift": 0})

@@ -126,7 +126,10 @@ def acts_on_frames(run, path):
     ("changed", "said"),
     [
         (("algorithm=td3_bc",), "learns from numbers, and lift-pixels shows images"),
-        (("env=lift", "pixels.size=84"), "32|40 x 40|pixels"),
+        (
+            ("env=lift", "pixels.size=84"),
+            "pictures of 40 x 40 x 3.* 'lift' has size 18",
+        ),
         (("env=none", "online.steps=0"), "has images; without an environment"),
         (("pixels.size=48",), "40 x 40 x 3"),
         (("env=hopper", "pixels.size=48"), "config.pixels.size is 48, and hopper is"),
