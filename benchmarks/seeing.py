@@ -20,6 +20,7 @@ from o2ojax.envs import pixels
 from o2ojax.replay import frames, ring
 
 TASK = "lift-pixels"
+HOST, WARP = "MuJoCo", "MuJoCo Warp"  # who draws
 ROWS = dict(env=TASK, rows=2_000)
 ONE_STEP = rlpd.RLPDConfig(critic_steps=1, num_critics=2)  # as it is from pixels
 CASES = {
@@ -40,20 +41,23 @@ def measure_updates(name: str, windows: int) -> list[Figure]:
     return timed(works, "updates/s", windows, beside_first=True)
 
 
-def painted(size: int) -> timing.Work:
-    """Frames of a cube that lies about, drawn on all cores; a unit is a frame."""
+def painted(renderer: str, size: int) -> timing.Work:
+    """Frames of a cube that lies about, drawn together; a unit is a frame."""
     env = envs.make("lift")
     keys = jax.random.split(jax.random.key(0), 256)
     obs = np.asarray(jax.vmap(env.reset, (0, None))(keys, 0).obs)
+    if renderer == WARP:
+        draw = jax.jit(jax.vmap(pixels.drawn_by_warp(TASK, size).first))
+        obs = jax.device_put(obs)
+        return timing.work(lambda: draw(obs).block_until_ready(), len(obs))
     options = envs.options(TASK, pixels=envs.Pixels(size=size))
     painter = pixels.painter(TASK, options)
     return timing.work(lambda: painter.draw(obs), len(obs))
 
 
 def measure_frames(name: str, windows: int) -> list[Figure]:
-    """Frames per second of MuJoCo's renderer, on the host."""
-    del name
-    works = [({"pixels": size}, painted(size)) for size in (48, 84)]
+    """Frames per second of a renderer."""
+    works = [({"pixels": size}, painted(name, size)) for size in (48, 84)]
     return timed(works, "frames/s", windows)
 
 
@@ -105,7 +109,12 @@ SEEING = Section(
     measure_updates,
     across="members",
 )
-DRAWING = Section("frames drawn on the host", ("lift",), measure_frames, "pixels")
+DRAWING = Section(
+    "frames drawn, 256 in a call: on all cores of the host, and in a program",
+    (HOST, WARP),
+    measure_frames,
+    "pixels",
+)
 PLAYING = Section(
     "play that is seen, and the same play unseen: uniform actions, on MuJoCo",
     (TASK, f"{TASK}, not drawn"),

@@ -137,14 +137,14 @@ def see(obs: Array) -> Sight:
     )
 
 
-def pose_seen(obs: np.ndarray) -> Pose:
-    """The poses that observations [N, O] show, float64."""
-    num = len(PER_UNIT)
+def pose_seen(obs: Array) -> Pose:
+    """The poses that observations [N, O] show, of NumPy or of JAX as they are."""
+    arrays, num = obs.__array_namespace__(), len(PER_UNIT)
     qpos, others = obs[:, :num] / PER_UNIT, obs[:, 2 * num :] / PER_METRE
     has_drawer = others.shape[1] == 2
     goal = others[:, :0] if has_drawer else others
-    qpos = np.hstack([qpos, others[:, :1]]) if has_drawer else qpos
-    return Pose(qpos, np.zeros_like(qpos), goal)
+    qpos = arrays.concat([qpos, others[:, :1]], axis=1) if has_drawer else qpos
+    return Pose(qpos, arrays.zeros_like(qpos), goal)
 
 
 def control(physics: PhysicsState, action: Array) -> Array:
@@ -263,10 +263,15 @@ DENSE = {
 TASKS = DENSE | {f"{name}_sparse": sparse(task) for name, task in DENSE.items()}
 
 
+def path_of(scene: str) -> Path:
+    """The MJCF file of a scene."""
+    return ASSETS / f"{scene}.xml"
+
+
 @functools.cache
 def load_models(simulator: Simulator, scene: str = "gripper") -> Models:
     """Builds the variants of a scene; deterministic."""
-    path = str(ASSETS / f"{scene}.xml")
+    path = str(path_of(scene))
     models = [mujoco.MjModel.from_xml_path(path) for _ in range(simulator.variants)]
     return randomise_dynamics(models, simulator)
 

@@ -53,13 +53,7 @@ def warp_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Adva
         UserError: warp-lang is not installed, or MuJoCo Warp does not support a
             feature of the model.
     """
-    if find_spec("warp") is None:
-        raise UserError(
-            "physics 'mjx-warp' needs the package warp-lang: pip install 'o2ojax[warp]'"
-        )
-    import warp
-
-    warp.config.quiet = True  # else it prints a line per kernel
+    needs_warp()
     model, tracked = models[0], body_ids(models[0], bodies)
     choose = stack([silenced(on_device(model, "warp")) for model in models])
     # There are at most two contacts per geom on average, and a contact needs four rows
@@ -80,6 +74,21 @@ def warp_physics(models: Models, frame_skip: int, bodies: Sequence[str]) -> Adva
         return jax.vmap(one)(state, control, variant)
 
     return guarded(as_one_batch(step_batch), model, bodies)
+
+
+def needs_warp() -> None:
+    """Looks for MuJoCo Warp's package, and has it say only what is amiss.
+
+    Raises:
+        UserError: warp-lang is not installed.
+    """
+    if find_spec("warp") is None:
+        raise UserError(
+            "physics 'mjx-warp' needs the package warp-lang: pip install 'o2ojax[warp]'"
+        )
+    import warp
+
+    warp.config.log_level = warp.LOG_ERROR  # else it prints a line for every kernel
 
 
 def on_device(model: mujoco.MjModel, impl: str) -> mjx.Model:

@@ -50,6 +50,18 @@ def own_state(obs: Array) -> Array:
     return jnp.concatenate([obs[..., :3], opening[..., None]], axis=-1)
 
 
+class Drawing(NamedTuple):
+    """How a compiled program gets its frames, uint8 [size, size, 3] each.
+
+    first: (obs [O]) -> what is seen at the start of an episode.
+    step:  (next_obs [O], obs [O], last []) -> what a step has led to, and what is seen
+        then. They are the same, but where an episode has ended and another one begins.
+    """
+
+    first: Callable[[Array], Array]
+    step: Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
 class _Host:
     """What the host does in a step: one call draws for all environments."""
 
@@ -63,14 +75,7 @@ class _Host:
     def step(
         self, next_obs: np.ndarray, obs: np.ndarray, last: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Frames of what comes after a step, and of what is seen then.
-
-        They are the same, and drawn once, but where an episode has ended.
-
-        Args:
-            next_obs, obs: [N, O], before and after a restart.
-            last: [N], where there was one.
-        """
+        """As `Drawing.step`, of N environments. What is the same is drawn once."""
         again = np.flatnonzero(last)
         frames = self.painter.draw(np.concatenate([next_obs, obs[again]]))
         after, begun = np.split(frames, [len(next_obs)])
@@ -79,9 +84,44 @@ class _Host:
         return after, shown
 
 
+def drawn_by_host(env: Env, painter: Painter) -> Drawing:
+    """Frames by MuJoCo's renderer."""
+    host, spec = _Host(painter), env.spec
+    frame = jax.ShapeDtypeStruct((painter.size, painter.size, 3), jnp.uint8)
+    truth = jax.ShapeDtypeStruct((), jnp.bool_)
+    label = f"{spec.name} {painter.size}"
+    return Drawing(
+        host_call(host.first, f"draw {label}", [spec.obs], [frame]),
+        host_call(
+            host.step,
+            f"draw after {label}",
+            [spec.obs, spec.obs, truth],
+            [frame, frame],
+        ),
+    )
+
+
+def drawn_by_warp(name: str, size: int) -> Drawing:
+    """Frames by MuJoCo Warp's renderer, without the host.
+
+    Raises:
+        UserError: as `warp_rendering.drawer`.
+    """
+    from o2ojax.envs.warp_rendering import drawer  # imports MJX, seconds
+
+    path = manipulation.path_of(TASKS[task_of(name)].scene)
+    draw = drawer(path, manipulation.pose_seen, size, CAMERA, manipulation.NEAR)
+
+    def step(next_obs: Array, obs: Array, last: Array) -> tuple[Array, Array]:
+        del last  # a call that draws all twice is simpler than two calls
+        return tuple(jax.vmap(draw)(jnp.stack([next_obs, obs])))
+
+    return Drawing(draw, step)
+
+
 def pictured(
     env: Env,
-    painter: Painter,
+    drawing: Drawing,
     options: Pixels,
     own: Callable[[Array], Array] = own_state,
 ) -> Env:
@@ -93,31 +133,22 @@ def pictured(
 
     Args:
         env: what is drawn; its observations must tell all that a frame depends on.
-        painter: its rows are observations of `env`.
         own: (obs [O]) -> what the agent may see of it, [K].
     """
-    host = _Host(painter)
-    name, size, spec = env.spec.name, options.size, env.spec
-    frame = jax.ShapeDtypeStruct((size, size, 3), jnp.uint8)
-    truth = jax.ShapeDtypeStruct((), jnp.bool_)
-    label = f"{name} {size}"
-    draw = host_call(host.first, f"draw {label}", [spec.obs], [frame])
-    draw_step = host_call(
-        host.step, f"draw after {label}", [spec.obs, spec.obs, truth], [frame, frame]
-    )
+    size, spec = options.size, env.spec
 
     def show(pixels: Array, obs: Array) -> dict[str, Array]:
         return {"pixels": pixels} | ({"state": own(obs)} if options.state else {})
 
     def reset(key: Key, task: Array) -> EnvState:
         state = env.reset(key, task)
-        pixels = jnp.tile(draw(state.obs), options.stack)
+        pixels = jnp.tile(drawing.first(state.obs), options.stack)
         seen = Seen(state, jnp.zeros(()))
         return EnvState(seen, show(pixels, state.obs), state.age, state.task)
 
     def step(before: EnvState, action: Array, key: Key) -> tuple[EnvState, Transition]:
         state, made = env.step(before.physics.state, action, key)
-        newest, shown = draw_step(made.next_obs, state.obs, made.last)
+        newest, shown = drawing.step(made.next_obs, state.obs, made.last)
         pixels = jnp.concatenate([before.obs["pixels"][..., 3:], newest], axis=-1)
         begun = jnp.tile(shown, options.stack)
         success = jnp.asarray(env.success(state, made), jnp.float32)
@@ -207,8 +238,12 @@ def build(name: str, options: Options) -> Env:
     Raises:
         UserError: nothing draws here, or an episode has no decisions.
     """
-    who = painter(name, options)
-    return pictured(unseen(name, options), who, options.pixels)
+    env = unseen(name, options)
+    if options.physics == "mjx-warp":
+        drawing = drawn_by_warp(name, options.pixels.size)
+    else:
+        drawing = drawn_by_host(env, painter(name, options))
+    return pictured(env, drawing, options.pixels)
 
 
 ENTRY = EnvEntry(build, takes=("pixels",))

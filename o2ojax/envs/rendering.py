@@ -190,9 +190,7 @@ class Painter:
     when the painter is no longer referenced. Shadows, reflections, the sky and
     antialiasing, which take 98 percent of a picture's time, are left out.
 
-    Everything is drawn by the host. On a GPU, MuJoCo Warp could draw inside the
-    compiled program, by its batch renderer, where it is also the physics; this is not
-    done here.
+    Where MuJoCo Warp is the physics, `warp_rendering` draws in this one's place.
     """
 
     def __init__(
@@ -216,7 +214,7 @@ class Painter:
         self._num_threads = min(num_cores(), MOST_THREADS)
         self._orders: queue.SimpleQueue = queue.SimpleQueue()
         started: queue.SimpleQueue = queue.SimpleQueue()
-        given = _quick(model, size), find_backend(), size, camera, goal_radius
+        given = quick(model, size), find_backend(), size, camera, goal_radius
         threads = [
             threading.Thread(
                 target=_paint, args=(_easel(*given), self._orders, started), daemon=True
@@ -246,7 +244,7 @@ class Painter:
         return frames
 
 
-def _quick(model: mujoco.MjModel, size: int) -> mujoco.MjModel:
+def quick(model: mujoco.MjModel, size: int) -> mujoco.MjModel:
     """Copies a model to be drawn fast: most of this must be set before a context is."""
     model = lit(model)
     model.vis.quality.offsamples = model.vis.quality.shadowsize = 0

@@ -30,7 +30,7 @@ def test_some_cases(worker):
     counts, found = harness.fuzz(worker, 600, seed=2, most=CASES[worker.name])
     assert not found
     assert counts.total() == CASES[worker.name]
-    assert counts["refused"] > 0 < counts["accepted"]
+    assert counts["refused"] > 0 < counts["accepted"] + counts["warned"]
 
 
 def test_the_harness_judges_every_end(monkeypatch):
