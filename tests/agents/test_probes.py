@@ -71,7 +71,16 @@ class Solved(NamedTuple):
     states: Any  # leaves [probe, ...]
 
 
-@pytest.fixture(scope="module", params=AGENTS)
+SLOW = ("off2on", "rlpd", "wsrl")  # many critics of CQL, SAC and Cal-QL
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in AGENTS
+    ],
+)
 def solved(request):
     """All probes side by side, in one program."""
     name = request.param

@@ -101,6 +101,7 @@ def test_an_agent_that_sees_learns_offline_and_online(name):
         assert all(np.isfinite(x).all() for x in readiness.values())
 
 
+@pytest.mark.slow
 def test_the_balanced_store_looks_at_images_too():
     done = life("off2on", "balanced").done
     ratio = kernels(done.replay.ratio)

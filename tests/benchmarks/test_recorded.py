@@ -25,7 +25,13 @@ def test_all_are_recorded():
 
 
 @pytest.mark.parametrize(
-    "flags", [[], ["--control", "--first"]], ids=["ours", "a fault of ours"]
+    "flags",
+    [
+        pytest.param([], id="ours"),
+        pytest.param(
+            ["--control", "--first"], id="a fault of ours", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_ours_are_as_recorded_and_a_fault_shows_in_each(flags):
     command = [sys.executable, "-m", "benchmarks.parity", str(RECORD), *flags]

@@ -86,7 +86,12 @@ def assert_agree(ours, theirs, worst=1e-4):
 
 
 @pytest.mark.parametrize(
-    "name", ["halfcheetah", "hopper", pytest.param("walker2d", marks=pytest.mark.slow)]
+    "name",
+    [
+        "halfcheetah",
+        pytest.param("hopper", marks=pytest.mark.slow),
+        pytest.param("walker2d", marks=pytest.mark.slow),
+    ],
 )
 def test_a_step_of_mjx_is_the_c_librarys_in_single_precision(name):
     models = models_of(name)

@@ -171,6 +171,7 @@ def lose_one(workdir, lost):
     assert not (workdir / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_which_resumes_to_the_same_end(whole, tmp_path):
     workdir = tmp_path / "run"
     lose_one(workdir, 1)

@@ -121,7 +121,9 @@ def run(workdir, algorithm, *others):
 OF_CRITICS = {"td_error", "value_at_start", "calibration", "value_rank"}
 
 
-@pytest.mark.parametrize("algorithm", ["iql", "bc", "cql"])
+@pytest.mark.parametrize(
+    "algorithm", ["iql", "bc", pytest.param("cql", marks=pytest.mark.slow)]
+)
 def test_a_run_without_an_environment_tells_estimates(algorithm, tmp_path, capsys):
     assert run(tmp_path, algorithm) == 0
     said = " ".join(capsys.readouterr().out.split())

@@ -130,6 +130,7 @@ def test_a_failure_is_told_and_what_was_learned_stays(tmp_path, capsys):
     assert (tmp_path / "checkpoints").is_dir()
 
 
+@pytest.mark.slow
 def test_a_stop_in_an_episode_is_no_loss(tmp_path, monkeypatch):
     """As by Ctrl-C: the run saves, and goes on to the same numbers."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -162,6 +163,7 @@ SUITES = {
 ALIKE = {  # of a package of which others are tried
     "gymnasium:PointMaze_UMaze-v3",
     "gymnasium:AdroitHandDoor-v1",
+    "gymnasium:FrankaKitchen-v1",
     "gymnasium:FetchReach-v4",
 }
 NAMED = (

@@ -40,7 +40,7 @@ AGENTS = {
     "cql": ("widths=8,8", "num_actions=2"),
     "off2on": ("widths=8,8", "num_actions=2", "num_agents=2"),
 }
-SLOW = ("sac", "cql", "off2on")  # what they share is asked of the others
+SLOW = ("fowm", "sac", "cql", "off2on")  # what they share is asked of the others
 
 
 def draws() -> bool:

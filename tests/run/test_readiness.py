@@ -123,7 +123,9 @@ def run(folder, algorithm, *others):
     return command.main([config, *SMALL, f"--workdir={folder}", *others])
 
 
-@pytest.mark.parametrize("algorithm", ["iql", "off2on"])
+@pytest.mark.parametrize(
+    "algorithm", ["iql", pytest.param("off2on", marks=pytest.mark.slow)]
+)
 def test_a_run_tells_it_before_it_goes_online(algorithm, tmp_path, capsys):
     assert run(tmp_path, algorithm) == 0
     said = " ".join(capsys.readouterr().out.split())

@@ -152,7 +152,9 @@ WSRL = (
 )
 
 
-@pytest.mark.parametrize("algorithm", ["cal_ql", "cql", "bc"])
+@pytest.mark.parametrize(
+    "algorithm", ["cal_ql", pytest.param("cql", marks=pytest.mark.slow), "bc"]
+)
 def test_wsrl_goes_on_from_conservative_agents_and_from_no_others(
     algorithm, tmp_path, capsys
 ):
