@@ -7,16 +7,20 @@ GO_ON = 75  # exit status (sysexits.h's EX_TEMPFAIL): the same command goes on
 OTHER_FAILED = 69  # (EX_UNAVAILABLE): another process of a run, or a trial of a sweep
 
 
+TOO_LONG, HEAD, TAIL = 1500, 1000, 400  # letters of a message
+
+
 class UserError(ValueError):
     """Bad input. The message names the thing, what is wrong, what would be right.
 
-    It is one line, whatever the names in it are.
+    It is one line, and can be read, whatever the names and values in it are.
     """
 
     def __str__(self) -> str:
-        """The message."""
+        """The message; of one that is too long, how it begins and how it ends."""
         shown = (x if x.isprintable() else repr(x)[1:-1] for x in super().__str__())
-        return "".join(shown)
+        told = "".join(shown)
+        return told if len(told) <= TOO_LONG else f"{told[:HEAD]} ... {told[-TAIL:]}"
 
 
 LONG = 300  # letters of another library's message that are shown

@@ -50,6 +50,7 @@ FINDINGS: dict[str, list[tuple]] = {
         ("file", [("file", 17, "x")]),
         ("off2on.py:hopper-random", [("override", "--config.replay.name=.,8]n\n):e")]),
         ("sweep", [("grid", "checkpoint.every", (3,)), ("grid", "dataset", (19,))]),
+        ("sweep", [("grid", "env_keys", (49,))]),
     ],
     "checkpoints": [
         ("begun resume", [("folder", "metrics.jsonl")]),
