@@ -70,15 +70,24 @@ class Progress:
                 self._bars = None
 
     @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Shows a bar that moves, beside that of the phase, while the block runs."""
+        bars = self._bars
+        if bars is None:
+            yield
+            return
+        task = bars.add_task(what, total=None, unit="", rate="")
+        try:
+            yield
+        finally:
+            bars.remove_task(task)
+
+    @contextmanager
     def compiling(self, name: str) -> Iterator[None]:
         """Shows a bar that moves, and then how long the compilation inside took."""
-        started, bars = time.perf_counter(), self._bars
-        if bars is not None:
-            told = {"unit": "", "rate": ""}
-            task = bars.add_task(f"compiling {name}", total=None, **told)
-        yield
-        if bars is not None:
-            bars.remove_task(task)
+        started = time.perf_counter()
+        with self.busy(f"compiling {name}"):
+            yield
         seconds = time.perf_counter() - started
         if seconds > 0.5:  # else it was kept, or compiled while something else ran
             self._console.print(f"compiled {name} in {seconds:.1f} s", style="dim")

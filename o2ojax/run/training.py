@@ -380,7 +380,8 @@ class Session:
         evaluate = getattr(job.programs, record.phase).evaluate
         arguments = (run, job.members, job.dataset, np.int32(record.step))
         program = self.compile(f"{record.phase} evaluation", evaluate, arguments)
-        played = self.work(lambda: jax.block_until_ready(program(*arguments)))
+        with self.progress.busy("evaluating"):
+            played = self.work(lambda: jax.block_until_ready(program(*arguments)))
         played = devices.gather(job.layout, played)
         job.check()
         figures = {"returns": np.array(played.returns, np.float32)}  # [M, episodes]
