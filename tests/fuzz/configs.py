@@ -108,6 +108,9 @@ FILES = (
     "from o2ojax.run.config import defaults\n"
     "def get_config(task):\n"
     "    c = defaults('iql', task); c.agent = c; return c",
+    "from o2ojax.run.config import defaults\n"
+    "def get_config(task):\n"
+    "    c = defaults('iql', task); c.agent = {1: 2, 'lr': 3}; return c",
 )
 # What may stand behind a door.
 THINGS = (
@@ -152,11 +155,11 @@ def small(config: ConfigDict) -> None:
 def put(config: ConfigDict, path: list[str], value: Any) -> None:
     """Sets a field as a config's file does, unless ConfigDict refuses it."""
     node = config
-    for part in path[:-1]:
-        node = node[part] if isinstance(node.get(part), ConfigDict) else config
     with contextlib.suppress(
         TypeError, ArithmeticError, ValueError, LookupError, AttributeError
     ):
+        for part in path[:-1]:
+            node = node[part] if isinstance(node.get(part), ConfigDict) else config
         node[path[-1]] = value
 
 
