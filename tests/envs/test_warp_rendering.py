@@ -65,6 +65,19 @@ def test_a_step_shows_what_it_leads_to_and_what_is_seen_then():
     np.testing.assert_array_equal(jnp.concatenate([after, shown]), alone)
 
 
+def test_where_warp_is_the_physics_it_draws(monkeypatch):
+    asked = []
+
+    def drawn(*given):
+        asked.append(given)
+        raise StopIteration
+
+    monkeypatch.setattr(pixels, "drawn_by_warp", drawn)
+    with pytest.raises(StopIteration):
+        envs.make("lift-pixels", "mjx-warp", pixels=OPTIONS)
+    assert asked == [("lift-pixels", SIZE)]
+
+
 @pytest.mark.slow
 def test_play_on_warp_asks_the_host_for_nothing():
     """Two members of two environments, in one program: its frames are in its scan."""
