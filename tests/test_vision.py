@@ -70,11 +70,13 @@ def test_the_sizes_are_those_of_the_papers():
 
 
 @pytest.mark.parametrize(
-    ("size", "kernel", "stride"), [(9, 3, 1), (9, 3, 2), (10, 3, 2), (13, 7, 2)]
+    ("size", "kernel", "stride"),
+    [(9, 3, 1), (9, 3, 2), (10, 3, 2), (13, 7, 2), (11, 2, 3), (11, 4, 3)],
 )
-def test_gradients_of_a_convolution_are_those_that_jax_derives(size, kernel, stride):
-    x = np.float32(DRAW.normal(size=(2, size, size + 1, 3)))
-    weights = np.float32(DRAW.normal(size=(kernel, kernel, 3, 4)))
+@pytest.mark.parametrize("channels", [3, 20])  # few are folded first
+def test_a_convolution_and_its_gradients_are_jaxs(size, kernel, stride, channels):
+    x = np.float32(DRAW.normal(size=(2, size, size + 1, channels)))
+    weights = np.float32(DRAW.normal(size=(kernel, kernel, channels, 4)))
 
     def plain(x, weights):
         numbers, steps = ("NHWC", "HWIO", "NHWC"), (stride, stride)
@@ -89,19 +91,38 @@ def test_gradients_of_a_convolution_are_those_that_jax_derives(size, kernel, str
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_a_convolution_can_be_mapped_over_members():
-    x = np.float32(DRAW.normal(size=(3, 2, 9, 9, 2)))
-    weights = np.float32(DRAW.normal(size=(3, 3, 3, 2, 4)))
+@pytest.mark.parametrize("channels", [2, 20])
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
+def test_a_convolution_can_be_mapped_over_members(axes, channels):
+    x = np.float32(DRAW.normal(size=(3, 2, 9, 9, channels)))
+    weights = np.float32(DRAW.normal(size=(3, 3, 3, channels, 4)))
+    of_frames, of_kernels = axes
 
     def slopes(x, weights):
-        return jax.grad(
-            lambda *given: jnp.sin(tuning.convolve(*given, 2)).sum(), (0, 1)
-        )(x, weights)
+        def loss(*given):
+            y = tuning.convolve(*given, 2)
+            return jnp.sin(y).sum(), y
 
-    found = jax.jit(jax.vmap(slopes))(x, weights)
+        return jax.grad(loss, (0, 1), has_aux=True)(x, weights)
+
+    x = x if of_frames == 0 else x[0]
+    weights = weights if of_kernels == 0 else weights[0]
+    found = jax.jit(jax.vmap(slopes, axes))(x, weights)
+    twice = jax.jit(jax.vmap(jax.vmap(slopes, axes), (0, None)))
+    again = twice(np.stack([x, 2 * x]), weights)
     for at in range(3):
-        for one, mapped in zip(slopes(x[at], weights[at]), found, strict=True):
-            np.testing.assert_allclose(mapped[at], one, rtol=1e-4, atol=1e-5)
+        frames = x[at] if of_frames == 0 else x
+        kernel = weights[at] if of_kernels == 0 else weights
+        for frame, mapped in (
+            (frames, found),
+            (frames, jax.tree.map(lambda y: y[0], again)),
+            (2 * frames, jax.tree.map(lambda y: y[1], again)),
+        ):
+            pairs = zip(
+                *map(jax.tree.leaves, (slopes(frame, kernel), mapped)), strict=True
+            )
+            for one, all_of_them in pairs:
+                np.testing.assert_allclose(all_of_them[at], one, rtol=1e-4, atol=1e-4)
 
 
 def crops(image, pad):

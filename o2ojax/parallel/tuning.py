@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from o2ojax.parallel import devices
+from o2ojax.parallel import convolution, devices
 from o2ojax.types import Array, Params
 
 SLICE_ROWS = 1024  # 1 MB for a layer of width 256; several fit into a CPU's cache
@@ -97,77 +97,14 @@ def _repeat_row_gradient(num, kept, slope):
 repeat_row.defvjp(lambda row, num: (repeat_row(row, num), ()), _repeat_row_gradient)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Array, kernel: Array, stride: int) -> Array:
     """A convolution without padding: x [B, H, W, I], kernel [K, K, I, O].
-
-    XLA's CPU compiler leaves the gradients that JAX derives to plain loops where they
-    stand in a loop themselves, as updates do: they took 17 to 20 times as long as
-    these, which are matrix products and forward convolutions. An accelerator gets the
-    derived ones.
 
     Returns:
         [B, H', W', O], H' = (H - K) // stride + 1.
     """
-    numbers = ("NHWC", "HWIO", "NHWC")
-    steps = stride, stride
-    return jax.lax.conv_general_dilated(
-        x, kernel, steps, "VALID", dimension_numbers=numbers
-    )
-
-
-def _convolve_gradients(stride, kept, slope):
-    x, kernel = kept
-    if not on_cpu():
-        plain = functools.partial(convolve.__wrapped__, stride=stride)
-        return jax.vjp(plain, x, kernel)[1](slope)
-    return _slope_of_frames(x, kernel, slope, stride), _slope_of_kernel(
-        x, kernel, slope, stride
-    )
-
-
-def _slope_of_kernel(x: Array, kernel: Array, slope: Array, stride: int) -> Array:
-    """One product for each place in the kernel."""
-    size, (_, rows, columns, out) = len(kernel), slope.shape
-    flat = slope.reshape(-1, out)
-
-    def place(i, j):
-        down, right = (stride * (num - 1) + 1 for num in (rows, columns))
-        seen = x[:, i : i + down : stride, j : j + right : stride]
-        return jax.lax.dot_general(
-            seen.reshape(len(flat), -1), flat, (((0,), (0,)), ((), ()))
-        )
-
-    places = [place(i, j) for i in range(size) for j in range(size)]
-    return jnp.stack(places).reshape(kernel.shape)
-
-
-def _slope_of_frames(x: Array, kernel: Array, slope: Array, stride: int) -> Array:
-    """With a stride of 1, a convolution of the slopes; else the sum of their places."""
-    size, (_, height, width, channels) = len(kernel), x.shape
-    reach = [stride * (num - 1) + 1 for num in slope.shape[1:3]]
-    edges = (0, 0, 0)
-    if stride == 1:
-        around = (size - 1, size - 1, 0)
-        slope = jax.lax.pad(slope, 0.0, (edges, around, around, edges))
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        return convolve.__wrapped__(slope, turned, 1)
-    each = matmul(slope, kernel.reshape(-1, kernel.shape[-1]).T)
-    each = each.reshape(*slope.shape[:3], size, size, channels)
-    total = jnp.zeros_like(x)
-    for i in range(size):
-        for j in range(size):
-            down = (i, height - i - reach[0], stride - 1)
-            right = (j, width - j - reach[1], stride - 1)
-            placed = each[:, :, :, i, j]
-            total += jax.lax.pad(placed, 0.0, (edges, down, right, edges))
-    return total
-
-
-convolve.defvjp(
-    lambda x, kernel, stride: (convolve(x, kernel, stride), (x, kernel)),
-    _convolve_gradients,
-)
+    form = convolution.convolve if on_cpu() else convolution.plain
+    return form(x, kernel, stride)
 
 
 def mish(x: Array) -> Array:
