@@ -78,8 +78,10 @@ PEARL = "pearl"  # the kind of a family of tasks, and who gathers it
 
 # Standard deviations of the noise on a scripted policy's actions. Medium's leaves about
 # half of the episodes a success; reach bears more, and keeps nine in ten. A replay's
-# first episodes have START's, with which all but reach seldom succeed. An action that
-# is applied twice, as where pictures are seen, carries its noise twice.
+# first episodes have START's, with which all but reach seldom succeed. Where an action
+# is applied twice, as where pictures are seen, the hand is moved twice, and its noise
+# is TWICE's. The gripper goes where it is told, once or twice, and keeps its noise:
+# with less of it, it never closed but at the cube, and agents took closing for success.
 START = {"reach": 2.0, "push": 1.0, "lift": 1.0, "tray": 0.8, "drawer": 0.6}
 MEDIUM = {"reach": 1.5, "push": 0.7, "lift": 0.5, "tray": 0.5, "drawer": 0.42}
 START_TWICE = {"reach": 1.5, "push": 0.6, "lift": 0.5, "tray": 0.4, "drawer": 0.3}
@@ -350,7 +352,10 @@ def scripted(kind: str, spec: EnvSpec, num_rounds: int) -> Policy:
     """Who plays one kind of a scripted task's datasets, `num_rounds` episodes."""
     if kind == "random":
         return policies.uniform(spec.action_dim)
-    first, last = noise(kind, spec.name)
+    first, last = (
+        np.float32([hand] * 3 + [gripper])[: spec.action_dim]
+        for hand, gripper in noise(kind, spec.name)
+    )
 
     def scale(num_stopped):
         return first + (last - first) * num_stopped / max(num_rounds - 1, 1)
@@ -358,15 +363,18 @@ def scripted(kind: str, spec: EnvSpec, num_rounds: int) -> Policy:
     return policies.noisy(SCRIPTED[pixels.task_of(spec.name)], scale)
 
 
-def noise(kind: str, name: str) -> tuple[float, float]:
-    """Its standard deviations in the first episodes and in the last."""
+def noise(kind: str, name: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Its standard deviations in the first episodes and in the last.
+
+    Each is a pair: of the three numbers that move the hand, and of the gripper's.
+    """
     twice, task = name in envs.PICTURED, pixels.task_of(name).removesuffix("_sparse")
-    medium = (MEDIUM_TWICE if twice else MEDIUM)[task]
-    start = (START_TWICE if twice else START)[task]
+    medium = (MEDIUM_TWICE if twice else MEDIUM)[task], MEDIUM[task]
+    start = (START_TWICE if twice else START)[task], START[task]
     return {
         "medium-replay": (start, medium),
         "medium": (medium, medium),
-        "expert": (0.0, 0.0),
+        "expert": ((0.0, 0.0), (0.0, 0.0)),
     }[kind]
 
 
@@ -544,11 +552,14 @@ def player(kind: str, name: str) -> str:
     """Who played one kind of a scripted task's datasets, in words."""
     if kind == "random":
         return "uniform actions"
-    first, last = noise(kind, name)
-    course = f"{first:g}" if first == last else f"{first:g} falling to {last:g}"
+    hand, gripper = (
+        f"{first:g}" if first == last else f"{first:g} falling to {last:g}"
+        for first, last in zip(*noise(kind, name), strict=True)
+    )
+    apart = "" if hand == gripper else f", of {gripper} on the gripper's"
     return (
         f"scripted policy (o2ojax/envs/scripted.py), Gaussian noise on its actions of"
-        f" standard deviation {course}, clipped to [-1, 1]"
+        f" standard deviation {hand}{apart}, clipped to [-1, 1]"
     )
 
 

@@ -48,6 +48,7 @@ TASKS = {
         spread=0.08,
         scene="tray",
         horizon=60,
+        camera="at_tray",
     ),
     "drawer_sparse": Task(
         action_dim=4,

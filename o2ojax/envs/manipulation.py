@@ -98,6 +98,7 @@ class Task(NamedTuple):
     spread: maximum distance of the cube from there, along x and y, m.
     scene: name of the model in `assets`.
     horizon: decisions of an episode.
+    camera: the model's camera that sees it where it is seen as pictures.
     """
 
     action_dim: int
@@ -110,6 +111,7 @@ class Task(NamedTuple):
     spread: float = 0.1
     scene: str = "gripper"
     horizon: int = HORIZON
+    camera: str = "close"
 
 
 def observe(scene: Scene) -> Array:
@@ -258,6 +260,7 @@ DENSE = {
         goal=nowhere,
         reward=lift_reward,
         success=lifted,
+        camera="near",
     ),
 }
 TASKS = DENSE | {f"{name}_sparse": sparse(task) for name, task in DENSE.items()}

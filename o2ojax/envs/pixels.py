@@ -24,7 +24,6 @@ from o2ojax.errors import UserError
 from o2ojax.types import Array, Env, EnvState, Key, Transition
 
 SUFFIX = "-pixels"
-CAMERA = "close"  # of each scene's model
 TASKS = manipulation.TASKS | containers.TASKS
 
 
@@ -109,8 +108,9 @@ def drawn_by_warp(name: str, size: int) -> Drawing:
     """
     from o2ojax.envs.warp_rendering import drawer  # imports MJX, seconds
 
-    path = manipulation.path_of(TASKS[task_of(name)].scene)
-    draw = drawer(path, manipulation.pose_seen, size, CAMERA, manipulation.NEAR)
+    task, pose = TASKS[task_of(name)], manipulation.pose_seen
+    path = manipulation.path_of(task.scene)
+    draw = drawer(path, pose, size, task.camera, manipulation.NEAR)
 
     def step(next_obs: Array, obs: Array, last: Array) -> tuple[Array, Array]:
         del last  # a call that draws all twice is simpler than two calls
@@ -201,10 +201,10 @@ def painter(name: str, options: Options) -> Painter:
         find_backend()
     except UserError as error:
         raise UserError(f"{name} is seen as pictures, and {NEEDED}") from error
-    scene = TASKS[task_of(name)].scene
-    model = manipulation.load_models(options.simulator, scene)[0]
+    task, pose = TASKS[task_of(name)], manipulation.pose_seen
+    model = manipulation.load_models(options.simulator, task.scene)[0]
     size = options.pixels.size
-    return Painter(model, manipulation.pose_seen, size, CAMERA, manipulation.NEAR)
+    return Painter(model, pose, size, task.camera, manipulation.NEAR)
 
 
 def drawn(

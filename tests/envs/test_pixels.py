@@ -100,7 +100,7 @@ class ByHand:
             scene.flags[flag] = False
         camera = mujoco.MjvCamera()
         camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        camera.fixedcamid = model.camera("close").id
+        camera.fixedcamid = model.camera(pixels.TASKS[name].camera).id
         option, every = mujoco.MjvOption(), mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(model, data, option, None, camera, every, scene)
         if len(goal):

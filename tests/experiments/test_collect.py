@@ -174,10 +174,29 @@ def test_a_sparse_task_takes_its_dense_ones_noise(tmp_path):
 
 @pytest.mark.parametrize("name", SCRIPTED)
 def test_each_scripted_task_has_a_mediums_noise(name):
-    first, last = collect.noise("medium-replay", name)
+    (first, grip_first), (last, grip_last) = collect.noise("medium-replay", name)
     assert 0 < last < first
+    assert (grip_first, grip_last) == (first, last)
     twice_first, twice_last = collect.noise("medium-replay", f"{name}-pixels")
-    assert 0 < twice_last < twice_first < first and twice_last < last
+    # The hand is moved twice by an action; the gripper goes where it is told.
+    assert 0 < twice_last[0] < twice_first[0] < first and twice_last[0] < last
+    assert (twice_first[1], twice_last[1]) == (first, last)
+
+
+def test_a_replay_of_pictures_closes_the_gripper_away_from_the_cube(tmp_path):
+    """Where it never did, agents took closing for success, wherever it was."""
+    try:
+        find_backend()
+    except UserError as error:
+        pytest.skip(str(error))
+    config = "--config=experiments/configs/collect.py:lift-pixels"
+    options = "--kinds=medium-replay", "--rows=1000", f"--out={tmp_path}"
+    assert collect.main([config, "--config.pixels.size=8", *options]) == 0
+    rows = data.read(tmp_path / "lift-pixels-medium-replay.npz").transitions
+    state = rows.obs["state"]
+    high_and_open = (state[:, 2] > 0.9) & (state[:, 3] > 0.75)
+    closes = rows.action[high_and_open, 3] > 0.5
+    assert closes.mean() > 0.01
 
 
 def test_pictures_are_drawn_of_what_was_played(tmp_path):
