@@ -7,7 +7,7 @@ As written, it computes them slowly in three cases, which `convolve` avoids:
 - members with kernels of their own become one convolution of groups. They are computed
   one after another; what shares a kernel is one larger batch;
 - the gradients that JAX derives are plain loops where they stand in a loop themselves,
-  as updates do. They are made of products and of convolutions without a stride.
+  as updates do. They are made of products.
 
 `benchmarks.gains` measures it.
 """
@@ -47,8 +47,8 @@ def _convolve(x: Array, kernel: Array, stride: int) -> Array:
 
 def _gradients(stride, kept, slope):
     x, kernel = kept
-    by_kernel = _kernel_slope(len(kernel), stride)(x, slope)
-    return _frames_slope(x.shape, kernel, slope, stride), by_kernel
+    by_frame = _sized(_frames_slope(stride)(slope, kernel), *x.shape[1:3])
+    return by_frame, _kernel_slope(len(kernel), stride)(x, slope)
 
 
 _convolve.defvjp(
@@ -58,7 +58,7 @@ _convolve.defvjp(
 
 @functools.cache
 def _forward(stride: int) -> Callable[[Array, Array], Array]:
-    """`plain` of one stride. What shares a kernel is one batch."""
+    """`plain` of one stride."""
 
     @custom_vmap
     def forward(x, kernel):
@@ -66,10 +66,7 @@ def _forward(stride: int) -> Callable[[Array, Array], Array]:
 
     @forward.def_vmap
     def of_many(num, mapped, x, kernel):
-        if mapped[1]:
-            return _in_turn(forward, num, mapped, x, kernel), True
-        y = forward(x.reshape(-1, *x.shape[2:]), kernel)
-        return y.reshape(num, -1, *y.shape[1:]), True
+        return _rows_or_in_turn(forward, num, mapped, x, kernel), True
 
     return forward
 
@@ -100,17 +97,41 @@ def _kernel_slope(size: int, stride: int) -> Callable[[Array, Array], Array]:
     return kernel_slope
 
 
-def _frames_slope(shape, kernel: Array, slope: Array, stride: int) -> Array:
-    """The slope of frames of a shape: a convolution without a stride, of blocks."""
-    blocks = _fold_kernel(kernel, stride)
-    around = (len(blocks) - 1,) * 2
-    padded = jnp.pad(slope, ((0, 0), around, around, (0, 0)))
-    turned = blocks[::-1, ::-1].swapaxes(2, 3)
-    by_block = _forward(1)(padded, turned)
-    batch, high, wide, _ = by_block.shape
-    pixels = by_block.reshape(batch, high, wide, stride, stride, -1).swapaxes(2, 3)
-    pixels = pixels.reshape(batch, high * stride, wide * stride, -1)
-    return _sized(pixels, *shape[1:3])
+@functools.cache
+def _frames_slope(stride: int) -> Callable[[Array, Array], Array]:
+    """(slope [B, H', W', O], kernel [K, K, I, O]) -> [B, h, w, I], whole blocks.
+
+    One product; then each pixel of a block sums up its places in the kernel.
+    """
+
+    @custom_vmap
+    def frames_slope(slope, kernel):
+        batch, rows, columns, out = slope.shape
+        size, blocks = len(kernel), -(-len(kernel) // stride)
+        by_place = slope.reshape(-1, out) @ kernel.reshape(-1, out).T
+        by_place = by_place.reshape(batch, rows, columns, size, size, -1)
+
+        def pixel(down, right):
+            shape = batch, rows + blocks - 1, columns + blocks - 1, kernel.shape[2]
+            total = jnp.zeros(shape, slope.dtype)
+            for i in range(down, size, stride):
+                for j in range(right, size, stride):
+                    above, left = i // stride, j // stride
+                    around = (above, blocks - 1 - above), (left, blocks - 1 - left)
+                    place = by_place[:, :, :, i, j]
+                    total += jnp.pad(place, ((0, 0), *around, (0, 0)))
+            return total
+
+        sides = range(stride)
+        pixels = [jnp.stack([pixel(i, j) for j in sides], 3) for i in sides]
+        height, width = (stride * (num + blocks - 1) for num in (rows, columns))
+        return jnp.stack(pixels, 2).reshape(batch, height, width, -1)
+
+    @frames_slope.def_vmap
+    def of_many(num, mapped, slope, kernel):
+        return _rows_or_in_turn(frames_slope, num, mapped, slope, kernel), True
+
+    return frames_slope
 
 
 def _fold(x: Array, size: int, stride: int) -> Array:
@@ -142,6 +163,14 @@ def _sized(x: Array, height: int, width: int) -> Array:
     return jax.lax.pad(
         x, jnp.zeros((), x.dtype), (edges, (0, down, 0), (0, right, 0), edges)
     )
+
+
+def _rows_or_in_turn(function: Callable, num: int, mapped, x: Array, kernel: Array):
+    """What shares a kernel is one batch; else as `_in_turn`."""
+    if mapped[1]:
+        return _in_turn(function, num, mapped, x, kernel)
+    y = function(x.reshape(-1, *x.shape[2:]), kernel)
+    return y.reshape(num, -1, *y.shape[1:])
 
 
 def _in_turn(function: Callable, num: int, mapped, *arrays: Array) -> Array:
