@@ -4,7 +4,7 @@ The task is `NAME/DATASET`, as `fowm/lift-pixels-medium-replay`, whose dataset i
 in `datasets/`; it is made by
 
     python -m experiments.collect --config=experiments/configs/collect.py:lift-pixels \
-        --kinds=medium-replay --rows=10000 --config.pixels.size=48
+        --kinds=medium-replay --rows=20000 --config.pixels.size=48
 
 `fowm-offline` trains the world models; what starts from them names its run by
 `--config.offline.from=`:

@@ -260,7 +260,6 @@ DENSE = {
         goal=nowhere,
         reward=lift_reward,
         success=lifted,
-        camera="near",
     ),
 }
 TASKS = DENSE | {f"{name}_sparse": sparse(task) for name, task in DENSE.items()}

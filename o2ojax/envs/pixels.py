@@ -24,7 +24,10 @@ from o2ojax.errors import UserError
 from o2ojax.types import Array, Env, EnvState, Key, Transition
 
 SUFFIX = "-pixels"
+# The cube to be lifted lies within 5 cm of the middle, as in FOWM; `lift` has 10 cm.
+LIFTS = ("lift", "lift_sparse")
 TASKS = manipulation.TASKS | containers.TASKS
+TASKS |= {name: TASKS[name]._replace(spread=0.05, camera="near") for name in LIFTS}
 
 
 def task_of(name: str) -> str:
