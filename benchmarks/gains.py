@@ -14,10 +14,10 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from benchmarks import command, tables, timing, updates, workloads
+from benchmarks import command, seeing, tables, timing, updates, workloads
 from benchmarks.record import Cells, Figure, Section, figure
 from o2ojax import networks
-from o2ojax.parallel import tuning
+from o2ojax.parallel import convolution, tuning
 from o2ojax.replay import sum_tree
 from o2ojax.types import Array, Key
 
@@ -28,7 +28,7 @@ class Gain(NamedTuple):
     why:    it is faster, in words.
     before: what holds it, under which name, and what stands there before it; for each
             of its parts.
-    cases:  names of `updates.CASES` -> members.
+    cases:  names of `CASES` -> members.
     """
 
     why: str
@@ -67,6 +67,12 @@ def plain_draw(levels: sum_tree.SumTree, key: Key, num: int) -> Array:
     return jnp.searchsorted(upto, left, side="right")
 
 
+# Of frames, batches of 16: without what is measured, one of 256 takes a minute.
+CASES = updates.CASES | {
+    f"{name} seeing": case._replace(sizes=case.sizes | {"batch": 16})
+    for name, case in seeing.CASES.items()
+}
+
 GAINS = {
     "many updates in one compiled call": Gain(
         "a call costs the host 0.4 to 0.8 ms here, a step of a `scan` next to none",
@@ -90,6 +96,11 @@ GAINS = {
             (tuning, "repeat_row", plain_repeat_row),
         ),
         {"iql": 1, "cql": 1, "fowm": 1},
+    ),
+    "convolutions of blocks and gradients of products": Gain(
+        "XLA is slow at three channels, and leaves derived gradients to plain loops",
+        ((tuning, "convolve", convolution.plain),),
+        {"iql seeing": 1, "fowm seeing": 1},
     ),
     "an ensemble's networks one by one": Gain(
         "of many rows: where one waits for memory, in a ReLU, the next one multiplies",
@@ -132,7 +143,7 @@ def measure_case(name: str, case: str, windows: int) -> list[Figure]:
     num_members = gain.cases[case]
 
     def learner() -> timing.Work:
-        work = workloads.learner(updates.CASES[case], num_members)
+        work = workloads.learner(CASES[case], num_members)
         work.run(1)  # compiled while the plain one is in place
         return work
 
