@@ -36,6 +36,7 @@ drawn of what has been played, and kept once.
 
 import argparse
 import dataclasses
+import functools
 import shlex
 import sys
 import time
@@ -86,6 +87,12 @@ START = {"reach": 2.0, "push": 1.0, "lift": 1.0, "tray": 0.8, "drawer": 0.6}
 MEDIUM = {"reach": 1.5, "push": 0.7, "lift": 0.5, "tray": 0.5, "drawer": 0.42}
 START_TWICE = {"reach": 1.5, "push": 0.6, "lift": 0.5, "tray": 0.4, "drawer": 0.3}
 MEDIUM_TWICE = {"reach": 1.0, "push": 0.35, "lift": 0.3, "tray": 0.25, "drawer": 0.2}
+
+# A replay of a gripper in pictures also has a learner's mistakes, carried through: a
+# random action, for so many decisions, begun with a chance that falls from the first of
+# these to the second. Where none closed the gripper beside the cube and raised it,
+# FOWM, which sees the cube in pictures alone, imagined that this lifts it.
+WANDER, WANDER_STEPS = (0.08, 0.02), 6
 
 # Where AntMaze's walker begins, and is sent.
 PLAYERS = {
@@ -357,10 +364,23 @@ def scripted(kind: str, spec: EnvSpec, num_rounds: int) -> Policy:
         for hand, gripper in noise(kind, spec.name)
     )
 
-    def scale(num_stopped):
+    def between(first, last, num_stopped):
         return first + (last - first) * num_stopped / max(num_rounds - 1, 1)
 
-    return policies.noisy(SCRIPTED[pixels.task_of(spec.name)], scale)
+    policy = policies.noisy(
+        SCRIPTED[pixels.task_of(spec.name)], functools.partial(between, first, last)
+    )
+    if not wanders(kind, spec.name):
+        return policy
+    chance = functools.partial(between, *WANDER)
+    return policies.wandering(policy, spec.action_dim, chance, WANDER_STEPS)
+
+
+def wanders(kind: str, name: str) -> bool:
+    """Whether actions are repeated at random, too: where a gripper can miss."""
+    if kind != "medium-replay" or name not in envs.PICTURED:
+        return False
+    return pixels.TASKS[pixels.task_of(name)].action_dim == 4
 
 
 def noise(kind: str, name: str) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -556,10 +576,17 @@ def player(kind: str, name: str) -> str:
         f"{first:g}" if first == last else f"{first:g} falling to {last:g}"
         for first, last in zip(*noise(kind, name), strict=True)
     )
+    begun, ended = WANDER
+    strays = (
+        f"; at a decision, with a chance of {begun:g} falling to {ended:g}, a random"
+        f" action begins that lasts {WANDER_STEPS}"
+        if wanders(kind, name)
+        else ""
+    )
     apart = "" if hand == gripper else f", of {gripper} on the gripper's"
     return (
         f"scripted policy (o2ojax/envs/scripted.py), Gaussian noise on its actions of"
-        f" standard deviation {hand}{apart}, clipped to [-1, 1]"
+        f" standard deviation {hand}{apart}, clipped to [-1, 1]{strays}"
     )
 
 

@@ -90,6 +90,36 @@ def noisy(choose: Callable, scale: Callable) -> Policy:
     return Policy(start, act, observe)
 
 
+def wandering(policy: Policy, action_dim: int, chance: Callable, steps: int) -> Policy:
+    """A policy that at times repeats one random action, uniform in [-1, 1].
+
+    Args:
+        chance: (memory of the policy) -> probability to begin with that at a step, [].
+        steps: how often an action is repeated, unless the episode stops.
+    """
+
+    def start(agent_state, trial_context, key):
+        inner = policy.start(agent_state, trial_context, key)
+        return inner, jnp.zeros(action_dim), jnp.int32(0)
+
+    def act(agent_state, memory, obs, key):
+        inner, action, left = memory
+        key_begins, key_action, key = jax.random.split(key, 3)
+        begins = (left == 0) & jax.random.bernoulli(key_begins, chance(inner))
+        drawn = jax.random.uniform(key_action, (action_dim,), minval=-1.0, maxval=1.0)
+        action, left = jnp.where(begins, drawn, action), jnp.where(begins, steps, left)
+        chosen, inner = policy.act(agent_state, inner, obs, key)
+        taken = jnp.where(left > 0, action, chosen)
+        return taken, (inner, action, jnp.maximum(left - 1, 0))
+
+    def observe(agent_state, memory, transition):
+        inner, action, left = memory
+        inner, transition = policy.observe(agent_state, inner, transition)
+        return (inner, action, jnp.where(transition.last, 0, left)), transition
+
+    return Policy(start, act, observe)
+
+
 def uniform(action_dim: int) -> Policy:
     """Uniform noise in [-1, 1]."""
 

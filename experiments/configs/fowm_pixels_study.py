@@ -4,7 +4,7 @@ The task is `NAME/DATASET`, as `fowm/lift-pixels-medium-replay`, whose dataset i
 in `datasets/`; it is made by
 
     python -m experiments.collect --config=experiments/configs/collect.py:lift-pixels \
-        --kinds=medium-replay --rows=20000 --config.pixels.size=48
+        --kinds=medium-replay --rows=20000 --config.pixels.size=56
 
 `fowm-offline` trains the world models; what starts from them names its run by
 `--config.offline.from=`:
@@ -16,9 +16,10 @@ in `datasets/`; it is made by
 `iql` sees through RLPD's convolutions, and begins offline from the same data, with the
 reward, gamma and expectile of FOWM. `python -m experiments.study fowm-pixels` runs all.
 
-Frames of 48 x 48, batches of 64, networks 128 wide, 64 sampled and 8 proposed plans of
-which 8 are kept, two iterations, 5k offline updates, 2.5k decisions online with an
-update each, three seeds, 20 episodes at every evaluation.
+Frames of 56 x 56, of which FOWM's convolutions make 2 x 2 places (of 48 x 48, they make
+one, which never sees the last nine rows and columns); batches of 64, networks 128 wide,
+64 sampled and 8 proposed plans of which 8 are kept, two iterations, 5k offline updates,
+2.5k decisions online with an update each, three seeds, 20 episodes at every evaluation.
 """
 
 from o2ojax.errors import unknown
@@ -34,7 +35,7 @@ OFFLINE = ()  # what is left out of figures and of the tables of online results
 ALONE = ()
 NAMES = ("fowm-offline", *STARTS_FROM, "iql")
 AFTER_OFFLINE = {"fowm": "fowm", "fowm-lambda-0": "fowm-lambda-0", "iql": "iql"}
-SIZE = 48  # pixels of a side
+SIZE = 56  # pixels of a side
 
 
 def get_config(task: str = "fowm/lift-pixels-medium-replay") -> ConfigDict:

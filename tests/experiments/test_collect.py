@@ -183,20 +183,27 @@ def test_each_scripted_task_has_a_mediums_noise(name):
     assert (twice_first[1], twice_last[1]) == (first, last)
 
 
-def test_a_replay_of_pictures_closes_the_gripper_away_from_the_cube(tmp_path):
-    """Where it never did, agents took closing for success, wherever it was."""
+def test_a_replay_of_pictures_has_mistakes_carried_through(tmp_path):
+    """Closed and raised without the cube: agents that never saw it took it for a lift.
+
+    And closed where the cube is not: agents took closing for success, wherever it was.
+    """
     try:
         find_backend()
     except UserError as error:
         pytest.skip(str(error))
     config = "--config=experiments/configs/collect.py:lift-pixels"
-    options = "--kinds=medium-replay", "--rows=1000", f"--out={tmp_path}"
+    options = "--kinds=medium-replay", "--rows=5000", f"--out={tmp_path}"
     assert collect.main([config, "--config.pixels.size=8", *options]) == 0
-    rows = data.read(tmp_path / "lift-pixels-medium-replay.npz").transitions
-    state = rows.obs["state"]
-    high_and_open = (state[:, 2] > 0.9) & (state[:, 3] > 0.75)
-    closes = rows.action[high_and_open, 3] > 0.5
+    path = tmp_path / "lift-pixels-medium-replay.npz"
+    rows = data.read(path).transitions
+    height, opening = rows.obs["state"][:, 2], rows.obs["state"][:, 3]
+    closes = rows.action[(height > 0.9) & (opening > 0.75), 3] > 0.5
     assert closes.mean() > 0.01
+    raised = (height > 1.5) & (opening < 0.6)
+    without = rows.reward[raised] < 0.1
+    assert raised.sum() > 50 and 0.2 < without.mean() < 0.8
+    assert "a random action begins" in path.with_suffix(".json").read_text()
 
 
 def test_pictures_are_drawn_of_what_was_played(tmp_path):
