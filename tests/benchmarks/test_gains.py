@@ -64,7 +64,7 @@ def test_plain_layers_are_the_same_and_so_are_their_gradients():
 def test_what_is_replaced_is_there(name):
     for holder, attribute, plain in gains.GAINS[name].before:
         assert getattr(holder, attribute) is not plain
-    assert set(gains.GAINS[name].cases) <= set(gains.updates.CASES)
+    assert set(gains.GAINS[name].cases) <= set(gains.CASES)
 
 
 def test_what_stood_before_is_timed_with_it_and_then_gone(monkeypatch):

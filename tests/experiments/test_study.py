@@ -207,7 +207,7 @@ PIXELS = [
 def test_every_method_sees_pictures(module, method):
     found = resolve(module.get_config(f"{method}/{module.DATASETS[0]}"))
     assert found.env.endswith("-pixels") and hasattr(found.agent, "shift")
-    assert found.pixels.size == 48 and found.batch == 64
+    assert found.pixels.size == module.SIZE and found.batch == 64
     algorithm = method.split("-")[0]
     assert found.algorithm == {"cql": "off2on"}.get(algorithm, algorithm)
     assert found.dataset == f"datasets/{module.DATASETS[0]}.npz"
