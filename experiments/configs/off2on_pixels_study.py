@@ -4,9 +4,8 @@ A sparse task, as the authors' three are: the cube has to be pushed to a goal, a
 is seen is a picture, without the arm's own state. (Their tasks, data and networks are
 not published, so a comparison with their figures is not possible. A tray to put the
 cube into is nearer to them, and too hard at this size: after 2,750 updates, BC had not
-once succeeded.) The task is
-`NAME/DATASET`, as `off2on/push_sparse-pixels-medium-replay`, whose dataset is a file in
-`datasets/`; it is made by
+once succeeded.) The task is `NAME/DATASET`, whose dataset is a file in `datasets/`, as
+`off2on/push_sparse-pixels-medium-replay`; it is made by
 
     python -m experiments.collect --kinds=medium-replay --rows=20000 \
         --config=experiments/configs/collect.py:push_sparse-pixels \

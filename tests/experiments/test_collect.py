@@ -172,6 +172,13 @@ def test_a_sparse_task_takes_its_dense_ones_noise(tmp_path):
     assert "deviation 0.7, " in path.with_suffix(".json").read_text()
 
 
+def skip_where_nothing_draws():
+    try:
+        find_backend()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize("name", SCRIPTED)
 def test_each_scripted_task_has_a_mediums_noise(name):
     (first, grip_first), (last, grip_last) = collect.noise("medium-replay", name)
@@ -188,10 +195,7 @@ def test_a_replay_of_pictures_has_mistakes_carried_through(tmp_path):
 
     And closed where the cube is not: agents took closing for success, wherever it was.
     """
-    try:
-        find_backend()
-    except UserError as error:
-        pytest.skip(str(error))
+    skip_where_nothing_draws()
     config = "--config=experiments/configs/collect.py:lift-pixels"
     options = "--kinds=medium-replay", "--rows=5000", f"--out={tmp_path}"
     assert collect.main([config, "--config.pixels.size=8", *options]) == 0
@@ -208,10 +212,7 @@ def test_a_replay_of_pictures_has_mistakes_carried_through(tmp_path):
 
 def test_pictures_are_drawn_of_what_was_played(tmp_path):
     """Episodes of 20 environments, whose 25 decisions have 26 frames."""
-    try:
-        find_backend()
-    except UserError as error:
-        pytest.skip(str(error))
+    skip_where_nothing_draws()
     config = "--config=experiments/configs/collect.py:lift_sparse-pixels"
     options = "--kinds=expert", "--rows=500", f"--out={tmp_path}"
     options += "--config.physics=mujoco", "--config.pixels.size=16"
