@@ -78,11 +78,12 @@ KINDS = {
 PEARL = "pearl"  # the kind of a family of tasks, and who gathers it
 
 # Standard deviations of the noise on a scripted policy's actions. Medium's leaves about
-# half of the episodes a success; reach bears more, and keeps nine in ten. A replay's
-# first episodes have START's, with which all but reach seldom succeed. Where an action
-# is applied twice, as where pictures are seen, the hand is moved twice, and its noise
-# is TWICE's. The gripper goes where it is told, once or twice, and keeps its noise:
-# with less of it, it never closed but at the cube, and agents took closing for success.
+# half of the episodes a success (in pictures, a third of lift's); reach bears more, and
+# keeps nine in ten. A replay's first episodes have START's, with which all but reach
+# seldom succeed. Where an action is applied twice, as where pictures are seen, the hand
+# is moved twice, and its noise is TWICE's. The gripper goes where it is told, once or
+# twice, and keeps its noise: with less of it, it never closed but at the cube, and
+# agents took closing for success.
 START = {"reach": 2.0, "push": 1.0, "lift": 1.0, "tray": 0.8, "drawer": 0.6}
 MEDIUM = {"reach": 1.5, "push": 0.7, "lift": 0.5, "tray": 0.5, "drawer": 0.42}
 START_TWICE = {"reach": 1.5, "push": 0.6, "lift": 0.5, "tray": 0.4, "drawer": 0.3}
