@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from experiments import collect
+from experiments import antmaze, collect
 from o2ojax import data
+from o2ojax.data import shipped
 from o2ojax.envs.rendering import find_backend
 from o2ojax.envs.scripted import SCRIPTED
 from o2ojax.errors import UserError
@@ -170,6 +171,14 @@ def test_a_sparse_task_takes_its_dense_ones_noise(tmp_path):
     path = tmp_path / "push_sparse-medium.npz"
     assert set(np.unique(data.read(path).transitions.reward)) == {0.0, 1.0}
     assert "deviation 0.7, " in path.with_suffix(".json").read_text()
+
+
+@pytest.mark.parametrize("dataset", data.shipped_names())
+def test_what_is_shipped_was_made_as_it_would_be_now(dataset):
+    kinds = (*collect.KINDS, *antmaze.PLACES, collect.PEARL)
+    kind = max((kind for kind in kinds if dataset.endswith(f"-{kind}")), key=len)
+    told = json.loads((shipped.folder() / f"{dataset}.json").read_text())
+    assert told["protocol"] == collect.protocol(kind, dataset.removesuffix(f"-{kind}"))
 
 
 def skip_where_nothing_draws():
