@@ -8,19 +8,20 @@ from o2ojax.data.dataset import (
     Log,
     episode_returns,
     fingerprint,
-    fit,
     from_arrays,
     from_log,
     from_transitions,
+    return_range,
+    subsample,
+)
+from o2ojax.data.derived import stacked, with_extras
+from o2ojax.data.fitting import (
+    fit,
     hold_episodes,
     hold_tasks,
     hold_windows,
     only_seen,
-    return_range,
-    stacked,
-    subsample,
     warn_of_another,
-    with_extras,
 )
 from o2ojax.data.inspection import Inspection, inspect
 from o2ojax.data.readers import load, read, read_hdf5, read_npz, rescale

@@ -14,7 +14,8 @@ import numpy as np
 
 from o2ojax.data import frames
 from o2ojax.data.arrays import DataError
-from o2ojax.data.dataset import EXTRAS, SIGHTS, Log, checked, from_log, sight
+from o2ojax.data.columns import SIGHTS, checked, sight
+from o2ojax.data.dataset import EXTRAS, Log, from_log
 from o2ojax.types import Transition
 
 FRAMES = "frames"  # prefix of the tables' names, as in "frames/pixels"

@@ -9,6 +9,7 @@ import numpy as np
 
 from o2ojax.data import antmaze, frames
 from o2ojax.data.arrays import matrix
+from o2ojax.data.columns import jumps
 from o2ojax.data.dataset import (
     ACTION_LIMIT,
     ACTION_SLACK,
@@ -17,7 +18,6 @@ from o2ojax.data.dataset import (
     Recorded,
     episode_returns,
     from_log,
-    jumps,
 )
 from o2ojax.data.reference import has_reference
 from o2ojax.types import Transition

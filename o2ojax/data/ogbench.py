@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from o2ojax.data.arrays import DataError, flags
-from o2ojax.data.dataset import checked, num_rows
+from o2ojax.data.columns import checked, num_rows
 
 REQUIRED = ("observations", "actions", "rewards", "terminals", "masks")
 OPTIONAL = ("valids", "next_observations")

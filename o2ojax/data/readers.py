@@ -18,17 +18,16 @@ import numpy as np
 from o2ojax import registry
 from o2ojax.data import antmaze, compact, frames, minari, ogbench, shipped
 from o2ojax.data.arrays import DataError, flags, matrix, vector
+from o2ojax.data.columns import SIGHTS, num_rows
 from o2ojax.data.dataset import (
     EXTRAS,
     ONE_STREAM,
     PARAMETERS,
-    SIGHTS,
     Dataset,
     DataWarning,
     Log,
     from_log,
     from_transitions,
-    num_rows,
 )
 from o2ojax.data.files import UNREADABLE, Head, open_hdf5, open_npz, refuse_too_large
 from o2ojax.errors import RAISED, UserError, first_line, unknown

@@ -13,8 +13,9 @@ import numpy as np
 
 from o2ojax.data import compact, frames, minari
 from o2ojax.data.arrays import DataError, matrix
-from o2ojax.data.dataset import EXTRAS, PARAMETERS, rows_of_each
+from o2ojax.data.dataset import EXTRAS, PARAMETERS
 from o2ojax.data.files import write_whole
+from o2ojax.data.fitting import rows_of_each
 from o2ojax.types import Transition
 
 

@@ -2,7 +2,7 @@
 
 "return_to_go": what a row and those after it earned in their episode, discounted. It is
 known once the episode stops; until then it is -inf, which bounds nothing from below.
-What it is of a dataset, `data.dataset.return_to_go` tells; here it is the same.
+What it is of a dataset, `data.derived.return_to_go` tells; here it is the same.
 """
 
 from collections.abc import Callable

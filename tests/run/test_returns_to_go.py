@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import run as command
-from o2ojax.data.dataset import Dataset, return_to_go
+from o2ojax.data.dataset import Dataset
+from o2ojax.data.derived import return_to_go
 from o2ojax.errors import GO_ON
 from o2ojax.run import job, training
 from o2ojax.run.checkpoint import Checkpoints
