@@ -3,7 +3,8 @@
 `--reference=FILE` lays curves that others published under these. And films:
 `python -m experiments.report RUN --video=FILE.gif`; methods over several
 tasks: `RUN RUN ... --aggregate`; and what critics said at the hand-over:
-`--readiness`, and whether it foretells the fall: `RUN RUN ... --foretell`.
+`--readiness`, and whether it foretells the fall: `RUN RUN ... --foretell`. Seeds that
+were run apart: `RUN RUN ... --join`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from o2ojax.errors import UserError
 from o2ojax.registry import short
 from o2ojax.report import aggregates, foretelling, published
 from o2ojax.report.figures import KINDS
+from o2ojax.report.joining import join
 from o2ojax.run.readiness import FIGURES
 
 from . import entry_point, leave, program
@@ -37,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         results = [_read(run) for run in options.runs]
+        if options.join:
+            results = _joined(results)
         if options.readiness:
             print(readiness_table(results))
             return 0
@@ -107,6 +111,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         " gap, probability of improvement over the first one, performance profiles",
     )
     parser.add_argument(
+        "--join",
+        action="store_true",
+        help="show runs of an agent on the same data as one: they may differ in their"
+        " seeds alone",
+    )
+    parser.add_argument(
         "--readiness",
         action="store_true",
         help="what critics said at the end of the offline phase, and what it means",
@@ -135,6 +145,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--video films one run at a time")
     if options.aggregate and (options.form or options.video or options.reference):
         parser.error("--aggregate goes with --out alone")
+    if options.join and (options.video or options.foretell):
+        parser.error("--join goes with tables and curves")
     others = options.form or options.video or options.aggregate or options.out
     others = others or options.reference
     for name in ("readiness", "foretell"):
@@ -165,6 +177,14 @@ def _read(given: str) -> report.Result:
         config=result.config | {"algorithm": name},
         summary=result.summary | {"agent": name},
     )
+
+
+def _joined(results: Sequence[report.Result]) -> list[report.Result]:
+    """One result for each agent and its data."""
+    groups = defaultdict(list)
+    for result in results:
+        groups[report.title(result)].append(result)
+    return [join(group) for group in groups.values()]
 
 
 def readiness_table(results: Sequence[report.Result]) -> str:

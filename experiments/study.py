@@ -3,6 +3,9 @@
 A study is a config of `experiments/configs/NAME_study.py` for each of its methods.
 Every run has a directory of its own and resumes by itself; a second call goes on where
 the first was stopped. Then one figure for each dataset, and one table.
+
+`--seeds=3,4` runs these seeds instead of the study's own, beside what is there, in
+`seeds-3-4/`; all seeds of a method are then shown together, wherever they were run.
 """
 
 import argparse
@@ -15,6 +18,7 @@ from typing import Any
 from o2ojax import report
 from o2ojax.data.files import write_text
 from o2ojax.errors import UserError, unknown
+from o2ojax.report.joining import join
 
 from . import entry_point, leave, program
 from . import run as command
@@ -37,6 +41,7 @@ STUDIES = {
     "off2on-pixels": off2on_pixels_study,
     "smac": smac_study,
 }
+SEEDS = "seeds-"  # begins the name of a folder for some of the seeds
 
 
 @entry_point
@@ -50,6 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--datasets", metavar="NAME,NAME", help="instead of all")
     parser.add_argument("--methods", metavar="NAME,NAME", help="instead of all")
+    parser.add_argument(
+        "--seeds",
+        metavar="K,K",
+        type=numbers,
+        default=(),
+        help="these alone, which add to those that have been run",
+    )
     parser.add_argument("--workdir", type=Path, help="(default: runs/STUDY_study)")
     parser.add_argument("--out", type=Path, help="(default: the workdir)")
     parser.add_argument(
@@ -65,12 +77,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error = unknown("method", method, study.NAMES)
             print(f"error: {error}", file=sys.stderr)
             return 2
-    for dataset in datasets:
-        for method in () if options.report else methods:
-            status = run(study, method, dataset, workdir, overrides)
+    apart = ""
+    if options.seeds:
+        overrides = [*overrides, f"--config.seeds={tuple(options.seeds)}"]
+        apart = SEEDS + "-".join(map(str, options.seeds))
+    to_run = [] if options.report else [(d, m) for d in datasets for m in methods]
+    try:
+        for dataset, method in to_run:
+            folder = workdir / dataset / apart
+            hold_new(method, workdir / dataset, folder, options.seeds)
+            status = run(study, method, dataset, folder, overrides)
             if status:
                 return status
-    try:
         conclude(study, datasets, methods, workdir, options.out or workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -78,19 +96,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def numbers(text: str) -> list[int]:
+    """Seeds from a command line."""
+    return [int(part) for part in text.split(",")]
+
+
+def hold_new(method: str, dataset: Path, folder: Path, seeds: Sequence[int]) -> None:
+    """Checks that seeds to be run in `folder` have not been run elsewhere.
+
+    Raises:
+        UserError: one has been.
+    """
+    for part in parts_of(method, dataset):
+        done = report.read(part).config["seeds"] if part.parent != folder else ()
+        if both := [str(seed) for seed in seeds if seed in done]:
+            raise UserError(
+                f"--seeds: {', '.join(both)} of {method} has been run, in {part}"
+            )
+
+
 def run(
     study: ModuleType,
     method: str,
     dataset: str,
-    workdir: Path,
+    folder: Path,
     overrides: Sequence[str],
 ) -> int:
-    """One run, in a directory of its own."""
+    """One run, in a directory of its own within `folder`."""
     arguments = [f"--config={study.__file__}:{method}/{dataset}", *overrides]
     if method in study.STARTS_FROM:
-        source = workdir / dataset / study.STARTS_FROM[method]
+        source = folder / study.STARTS_FROM[method]
         arguments.append(f"--config.offline.from={source}")
-    return command.main([*arguments, f"--workdir={workdir / dataset / method}"])
+    return command.main([*arguments, f"--workdir={folder / method}"])
 
 
 def conclude(
@@ -103,21 +140,16 @@ def conclude(
     """Draws a figure for each dataset, and writes the tables of all."""
     sections, offline = [], {}
     for dataset in datasets:
-        ended = [
-            method
-            for method in methods
-            if (workdir / dataset / method / "summary.json").is_file()
-        ]
-        results = {method: named(method, workdir / dataset) for method in ended}
+        parts = {method: parts_of(method, workdir / dataset) for method in methods}
+        ended = [method for method in methods if parts[method]]
+        results = {method: joined(method, parts[method]) for method in ended}
         offline[dataset] = {name: run.summary for name, run in results.items()}
         online = [results[method] for method in ended if method not in study.OFFLINE]
         if online:
             out.mkdir(parents=True, exist_ok=True)
             draw(study, dataset, results, out)
             table = report.markdown([run.summary for run in online])
-            missing = [method for method in methods if method not in ended]
-            left = f"\n\nNot run to its end: {', '.join(missing)}." if missing else ""
-            sections.append(f"## {dataset}\n\n{table}{left}")
+            sections.append(f"## {dataset}\n\n{table}{left(methods, results)}")
     if not any(offline.values()):
         raise UserError(f"no run of {', '.join(datasets)} has ended in {workdir}")
     sections.append(f"## Offline scores\n\n{offline_table(study, offline)}")
@@ -140,9 +172,25 @@ def draw(
             report.draw([results[method]], out / f"{dataset}-{method}.png")
 
 
-def named(method: str, folder: Path) -> report.Result:
-    """A method's run, under the method's name: several share an algorithm."""
-    result = report.read(folder / method)
+def left(methods: Sequence[str], results: dict[str, report.Result]) -> str:
+    """What of a study has not ended, as lines to stand below its table."""
+    missing = [method for method in methods if method not in results]
+    members = {method: run.summary["members"] for method, run in results.items()}
+    most = max(members.values())
+    fewer = [f"{name} ({num} of {most})" for name, num in members.items() if num < most]
+    text = f"\n\nNot run to its end: {', '.join(missing)}." if missing else ""
+    return text + (f"\n\nOf fewer seeds: {', '.join(fewer)}." if fewer else "")
+
+
+def parts_of(method: str, folder: Path) -> list[Path]:
+    """The runs of a method that have ended: of the study's seeds, and of others."""
+    parts = [folder / method, *sorted(folder.glob(f"{SEEDS}*/{method}"))]
+    return [part for part in parts if (part / "summary.json").is_file()]
+
+
+def joined(method: str, parts: Sequence[Path]) -> report.Result:
+    """A method's runs as one, under the method's name: several share an algorithm."""
+    result = join([report.read(part) for part in parts])
     return result._replace(
         config=result.config | {"algorithm": method},
         summary=result.summary | {"agent": method},

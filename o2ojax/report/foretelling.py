@@ -78,7 +78,7 @@ def _correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _points(result: Result) -> list[Mapping[str, float]]:
     """Of each member that lives: what its critics said, its dip and its regret."""
-    figures = _figures(Path(result.name) / "metrics.jsonl")
+    figures = said(Path(result.name) / "metrics.jsonl")
     curves = result.curves
     score = statistics.scores(curves, result.config["env"])
     outcome = statistics.by_member(score, curves.phase, step=curves.step).get("online")
@@ -92,7 +92,7 @@ def _points(result: Result) -> list[Mapping[str, float]]:
     return [point for point in points if np.isfinite([*point.values()]).all()]
 
 
-def _figures(path: Path) -> dict[str, Sequence[float]]:
+def said(path: Path) -> dict[str, Sequence[float]]:
     """What critics said last before the online phase: name -> [M]."""
     found: dict[str, Sequence[float]] = {}
     try:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import os
 import re
 import runpy
@@ -127,8 +128,12 @@ def trained(folder, examples_of):
     """The run of the README's example, under the names of other runs as well."""
     examples_of(README)
     made = folder / "runs" / "hopper"
-    for name in ("my-run", "short", "my-iql", "a-iql", "a-awac"):
+    for name in ("my-run", "short", "my-iql", "a-iql", "a-awac", "monday", "tuesday"):
         shutil.copytree(made, folder / "runs" / name)
+    path = folder / "runs" / "tuesday" / "config.json"  # of other seeds
+    config = json.loads(path.read_text())
+    config["seeds"] = [seed + 100 for seed in config["seeds"]]
+    path.write_text(json.dumps(config))
     return made
 
 

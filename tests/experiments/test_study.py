@@ -1,6 +1,8 @@
 """The study of Off2OnRL: what it runs, and what it makes of the runs."""
 
+import ast
 import dataclasses
+import pathlib
 
 import pytest
 
@@ -141,6 +143,40 @@ def test_all_runs_end_in_figures_and_tables(monkeypatch, tmp_path):
     assert "Not run to its end: bcq." in table
     assert "| bcq |" not in table and "| bcq | - |" not in table
     assert "| awac | " in table
+
+
+def test_seeds_are_run_apart_and_shown_together(monkeypatch, tmp_path, capsys):
+    asked = {}
+
+    def main(arguments):
+        given = dict(argument.split("=", 1) for argument in arguments)
+        run = pathlib.Path(given["--workdir"])
+        seeds = ast.literal_eval(given.get("--config.seeds", "(0, 1)"))
+        asked[run.name, seeds] = given.get("--config.offline.from")
+        run.parent.mkdir(parents=True, exist_ok=True)
+        scores = [[10.0 + seed for seed in seeds]]
+        online = [] if run.name == "cql" else scores
+        write_run(run, config(seeds=list(seeds)), curves(scores, online))
+        return 0
+
+    monkeypatch.setattr(command, "main", main)
+    options = ["off2on", "--datasets=counter-a", f"--workdir={tmp_path}"]
+    both = "--methods=cql,off2on"
+    assert study.main([*options, both]) == 0
+    assert study.main([*options, both, "--seeds=2,5"]) == 0
+    there = tmp_path / "counter-a" / "seeds-2-5"
+    assert asked["off2on", (2, 5)] == str(there / "cql")
+    assert study.main([*options, "--methods=sac", "--seeds=5"]) == 0
+    assert study.main([*options, f"{both},sac", "--report"]) == 0
+    table = (tmp_path / "table.md").read_text()
+    [row] = [row for row in table.splitlines() if row.startswith("| off2on |")]
+    assert row.split("|")[3].strip() == "4"
+    assert "Of fewer seeds: sac (1 of 4)." in table
+
+    # what has been run is not run again
+    asked.clear()
+    assert study.main([*options, both, "--seeds=4,5"]) == 2
+    assert "5 of cql has been run" in capsys.readouterr().err and not asked
 
 
 @pytest.mark.parametrize("method", fowm_study.NAMES)
