@@ -18,6 +18,7 @@ from typing import Any
 from o2ojax import report
 from o2ojax.data.files import write_text
 from o2ojax.errors import UserError, unknown
+from o2ojax.report import falls
 from o2ojax.report.joining import join
 
 from . import entry_point, leave, program
@@ -148,6 +149,8 @@ def conclude(
         if online:
             out.mkdir(parents=True, exist_ok=True)
             draw(study, dataset, results, out)
+            if study is length_study:
+                falls.draw(by_length(parts), out / f"{dataset}-falls.png")
             table = report.markdown([run.summary for run in online])
             sections.append(f"## {dataset}\n\n{table}{left(methods, results)}")
     if not any(offline.values()):
@@ -170,6 +173,17 @@ def draw(
     for method in study.ALONE:
         if method in results:
             report.draw([results[method]], out / f"{dataset}-{method}.png")
+
+
+def by_length(parts: dict[str, list[Path]]) -> falls.Falls:
+    """Runs of the study of lengths, by their store and the updates before them."""
+    return {
+        store: {
+            updates: [report.read(part) for part in parts.get(f"{store}-{length}", ())]
+            for length, updates in length_study.LENGTHS.items()
+        }
+        for store in length_study.STORES
+    }
 
 
 def left(methods: Sequence[str], results: dict[str, report.Result]) -> str:

@@ -26,7 +26,7 @@ def table(results: Sequence[Result], num_resamples: int = 2000) -> str:
     Raises:
         UserError: fewer than four members have both figures and an online phase.
     """
-    points = [point for result in results for point in _points(result)]
+    points = [point for result in results for point in members_of(result)]
     if len(points) < 4:
         raise UserError(
             f"{len(points)} members of these runs have critics that were looked at and"
@@ -76,7 +76,7 @@ def _correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
 
 
-def _points(result: Result) -> list[Mapping[str, float]]:
+def members_of(result: Result) -> list[Mapping[str, float]]:
     """Of each member that lives: what its critics said, its dip and its regret."""
     figures = said(Path(result.name) / "metrics.jsonl")
     curves = result.curves

@@ -179,6 +179,16 @@ def test_seeds_are_run_apart_and_shown_together(monkeypatch, tmp_path, capsys):
     assert "5 of cql has been run" in capsys.readouterr().err and not asked
 
 
+def test_the_study_of_lengths_draws_how_far_agents_fall(tmp_path):
+    for name in ("balanced-20k", "balanced-200k", "online-50k"):
+        run = tmp_path / "hopper-medium" / "seeds-1" / name
+        run.parent.mkdir(parents=True, exist_ok=True)
+        write_run(run, config(seeds=[1]), curves([[30]], [[20]]))
+    options = ["length", f"--workdir={tmp_path}", f"--out={tmp_path / 'out'}"]
+    assert study.main([*options, "--datasets=hopper-medium", "--report"]) == 0
+    assert is_png(tmp_path / "out" / "hopper-medium-falls.png")
+
+
 @pytest.mark.parametrize("method", fowm_study.NAMES)
 @pytest.mark.parametrize("dataset", fowm_study.DATASETS)
 def test_every_method_of_fowms_study_has_a_config_that_stands(method, dataset):
