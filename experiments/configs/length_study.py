@@ -48,6 +48,7 @@ def get_config(task: str = "balanced-20k/hopper-medium") -> ConfigDict:
     config.agent.widths = (64, 64)
     config.agent.num_actions = 4
     config.eval.episodes = 20
+    config.online.first_round = 5
     if name == "cql":
         config.replay.name = "uniform"
         config.offline.updates = max(LENGTHS.values())
@@ -58,7 +59,6 @@ def get_config(task: str = "balanced-20k/hopper-medium") -> ConfigDict:
         config.replay.name = name.partition("-")[0]
         config.offline.updates = 0
         config.online.steps = 10_000
-        config.online.first_round = 5
         config.online.warmup = 0
         config.eval.every = 1_000
         config.checkpoint.every = 5_000

@@ -12,6 +12,7 @@ from experiments.configs import (
     field_study,
     fowm_pixels_study,
     fowm_study,
+    length_study,
     off2on_pixels_study,
     off2on_study,
 )
@@ -19,17 +20,30 @@ from o2ojax.run.resolve import resolve
 from tests.report.test_report import config, curves, is_png, write_run
 
 
+@pytest.mark.parametrize("dataset", off2on_study.DATASETS)
 @pytest.mark.parametrize("method", off2on_study.NAMES)
-def test_every_method_has_a_config_that_stands(method):
-    found = off2on_study.get_config(f"{method}/hopper-random")
+def test_every_method_has_a_config_that_stands(method, dataset):
+    found = off2on_study.get_config(f"{method}/{dataset}")
     if method in off2on_study.STARTS_FROM:
         found.offline["from"] = "runs/some"
     resolve(found)
     goes_online = method not in off2on_study.OFFLINE
-    assert found.online.steps == (10_000 if goes_online else 0)
+    assert found.online.steps == (25_000 if goes_online else 0)
     learns_offline = method not in (*off2on_study.STARTS_FROM, "sac")
-    assert found.offline.updates == (20_000 if learns_offline else 0)
-    assert (found.batch, found.seeds) == (128, 4)
+    long = dataset.endswith("-medium") and method != "bcq"
+    updates = 200_000 if long else 50_000
+    assert found.offline.updates == (updates if learns_offline else 0)
+    assert (found.batch, found.seeds) == (256, 3)
+
+
+@pytest.mark.parametrize("env", ["hopper", "halfcheetah"])
+def test_the_study_of_lengths_has_the_same_cql_agents(env):
+    here, there = (
+        resolve(each.get_config(f"cql/{env}-medium")).described()
+        for each in (off2on_study, length_study)
+    )
+    assert here.pop("checkpoint") != there.pop("checkpoint")
+    assert here == there
 
 
 def test_what_tells_the_methods_apart():
