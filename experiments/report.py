@@ -113,7 +113,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--join",
         action="store_true",
-        help="show runs of an agent on the same data as one: they may differ in their"
+        help="show runs of one name and the same data as one: they may differ in their"
         " seeds alone",
     )
     parser.add_argument(
@@ -193,7 +193,7 @@ def readiness_table(results: Sequence[report.Result]) -> str:
     if not looked:
         raise UserError(
             "no critics were looked at in these runs: their agents have none, or no"
-            " dataset"
+            " dataset; or one of those that are joined has no metrics.jsonl"
         )
     names = [report.title(result) for result in looked]
     lines = [["", *names], ["---", *["---:"] * len(names)]]

@@ -5,7 +5,8 @@ Every run has a directory of its own and resumes by itself; a second call goes o
 the first was stopped. Then one figure for each dataset, and one table.
 
 `--seeds=3,4` runs these seeds instead of the study's own, beside what is there, in
-`seeds-3-4/`; all seeds of a method are then shown together, wherever they were run.
+`seeds-3-4/`; all seeds of a method are shown together. Runs that were made elsewhere
+are shown, too, where they lie in `WORKDIR/DATASET/seeds-K/METHOD`.
 """
 
 import argparse
@@ -20,6 +21,9 @@ from o2ojax.data.files import write_text
 from o2ojax.errors import UserError, unknown
 from o2ojax.report import falls
 from o2ojax.report.joining import join
+from o2ojax.report.results import seeds_of
+from o2ojax.run import workdir as folders
+from o2ojax.run.config import parse_seeds
 
 from . import entry_point, leave, program
 from . import run as command
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seeds",
         metavar="K,K",
-        type=numbers,
+        type=listed_seeds,
         default=(),
         help="these alone, which add to those that have been run",
     )
@@ -69,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--report", action="store_true", help="run nothing; show what has ended"
     )
     options, overrides = parser.parse_known_args(arguments)
+    if options.seeds and options.report:
+        parser.error("--report shows all seeds that have been run")
     study = STUDIES[options.study]
     methods = options.methods.split(",") if options.methods else study.NAMES
     datasets = options.datasets.split(",") if options.datasets else study.DATASETS
@@ -78,16 +84,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error = unknown("method", method, study.NAMES)
             print(f"error: {error}", file=sys.stderr)
             return 2
-    apart = ""
+    part = ""
     if options.seeds:
-        overrides = [*overrides, f"--config.seeds={tuple(options.seeds)}"]
-        apart = SEEDS + "-".join(map(str, options.seeds))
+        overrides = [*overrides, f"--config.seeds={options.seeds}"]
+        part = SEEDS + "-".join(map(str, options.seeds))
     to_run = [] if options.report else [(d, m) for d in datasets for m in methods]
     try:
         for dataset, method in to_run:
-            folder = workdir / dataset / apart
-            hold_new(method, workdir / dataset, folder, options.seeds)
-            status = run(study, method, dataset, folder, overrides)
+            asked = seeds_asked(study, method, dataset, overrides)
+            hold_new(method, workdir / dataset, part, asked)
+        for dataset, method in to_run:
+            status = run(study, method, dataset, workdir / dataset / part, overrides)
             if status:
                 return status
         conclude(study, datasets, methods, workdir, options.out or workdir)
@@ -97,22 +104,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def numbers(text: str) -> list[int]:
-    """Seeds from a command line."""
-    return [int(part) for part in text.split(",")]
+def listed_seeds(text: str) -> tuple[int, ...]:
+    """Seeds from a command line, of which one number is one."""
+    try:
+        return parse_seeds(f"{text},")
+    except ValueError:
+        message = f"{text!r}: give different seeds, as 3,4"
+        raise argparse.ArgumentTypeError(message) from None
 
 
-def hold_new(method: str, dataset: Path, folder: Path, seeds: Sequence[int]) -> None:
-    """Checks that seeds to be run in `folder` have not been run elsewhere.
+def seeds_asked(
+    study: ModuleType, method: str, dataset: str, overrides: Sequence[str]
+) -> tuple[int, ...]:
+    """The seeds that a run is to have; none where they are not as they must be, which
+    the run tells.
+    """
+    asked = study.get_config(f"{method}/{dataset}").seeds
+    for override in overrides:
+        if override.startswith("--config.seeds="):
+            asked = override.partition("=")[2]
+    try:
+        return parse_seeds(asked)
+    except ValueError:
+        return ()
+
+
+def hold_new(method: str, dataset: Path, part: str, seeds: Sequence[int]) -> None:
+    """Checks that no seed of a run in `dataset / part` is, or will be, in another one.
 
     Raises:
-        UserError: one has been.
+        UserError: one is.
     """
-    for part in parts_of(method, dataset):
-        done = report.read(part).config["seeds"] if part.parent != folder else ()
-        if both := [str(seed) for seed in seeds if seed in done]:
+    for other in places_of(method, dataset):
+        if other.parent == dataset / part:
+            continue
+        known = (folders.read_description(other) or {}).get("seeds", [])
+        if both := [str(seed) for seed in seeds if seed in known]:
             raise UserError(
-                f"--seeds: {', '.join(both)} of {method} has been run, in {part}"
+                f"seed {', '.join(both)} of {method} is one of the run in {other}; give"
+                " others"
             )
 
 
@@ -152,7 +182,9 @@ def conclude(
             if study is length_study:
                 falls.draw(by_length(parts), out / f"{dataset}-falls.png")
             table = report.markdown([run.summary for run in online])
-            sections.append(f"## {dataset}\n\n{table}{left(methods, results)}")
+            sections.append(
+                f"## {dataset}\n\n{table}{note_on_unfinished(methods, results)}"
+            )
     if not any(offline.values()):
         raise UserError(f"no run of {', '.join(datasets)} has ended in {workdir}")
     sections.append(f"## Offline scores\n\n{offline_table(study, offline)}")
@@ -186,20 +218,27 @@ def by_length(parts: dict[str, list[Path]]) -> falls.Falls:
     }
 
 
-def left(methods: Sequence[str], results: dict[str, report.Result]) -> str:
+def note_on_unfinished(
+    methods: Sequence[str], results: dict[str, report.Result]
+) -> str:
     """What of a study has not ended, as lines to stand below its table."""
     missing = [method for method in methods if method not in results]
-    members = {method: run.summary["members"] for method, run in results.items()}
-    most = max(members.values())
-    fewer = [f"{name} ({num} of {most})" for name, num in members.items() if num < most]
+    seeds = {method: len(seeds_of(run)) for method, run in results.items()}
+    most = max(seeds.values())
+    fewer = [f"{name} ({num} of {most})" for name, num in seeds.items() if num < most]
     text = f"\n\nNot run to its end: {', '.join(missing)}." if missing else ""
     return text + (f"\n\nOf fewer seeds: {', '.join(fewer)}." if fewer else "")
 
 
+def places_of(method: str, folder: Path) -> list[Path]:
+    """Where a method has runs: of the study's seeds, and of others."""
+    return [folder / method, *sorted(folder.glob(f"{SEEDS}*/{method}"))]
+
+
 def parts_of(method: str, folder: Path) -> list[Path]:
-    """The runs of a method that have ended: of the study's seeds, and of others."""
-    parts = [folder / method, *sorted(folder.glob(f"{SEEDS}*/{method}"))]
-    return [part for part in parts if (part / "summary.json").is_file()]
+    """The runs of a method that have ended."""
+    places = places_of(method, folder)
+    return [place for place in places if (place / "summary.json").is_file()]
 
 
 def joined(method: str, parts: Sequence[Path]) -> report.Result:

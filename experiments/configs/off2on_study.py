@@ -61,9 +61,10 @@ def get_config(task: str = "off2on/hopper-medium") -> ConfigDict:
     if on_medium:  # it does not ship
         config.dataset = f"datasets/{dataset}.npz"
     config.offline.updates = 200_000 if on_medium and name != "bcq" else 50_000
+    config.eval.every = 5_000
+    config.eval.early = tuple(range(1_000, config.online.steps, 1_000))
     if name in OFFLINE:
-        config.eval.every = 5_000
-        config.online.steps = 0
+        config.eval.early, config.online.steps = (), 0
     if name in (*STARTS_FROM, "sac"):
         config.offline.updates = 0
     if name == "sac":
@@ -99,6 +100,5 @@ def shrink(config: ConfigDict) -> None:
     config.online.round = 1_000
     config.online.first_round = 5
     config.online.warmup = 0
-    config.eval.every = 1_000
     config.eval.episodes = 20
     config.checkpoint.every = 5_000

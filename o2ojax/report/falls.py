@@ -2,7 +2,8 @@
 critics said.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from o2ojax.errors import UserError
 from o2ojax.report import foretelling, statistics
 from o2ojax.report.figures import PALETTE, plain_names, shown
 from o2ojax.report.results import Result
+from o2ojax.report.tables import count
 from o2ojax.run.readiness import FIGURES
 
 # label -> offline updates that agents have had -> runs that start from these agents
@@ -21,12 +23,15 @@ Falls = Mapping[str, Mapping[int, Sequence[Result]]]
 
 
 def draw(falls: Falls, path: Path, figure: str = "gap_uniform") -> None:
-    """Writes dip (above) and regret (below): a PNG.
+    """Writes a PNG of dip (above) and regret (below).
 
     On the left they stand against the offline updates: IQM and 95% interval over
-    members. On the right, each member stands where one figure of its readiness was,
-    with Spearman's rank correlation over all of them.
+    members. On the right, each member stands where its critics' figure was, with
+    Spearman's rank correlation over all of them; members that began as the same offline
+    agents are not independent, so its interval is too narrow.
 
+    Args:
+        figure: one of `readiness.FIGURES`.
     Raises:
         UserError: no run has an online phase.
     """
@@ -42,6 +47,7 @@ def draw(falls: Falls, path: Path, figure: str = "gap_uniform") -> None:
         for label, colour in zip(falls, PALETTE, strict=False):
             found = {n: each[outcome] for n, each in values[label].items() if each}
             _draw_lengths(left, found, colour, shown(label))
+        _number(left, {n for lengths in values.values() for n in lengths})
         left.set_ylabel(f"{outcome} [points of the score]")
         _draw_members(right, falls, outcome, figure)
         for panel in (left, right):
@@ -70,7 +76,7 @@ def _outcomes(runs: Sequence[Result]) -> dict[str, np.ndarray]:
 def _draw_lengths(
     axes: Axes, found: Mapping[int, np.ndarray], colour: str, label: str
 ) -> None:
-    """Estimates against offline updates, on a logarithmic axis."""
+    """IQM and interval over members at each number of offline updates."""
     if not found:
         return
     updates = sorted(found)
@@ -79,9 +85,12 @@ def _draw_lengths(
     bounds = np.array([estimate["ci95"] for estimate in estimates])
     axes.fill_between(updates, *bounds.T, color=colour, alpha=0.15, linewidth=0)
     axes.plot(updates, iqm, "o-", color=colour, linewidth=2, label=label)
+
+
+def _number(axes: Axes, updates: Collection[int]) -> None:
+    """Puts a tick at each length that was run."""
     axes.set_xscale("log")
-    ticks = [f"{each / 1000:g}k" for each in updates]
-    axes.set_xticks(updates, ticks, minor=False)
+    axes.set_xticks(sorted(updates), [count(each) for each in sorted(updates)])
     axes.minorticks_off()
 
 
@@ -99,8 +108,10 @@ def _draw_members(axes: Axes, falls: Falls, outcome: str, figure: str) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), "o", color=colour, alpha=0.7)
         pairs += points
-    if len(pairs) > 3:
-        found = foretelling.correlation(*zip(*pairs, strict=True))
+    if len(pairs) < 4:
+        return
+    found = foretelling.correlation(*zip(*pairs, strict=True))
+    if math.isfinite(found["iqm"]):
         low, high = found["ci95"]
         axes.set_title(
             f"rank correlation {found['iqm']:.2f} [{low:.2f}, {high:.2f}]",

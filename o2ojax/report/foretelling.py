@@ -78,32 +78,43 @@ def _correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def members_of(result: Result) -> list[Mapping[str, float]]:
     """Of each member that lives: what its critics said, its dip and its regret."""
-    figures = said(Path(result.name) / "metrics.jsonl")
+    figures = readiness_by_member(Path(result.name) / "metrics.jsonl")
     curves = result.curves
     score = statistics.scores(curves, result.config["env"])
     outcome = statistics.by_member(score, curves.phase, step=curves.step).get("online")
-    if not figures or outcome is None:
+    num_members = score.shape[1]
+    whole = all(values.shape == (num_members,) for values in figures.values())
+    if not figures or not whole or outcome is None:
         return []
     columns = figures | {name: outcome[name] for name in OUTCOMES if name in outcome}
     points = [
         {name: float(values[member]) for name, values in columns.items()}
-        for member in range(score.shape[1])
+        for member in range(num_members)
     ]
     return [point for point in points if np.isfinite([*point.values()]).all()]
 
 
-def said(path: Path) -> dict[str, Sequence[float]]:
-    """What critics said last before the online phase: name -> [M]."""
-    found: dict[str, Sequence[float]] = {}
+def readiness_by_member(path: Path) -> dict[str, np.ndarray]:
+    """What critics said last before the online phase: name -> [M], NaN of the dead.
+
+    It is empty where a `metrics.jsonl` is missing or does not tell; a line that was cut
+    is left out.
+    """
+    found: dict[str, np.ndarray] = {}
     try:
         lines = path.read_text("utf-8").splitlines()
-    except OSError:
+    except (OSError, ValueError):
         return found
-    for line in map(json.loads, lines):
-        told = {
-            name.removeprefix(PREFIX): values
-            for name, values in line.items()
-            if name.startswith(PREFIX)
-        }
+    for line in lines:
+        if PREFIX not in line:
+            continue
+        try:
+            told = {
+                name.removeprefix(PREFIX): np.array(values, np.float64)
+                for name, values in json.loads(line).items()
+                if name.startswith(PREFIX)
+            }
+        except (AttributeError, TypeError, ValueError):
+            continue
         found = told or found
     return found

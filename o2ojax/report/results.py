@@ -45,6 +45,11 @@ def read(directory: str | Path) -> Result:
             raise UserError(
                 f"{path / 'config.json'} is damaged: {name} is not a {kind.__name__}"
             )
+    if not _are_seeds(config["seeds"]):
+        raise UserError(
+            f"{path / 'config.json'} is damaged: seeds must be different whole numbers,"
+            " or a number of them"
+        )
     curves = _read_curves(path / "returns.npz")
     summary = _read_json(path / "summary.json")
     try:
@@ -65,6 +70,19 @@ NEEDED = {  # entries of config.json
     **dict.fromkeys(("simulator", "population"), dict),
     "seeds": object,
 }
+
+
+def seeds_of(result: Result) -> list[int]:
+    """The seeds of a run's members, under each setting."""
+    seeds = result.config["seeds"]
+    return [*range(seeds)] if isinstance(seeds, int) else [*seeds]
+
+
+def _are_seeds(seeds: Any) -> bool:
+    if isinstance(seeds, list):
+        are_whole = all(type(seed) is int for seed in seeds)
+        return bool(seeds) and are_whole and len({*seeds}) == len(seeds)
+    return type(seeds) is int and seeds > 0
 
 
 def _readiness(summary: dict[str, Any]) -> list[str]:

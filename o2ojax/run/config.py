@@ -36,7 +36,7 @@ def _score(value: Any) -> float:
     return value
 
 
-def _seeds(value: Any) -> tuple[int, ...]:
+def parse_seeds(value: Any) -> tuple[int, ...]:
     """Parses seeds: a list of seeds, or a number n for the seeds 0, ..., n - 1."""
     if isinstance(value, str):
         value = fields.literal(value)
@@ -242,7 +242,7 @@ class RunConfig:
         (0, 1, 2, 3),
         f"a number of seeds from 1 to {MAX_SEEDS:,}, or as many different whole numbers"
         " from 0 to 2**32 - 1",
-        _seeds,
+        parse_seeds,
     )
     population: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     devices: Devices = Devices()

@@ -2,7 +2,7 @@
 
 import ast
 import dataclasses
-import pathlib
+from pathlib import Path
 
 import pytest
 
@@ -164,13 +164,16 @@ def test_seeds_are_run_apart_and_shown_together(monkeypatch, tmp_path, capsys):
 
     def main(arguments):
         given = dict(argument.split("=", 1) for argument in arguments)
-        run = pathlib.Path(given["--workdir"])
+        run = Path(given["--workdir"])
         seeds = ast.literal_eval(given.get("--config.seeds", "(0, 1)"))
         asked[run.name, seeds] = given.get("--config.offline.from")
         run.parent.mkdir(parents=True, exist_ok=True)
         scores = [[10.0 + seed for seed in seeds]]
         online = [] if run.name == "cql" else scores
-        write_run(run, config(seeds=list(seeds)), curves(scores, online))
+        if run.exists():
+            return 0
+        lengths = {"offline": {"updates": 1}, "online": {"steps": 1}, "agent": {}}
+        write_run(run, config(seeds=list(seeds), **lengths), curves(scores, online))
         return 0
 
     monkeypatch.setattr(command, "main", main)
@@ -187,20 +190,53 @@ def test_seeds_are_run_apart_and_shown_together(monkeypatch, tmp_path, capsys):
     assert row.split("|")[3].strip() == "4"
     assert "Of fewer seeds: sac (1 of 4)." in table
 
-    # what has been run is not run again
+    # what has been run is not run again, not even what stands before it
     asked.clear()
-    assert study.main([*options, both, "--seeds=4,5"]) == 2
-    assert "5 of cql has been run" in capsys.readouterr().err and not asked
+    assert study.main([*options, "--methods=bc,off2on", "--seeds=4,5"]) == 2
+    assert "seed 5 of off2on is one of the run in" in capsys.readouterr().err
+    assert study.main([*options, "--methods=sac", "--config.seeds=6"]) == 2
+    (there / "off2on" / "summary.json").unlink()  # begun, and not ended
+    assert study.main([*options, both, "--seeds=5"]) == 2
+    assert not asked
+    assert study.main([*options, both, "--seeds=2,5"]) == 0  # goes on with it
 
 
-def test_the_study_of_lengths_draws_how_far_agents_fall(tmp_path):
+@pytest.mark.parametrize("seeds", ["a", "3,3", "-1", "", "1.5"])
+def test_seeds_that_are_none_are_refused(seeds, capsys):
+    with pytest.raises(SystemExit):
+        study.main(["off2on", f"--seeds={seeds}"])
+    assert "give different seeds, as 3,4" in capsys.readouterr().err
+
+
+def test_settings_are_no_seeds(tmp_path):
+    folder = tmp_path / "counter-a"
+    folder.mkdir()
+    settings = config(seeds=[0], population={"penalty": [0.1, 1.0]})
+    write_run(folder / "fowm-lambdas", settings, curves([[1, 2]], [[3, 4]]))
+    write_run(folder / "fowm", config(seeds=[0]), curves([[1]], [[3]]))
+    options = ["fowm", "--datasets=counter-a", "--methods=fowm-lambdas,fowm"]
+    assert study.main([*options, f"--workdir={tmp_path}", "--report"]) == 0
+    assert "Of fewer seeds" not in (tmp_path / "table.md").read_text()
+
+
+def test_the_study_of_lengths_draws_how_far_agents_fall(monkeypatch, tmp_path):
     for name in ("balanced-20k", "balanced-200k", "online-50k"):
         run = tmp_path / "hopper-medium" / "seeds-1" / name
         run.parent.mkdir(parents=True, exist_ok=True)
         write_run(run, config(seeds=[1]), curves([[30]], [[20]]))
+    drawn = {}
+    monkeypatch.setattr(study.falls, "draw", lambda runs, path: drawn.update(runs))
     options = ["length", f"--workdir={tmp_path}", f"--out={tmp_path / 'out'}"]
     assert study.main([*options, "--datasets=hopper-medium", "--report"]) == 0
-    assert is_png(tmp_path / "out" / "hopper-medium-falls.png")
+    names = {
+        (store, updates): [Path(run.name).name for run in runs]
+        for store, lengths in drawn.items()
+        for updates, runs in lengths.items()
+    }
+    assert names.pop(("balanced", 20_000)) == ["balanced-20k"]
+    assert names.pop(("balanced", 200_000)) == ["balanced-200k"]
+    assert names.pop(("online", 50_000)) == ["online-50k"]
+    assert len(names) == 9 and not any(names.values())
 
 
 @pytest.mark.parametrize("method", fowm_study.NAMES)

@@ -38,12 +38,15 @@ def test_parts_count_as_one_and_every_member_is_a_point(tmp_path, shown):
         hand_over(tmp_path / "b", [2], [50], [20], [0.3]),
     ]
     late = [hand_over(tmp_path / "c", [0, 1, 2], [30, 40, 50], [30, 39, 48], [4, 5, 6])]
-    runs = {"balanced": {20_000: early, 200_000: late}, "uniform": {20_000: []}}
+    other = [hand_over(tmp_path / "d", [0], [30], [29], [None])]  # without a figure
+    runs = {"balanced": {20_000: early, 200_000: late}, "uniform": {50_000: other}}
     falls.draw(runs, tmp_path / "falls.png")
     assert is_png(tmp_path / "falls.png")
 
     lengths, members, regrets, _ = shown[-1].axes
-    [line] = lengths.get_lines()
+    told = [tick.get_text() for tick in lengths.get_xticklabels()]
+    assert told == ["20k", "50k", "200k"]
+    line, _ = lengths.get_lines()
     dips = [20, 10, 30], [0, 1, 2]
     iqm = [statistics.interval(np.float64(dip))["iqm"] for dip in dips]
     np.testing.assert_array_equal(line.get_xdata(), [20_000, 200_000])
