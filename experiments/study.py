@@ -52,29 +52,7 @@ SEEDS = "seeds-"  # begins the name of a folder for some of the seeds
 @entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: that of the first run that does not end well, or 0."""
-    parser = argparse.ArgumentParser(
-        prog=program("study"),
-        description="An algorithm against its ablations and the field.",
-        epilog="Fields of all runs' configs: --config.FIELD=VALUE",
-    )
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--datasets", metavar="NAME,NAME", help="instead of all")
-    parser.add_argument("--methods", metavar="NAME,NAME", help="instead of all")
-    parser.add_argument(
-        "--seeds",
-        metavar="K,K",
-        type=listed_seeds,
-        default=(),
-        help="these alone, which add to those that have been run",
-    )
-    parser.add_argument("--workdir", type=Path, help="(default: runs/STUDY_study)")
-    parser.add_argument("--out", type=Path, help="(default: the workdir)")
-    parser.add_argument(
-        "--report", action="store_true", help="run nothing; show what has ended"
-    )
-    options, overrides = parser.parse_known_args(arguments)
-    if options.seeds and options.report:
-        parser.error("--report shows all seeds that have been run")
+    options, overrides = _parse(arguments)
     study = STUDIES[options.study]
     methods = options.methods.split(",") if options.methods else study.NAMES
     datasets = options.datasets.split(",") if options.datasets else study.DATASETS
@@ -102,6 +80,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _parse(
+    arguments: Sequence[str] | None,
+) -> tuple[argparse.Namespace, list[str]]:
+    """Its own options, and what goes to every run."""
+    parser = argparse.ArgumentParser(
+        prog=program("study"),
+        description="An algorithm against its ablations and the field.",
+        epilog="Fields of all runs' configs: --config.FIELD=VALUE",
+    )
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--datasets", metavar="NAME,NAME", help="instead of all")
+    parser.add_argument("--methods", metavar="NAME,NAME", help="instead of all")
+    parser.add_argument(
+        "--seeds",
+        metavar="K,K",
+        type=listed_seeds,
+        default=(),
+        help="these alone, which add to those that have been run",
+    )
+    parser.add_argument("--workdir", type=Path, help="(default: runs/STUDY_study)")
+    parser.add_argument("--out", type=Path, help="(default: the workdir)")
+    parser.add_argument(
+        "--report", action="store_true", help="run nothing; show what has ended"
+    )
+    options, overrides = parser.parse_known_args(arguments)
+    if options.seeds and options.report:
+        parser.error("--report shows all seeds that have been run")
+    return options, overrides
 
 
 def listed_seeds(text: str) -> tuple[int, ...]:

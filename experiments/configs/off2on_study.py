@@ -12,10 +12,10 @@ every seed, offline; what starts from them names its run by `--config.offline.fr
 `awac` and `bcq` train themselves offline and go on online; `sac` begins with nothing;
 `bc`, `iql` and `td3_bc` stay offline. `python -m experiments.study off2on` runs all.
 Published losses and rates; networks of 64-64 (BCQ's 128-128), batches of 256, 4 actions
-in CQL's sums, 10 candidates where BCQ acts; 200k offline updates on medium data, as CQL
-is not pessimistic before, 50k on random data and for BCQ; 25k environment steps, three
-seeds. All methods go online in the rhythm of Off2OnRL, five times as many updates after
-the first round, as published for medium, so that none has more than another.
+in CQL's sums, 10 candidates where BCQ acts; 200k offline updates on medium data (CQL of
+20k was not pessimistic yet), 50k on random data and for BCQ; 25k environment steps,
+three seeds. All methods go online in the rhythm of Off2OnRL, five times as many updates
+after the first round, as published for medium, so that none has more than another.
 
 The medium data are those of `length_study.py`, which has the same CQL agents: a link to
 its `cql` (as `runs/off2on_study/hopper-medium/cql`) spares training them anew.

@@ -20,10 +20,6 @@ from o2ojax.run.workdir import FREE_TO_CHANGE
 
 # What may tell one run from another: its seeds, and the machine and the day.
 MAY_DIFFER = ("seeds", "members", "versions", "commit", "device", *FREE_TO_CHANGE)
-RATES = {
-    "offline": ("updates", "updates_per_second"),
-    "online": ("steps", "steps_per_second"),
-}
 
 
 def join(results: Sequence[Result]) -> Result:
@@ -119,9 +115,9 @@ def _members(leaves: Sequence[np.ndarray], results: Sequence[Result]) -> np.ndar
 def _speeds(results: Sequence[Result]) -> dict[str, dict[str, float]]:
     """Those of all runs, one after another, but for runs that tell none."""
     speeds = {}
-    phases = [phase for phase in RATES if phase in results[0].curves.phase]
-    for phase in phases:
-        amount, rate = RATES[phase]
+    for phase, (amount, *_, rate) in statistics.SPEEDS.items():
+        if phase not in results[0].curves.phase:
+            continue
         done = seconds = 0.0
         for result in results:
             told = result.summary[phase]
