@@ -4,6 +4,7 @@ Orbax writes in the background to a temporary name and renames the folder at the
 a checkpoint is either complete or absent.
 """
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -11,7 +12,7 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ import tensorstore as ts
 from o2ojax.errors import UserError, first_line
 
 Tree = Any
+# What Orbax raises: where one of many files fails, it cancels the others, and may raise
+# that instead, which is no Exception.
+RAISED = (Exception, asyncio.CancelledError)
 # What a record's file holds: the record, and the sums of each array by its name, and of
 # the record by "". In older versions it was the record alone.
 RECORD, SUMS = "record", "sums"
@@ -69,7 +73,7 @@ class Checkpoints:
             directory.mkdir(parents=True, exist_ok=True)
         try:
             self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
-        except Exception as error:  # of a damaged one, or files that are none of ours
+        except RAISED as error:  # of a damaged one, or files that are none of ours
             raise UserError(
                 f"the checkpoints in {directory} cannot be opened ({_reason(error)});"
                 " deleting the folder of a damaged one goes back to the one before"
@@ -116,7 +120,7 @@ class Checkpoints:
             record, sums = found[RECORD], found[SUMS]
             if sums[""] != _sum_of(record):
                 raise ValueError("the record is not as it was written")
-        except Exception as error:
+        except RAISED as error:
             raise self._foreign(number, first_line(error)) from error
         return record, sums
 
@@ -198,9 +202,8 @@ class Checkpoints:
     def _explained(self):
         try:
             yield
-        except Exception as error:
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            if full or "No space left" in str(error):
+        except RAISED as error:
+            if any(map(_is_of_a_full_disk, _causes(error))):
                 reason, remedy = "the disk is full", "Make room, and run"
             else:
                 reason, remedy = _reason(error), "Once that is mended, run"
@@ -225,7 +228,19 @@ def _sum_of(record: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
-def _reason(error: Exception) -> str:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_of_a_full_disk(error: BaseException) -> bool:
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return full or "No space left" in str(error)
+
+
+def _reason(error: BaseException) -> str:
     """Why a file could not be written: TensorStore tells it amid many other things."""
     number = re.search(r"os_error_code='(\d+)'", str(error))
     return os.strerror(int(number[1])) if number else first_line(error)
