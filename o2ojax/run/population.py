@@ -251,18 +251,21 @@ def has_critics(algorithm: agents.Algorithm, spec: EnvSpec, sizes: Sizes, who) -
     stages_of, found = stages(algorithm, spec, sizes), []
 
     def ask(member):
-        found.append(stages_of(member, _rows_like(spec)).offline.agent.q is not None)
+        rows = _rows_like(spec, algorithm.needs(member.config))
+        found.append(stages_of(member, rows).offline.agent.q is not None)
         return 0
 
     jax.eval_shape(ask, who)
     return found[0]
 
 
-def _rows_like(spec: EnvSpec) -> Transition | Album:
-    """A dataset of which only the shape is known."""
+def _rows_like(spec: EnvSpec, needs: replay.Needs) -> Transition | Album:
+    """A dataset of which only the shape is known: of whole trials, where they count."""
     one = frames.blank(base.blank_transition(spec), spec)
+    trials = spec.num_train * needs.context.trial if needs.context else 0
+    num_rows = trials or NUM_ROWS
     rows = jax.tree.map(
-        lambda leaf: jnp.zeros((NUM_ROWS, *leaf.shape), leaf.dtype),
+        lambda leaf: jnp.zeros((num_rows, *leaf.shape), leaf.dtype),
         frames.rows_of(one),
     )
     if not isinstance(one, Album):
@@ -284,7 +287,7 @@ def agent_shape(
     stages_of = stages(algorithm, spec, sizes)
 
     def one(member):
-        course = stages_of(member, _rows_like(spec))
+        course = stages_of(member, _rows_like(spec, algorithm.needs(member.config)))
         state = course.offline.agent.init(member.key)
         if phase == "offline":
             return state

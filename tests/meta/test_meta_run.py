@@ -14,7 +14,7 @@ from o2ojax import data, envs
 from o2ojax.errors import UserError
 from o2ojax.meta import families
 from o2ojax.replay.ring import Ring
-from o2ojax.run import job
+from o2ojax.run import job, population
 from o2ojax.run.resolve import load, override, resolve
 from o2ojax.types import Transition
 
@@ -252,6 +252,9 @@ def test_every_method_of_the_study_stands(method, dataset, tmp_path):
     prepared = job.prepare(resolve(found), tmp_path)
     assert prepared.spec.num_train == 20 and prepared.spec.num_test == 8
     assert (found.agent.get("labels") == "true") == (method == "oracle")
+    entry, who = prepared.config.entry, prepared.members
+    for phase in ("offline", "online"):  # as a warm start and a policy need them
+        population.agent_shape(entry, prepared.spec, prepared.sizes, phase, who)
 
 
 @pytest.mark.parametrize("name", smac_study.DATASETS)
