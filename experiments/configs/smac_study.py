@@ -62,7 +62,7 @@ def get_config(task: str = "smac/cheetah-vel-pearl") -> ConfigDict:
 
 
 def scratch(dataset: str) -> ConfigDict:
-    """Such a run as the datasets are made of, with the study's seeds and 240k steps each.
+    """A run as those that the datasets are made of, of 240k steps a seed.
 
     That of cheetah-vel-pearl took 480k.
     """
