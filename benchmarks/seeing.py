@@ -22,6 +22,7 @@ from o2ojax.replay import frames, ring
 TASK = "lift-pixels"
 HOST, WARP = "MuJoCo", "MuJoCo Warp"  # who draws
 ROWS = dict(env=TASK, rows=2_000)
+SMALL = dict(capacity=2_000)  # rows of a ring
 ONE_STEP = rlpd.RLPDConfig(critic_steps=1, num_critics=2)  # as it is from pixels
 CASES = {
     "fowm": Case("fowm", **ROWS, sizes=dict(store="symmetric_windows")),
@@ -29,9 +30,11 @@ CASES = {
     "iql": Case("iql", **ROWS),
     "sac": Case("sac", **ROWS),
     "cql": Case("cql", **ROWS),
-    "rlpd": Case("rlpd", ONE_STEP, "online", **ROWS, sizes=dict(store="symmetric")),
+    "rlpd": Case(
+        "rlpd", ONE_STEP, "online", **ROWS, sizes=SMALL | dict(store="symmetric")
+    ),
     "off2on offline": Case("off2on", **ROWS),
-    "off2on online": Case("off2on", phase="online", **ROWS),
+    "off2on online": Case("off2on", phase="online", **ROWS, sizes=SMALL),
 }
 
 

@@ -27,7 +27,9 @@ from o2ojax.types import Env, EnvSpec, Run, Transition, vector
 
 BATCH = 256
 FRESH = 1_000  # rows that an online store is given in every call
-ONLINE_UPDATES = 100  # of a call, at least: it copies a member's ring, as a run's does
+# Of a call, at least: it copies a member's ring, as a run's does, which takes no time
+# that counts beside so many updates, or beside so many operations.
+ONLINE_UPDATES, ONLINE_OPERATIONS = 100, 3e11
 
 
 def refuse_accelerator(why: str) -> None:
@@ -234,7 +236,8 @@ def learner(
     counted = operations(case)
     each = chunk(counted * (1 if on_cpu() else num_members))
     if case.phase == "online":
-        each = max(each, ONLINE_UPDATES)
+        enough = max(1, round(ONLINE_OPERATIONS / counted))
+        each = max(each, min(ONLINE_UPDATES, enough))
 
     def learn(run, member, dataset):
         (agent, store), replay = case.stage(member, dataset), run.replay
