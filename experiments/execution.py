@@ -189,10 +189,8 @@ def without_echoes() -> Iterator[None]:
             shown(unraisable)
 
     sys.unraisablehook = show
-    try:
-        yield
-    finally:
-        sys.unraisablehook = shown
+    yield
+    sys.unraisablehook = shown  # after an error, such threads may still call back
 
 
 def finished(config: RunConfig, workdir: Path, progress: Progress) -> bool:

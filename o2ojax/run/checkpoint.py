@@ -194,9 +194,15 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits until all checkpoints are on disk, and closes the directory."""
+        """Waits until all checkpoints are on disk, and closes the directory.
+
+        Raises:
+            UserError: a checkpoint could not be written; where several things failed,
+                Orbax raises some of them only here.
+        """
         self.finish()
-        self._manager.close()
+        with self._explained():
+            self._manager.close()
 
     @contextlib.contextmanager
     def _explained(self):

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from o2ojax.errors import UserError
@@ -95,3 +96,15 @@ def test_those_of_older_versions_have_no_sums(written, tmp_path):
     assert told["sums"]
     path.write_text(json.dumps(told["record"]))
     assert_same(read(tmp_path / "old"))
+
+
+def test_what_fails_only_as_the_directory_closes_is_told(tmp_path, monkeypatch):
+    """Where several files fail, Orbax raises one at a time."""
+    kept = Checkpoints(tmp_path)
+
+    def full(self):
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "close", full)
+    with pytest.raises(UserError, match="the disk is full; there is none before it"):
+        kept.close()
