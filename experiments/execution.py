@@ -1,10 +1,10 @@
 """Executes a run for the command line: its messages, its exit status."""
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,13 +144,13 @@ def execute(config: RunConfig, workdir: Path, extend: bool = False) -> int:
         the exit status, as that of `main`.
     """
     use_cache()
+    hide_echoes()
     progress = Progress() if processes.leads() else Progress(Console(quiet=True))
     try:
         extend = extend and is_longer(config, workdir)  # else it only goes on
         if not extend and finished(config, workdir, progress):
             return 0
-        with without_echoes():
-            train(config, workdir, progress, extend)
+        train(config, workdir, progress, extend)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -177,8 +177,8 @@ def execute(config: RunConfig, workdir: Path, extend: bool = False) -> int:
     return 0
 
 
-@contextmanager
-def without_echoes() -> Iterator[None]:
+@functools.cache  # once in a process: such threads may outlive a run
+def hide_echoes() -> None:
     """Does not show what follows from an error that is told: of a checkpoint that could
     not be written, TensorStore's threads call back to a loop that Orbax has closed.
     """
@@ -189,8 +189,6 @@ def without_echoes() -> Iterator[None]:
             shown(unraisable)
 
     sys.unraisablehook = show
-    yield
-    sys.unraisablehook = shown  # after an error, such threads may still call back
 
 
 def finished(config: RunConfig, workdir: Path, progress: Progress) -> bool:

@@ -24,8 +24,7 @@ import tensorstore as ts
 from o2ojax.errors import UserError, first_line
 
 Tree = Any
-# What Orbax raises: where one of many files fails, it cancels the others, and may raise
-# that instead, which is no Exception.
+# What Orbax may raise: it writes by asyncio, whose CancelledError is no Exception.
 RAISED = (Exception, asyncio.CancelledError)
 # What a record's file holds: the record, and the sums of each array by its name, and of
 # the record by "". In older versions it was the record alone.

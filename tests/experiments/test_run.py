@@ -360,7 +360,7 @@ def test_a_run_whose_members_all_die_ends_with_an_error(tmp_path, capsys):
 def test_a_full_disk_is_named_and_the_last_good_checkpoint_kept(
     seen, tmp_path, capsys, monkeypatch
 ):
-    """Also where Orbax raises what came of it: other arrays' writing is cancelled."""
+    """Also where Orbax would raise that a write was cancelled, and the cause of it."""
     import orbax.checkpoint as ocp
 
     save = ocp.CheckpointManager.save
