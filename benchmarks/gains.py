@@ -46,6 +46,13 @@ def plain_repeat_row(row: Array, num: int) -> Array:
     return jnp.broadcast_to(row[..., None, :], (*row.shape[:-1], num, row.shape[-1]))
 
 
+def plain_layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+    """LayerNorm by sums, its gradients left to jax; as flax's."""
+    mean = x.mean(-1, keepdims=True)
+    variance = jnp.maximum((x**2).mean(-1, keepdims=True) - mean**2, 0.0)
+    return (x - mean) * (jax.lax.rsqrt(variance + epsilon) * scale) + bias
+
+
 ensemble_apply = networks.Ensemble.apply
 
 
@@ -96,6 +103,11 @@ GAINS = {
             (tuning, "repeat_row", plain_repeat_row),
         ),
         {"iql": 1, "cql": 1, "fowm": 1},
+    ),
+    "LayerNorm by products with ones": Gain(
+        "XLA sums features and rows slowly, and JAX's gradients have many such sums",
+        ((tuning, "layer_norm", plain_layer_norm),),
+        {"wsrl offline": 8, "rlpd": 8, "rebrac": 8, "ifql": 8, "fowm": 1},
     ),
     "convolutions of blocks and gradients of products": Gain(
         "XLA is slow at three channels, and leaves derived gradients to plain loops",

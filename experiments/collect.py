@@ -192,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
         "--policy",
         metavar="POLICY",
         help=f"play by it, in place of D4RL's protocol: {playing.RANDOM}, a run's"
-        " directory, or file.py:FUNCTION, (obs, key) -> action in [-1, 1]",
+        " directory, FILE.o2o, or file.py:FUNCTION, (obs, key) -> action in [-1, 1]",
     )
     result.add_argument(
         "--file",

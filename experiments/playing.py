@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2ojax import api, data, loop, policies, registry, vision
+from o2ojax import api, data, exported, loop, policies, registry, vision
 from o2ojax.errors import UserError
 from o2ojax.run.config import RunConfig
 from o2ojax.run.job import make_env
 from o2ojax.run.progress import Progress
-from o2ojax.types import EMPTY, Env, Policy, Transition
+from o2ojax.types import EMPTY, Env, EnvSpec, Policy, Transition
 
 RANDOM = "random"
 CHUNK = 200  # steps of each environment between two movements of the bar
@@ -25,8 +25,9 @@ def play(
 
     Args:
         config: its environment, its arguments, and how many play at once.
-        named: `random`; the directory of a finished run, whose best member explores; or
-            a door of a function (obs [O], key) -> action [A] in [-1, 1].
+        named: `random`; the directory of a finished run, whose best member explores; an
+            exported policy, FILE.o2o; or a door of a function (obs [O], key) -> action
+            [A] in [-1, 1].
         out: a file, or `minari:ID`. Actions are written in the environment's units.
     Raises:
         UserError: there is no such policy, it is of another environment, or the data
@@ -50,10 +51,12 @@ def policy_of(named: str, env: Env) -> tuple[Policy, Any]:
     if registry.is_door(named):
         choose = registry.behind(named)
         return policies.memoryless(lambda state, obs, key: choose(obs, key)), ()
+    if named.endswith(".o2o"):
+        return of_file(named, env.spec), ()
     if not os.path.isdir(named):
         raise UserError(
-            f"--policy={named}: neither {RANDOM}, nor a run's directory, nor"
-            " file.py:FUNCTION"
+            f"--policy={named}: neither {RANDOM}, nor a run's directory, nor FILE.o2o,"
+            " nor file.py:FUNCTION"
         )
     taken = api.load(named).policy(explore=True)
     if taken.spec.obs != env.spec.obs or taken.spec.action_dim != env.spec.action_dim:
@@ -62,6 +65,37 @@ def policy_of(named: str, env: Env) -> tuple[Policy, Any]:
             f" actions than {env.spec.name}"
         )
     return taken.acts, taken.state
+
+
+def of_file(path: str, spec: EnvSpec) -> Policy:
+    """An exported policy. One row after another: its programs know no batches."""
+    player = exported.load(path)
+    sizes, own = (player.about["num_obs"], len(player.about["low"])), spec.obs_dim
+    if player.about.get("parts") or sizes != (own, spec.action_dim):
+        raise UserError(
+            f"--policy={path} has observations of {sizes[0]} numbers and actions of"
+            f" {sizes[1]}; {spec.name} has {own} and {spec.action_dim}"
+        )
+    start, act, observe = (
+        jax.custom_batching.sequential_vmap(player.programs[name])
+        for name in exported.PROGRAMS
+    )
+
+    def begin(state, context, key):
+        del state, context
+        return start(jax.random.key_data(key))
+
+    def choose(state, memory, obs, key):
+        del state, key  # it draws by the key that its memory carries
+        action, memory, own = act(memory[0], obs, memory[1])
+        return action, (memory, own)
+
+    def look(state, memory, made):
+        del state
+        given = made.obs, made.action, made.reward, made.next_obs, made.last
+        return (observe(memory[0], *given), memory[1]), made
+
+    return Policy(begin, choose, look)
 
 
 def episodes(

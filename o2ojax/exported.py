@@ -45,7 +45,7 @@ class Player:
     """
 
     def __init__(self, programs: Mapping[str, Callable], about: Mapping[str, Any]):
-        self._programs, self.about = programs, about
+        self.programs, self.about = programs, about
         self._low, self._high = (np.float32(about[name]) for name in ("low", "high"))
 
     def start(self, seed: int = 0, num: int | None = None) -> State:
@@ -53,7 +53,7 @@ class Player:
         trial of episodes. The seed is that of all that the policy draws.
         """
         keys = [np.uint32([at, seed]) for at in range(1 if num is None else num)]
-        states = [State(*self._programs["start"](key)) for key in keys]
+        states = [State(*self.programs["start"](key)) for key in keys]
         return states[0] if num is None else stacked(states)
 
     def act(self, obs: Any, state: State) -> tuple[np.ndarray, State]:
@@ -71,7 +71,7 @@ class Player:
             rows = range(len(state.key))
             return stacked([self.act(_row(obs, at), _row(state, at)) for at in rows])
         given = state.memory, self.observation(obs), state.key
-        action, memory, key = self._programs["act"](*given)
+        action, memory, key = self.programs["act"](*given)
         if not np.isfinite(action).all():
             raise UserError(f"the policy's action is {action}: its weights are damaged")
         return self.in_units(np.asarray(action)), State(memory, key)
@@ -90,7 +90,7 @@ class Player:
             return stacked([self.observe(*_row(given, at)) for at in indices])
         given = self.observation(obs), self.in_box(action), np.float32(reward)
         given = *given, self.observation(next_obs), np.bool_(last)
-        return state._replace(memory=self._programs["observe"](state.memory, *given))
+        return state._replace(memory=self.programs["observe"](state.memory, *given))
 
     def observation(self, obs: Any) -> Any:
         """An observation as the agent was trained on: a vector, or a dict of parts."""
@@ -197,12 +197,12 @@ def _check(player: Player) -> None:
     key, parts = np.zeros(2, np.uint32), player.about.get("parts") or {}
     obs = {name: np.zeros(shape, dtype) for name, (shape, dtype) in parts.items()}
     obs = obs or np.zeros(size, np.float32)
-    memory, key = jax.eval_shape(player._programs["start"], key)
-    action, after, _ = jax.eval_shape(player._programs["act"], memory, obs, key)
+    memory, key = jax.eval_shape(player.programs["start"], key)
+    action, after, _ = jax.eval_shape(player.programs["act"], memory, obs, key)
     if action.shape != (num_actions,):
         raise ValueError(f"it has actions of shape {action.shape}")
     given = obs, np.zeros(num_actions, np.float32), np.float32(0), obs, np.bool_(False)
-    jax.eval_shape(player._programs["observe"], after, *given)
+    jax.eval_shape(player.programs["observe"], after, *given)
 
 
 def _program(code: bytes, weights: list[Any]) -> Callable:

@@ -100,6 +100,22 @@ class Dense(nn.Module):
         return tuning.affine_shared(shared, x, kernel, bias)
 
 
+class LayerNorm(nn.Module):
+    """Rows of mean 0 and variance 1, scaled and shifted: [..., O] -> [..., O].
+
+    Named as flax's. Ba, Kiros and Hinton, "Layer Normalization" (2016),
+    arxiv.org/abs/1607.06450.
+    """
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        return tuning.layer_norm(x, scale, bias, self.epsilon)
+
+
 class MLP(nn.Module):
     """Fully connected layers and a linear last one: [..., I] -> [..., out].
 
@@ -127,9 +143,9 @@ class MLP(nn.Module):
             x = Dense(width, kernel_init=self.hidden_init)(x, shared)
             if self.norm_after:
                 x = self.activation(x)
-                x = nn.LayerNorm()(x) if self.layer_norm else x
+                x = LayerNorm()(x) if self.layer_norm else x
             else:
-                x = self.activation(nn.LayerNorm()(x) if self.layer_norm else x)
+                x = self.activation(LayerNorm()(x) if self.layer_norm else x)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             shared = None
         bias = nn.initializers.constant(self.output_bias)
@@ -162,7 +178,7 @@ class Joined(nn.Module):
     def __call__(self, obs: Array | Features) -> Array:
         if not isinstance(obs, Features):
             return obs
-        seen = jnp.tanh(nn.LayerNorm()(Dense(LATENT)(obs.images)))
+        seen = jnp.tanh(LayerNorm()(Dense(LATENT)(obs.images)))
         return jnp.concatenate([seen, obs.numbers], axis=-1)
 
 

@@ -97,6 +97,48 @@ def _repeat_row_gradient(num, kept, slope):
 repeat_row.defvjp(lambda row, num: (repeat_row(row, num), ()), _repeat_row_gradient)
 
 
+def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+    """`flax.linen.LayerNorm`: x [..., O], scale [O], bias [O] -> [..., O].
+
+    With the gradients that JAX derives, sums over features and over rows took half of
+    the time of WSRL's ten critics on a CPU. Here they are products with ones.
+    """
+    normal = normalise(x, epsilon)
+    num = x.size // scale.size
+    scale, bias = (repeat_row(row, num).reshape(x.shape) for row in (scale, bias))
+    return normal * scale + bias
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def normalise(x: Array, epsilon: float) -> Array:
+    """Rows [..., O] of mean 0 and of variance 1, less a trace of `epsilon`."""
+    return _normalise(x, epsilon)[0]
+
+
+def _normalise(x, epsilon):
+    centred = x - _row_means(x)
+    inverse = jax.lax.rsqrt(_row_means(centred**2) + epsilon)
+    normal = centred * inverse
+    return normal, (normal, inverse)
+
+
+def _normalise_gradient(epsilon, kept, slope):
+    normal, inverse = kept
+    along = _row_means(slope * normal) * normal
+    return (inverse * (slope - _row_means(slope) - along),)
+
+
+normalise.defvjp(_normalise, _normalise_gradient)
+
+
+def _row_means(x: Array) -> Array:
+    """[..., O] -> [..., 1]; on a CPU a product, as XLA is slow at such sums there."""
+    if not on_cpu():
+        return jnp.mean(x, axis=-1, keepdims=True)
+    size = x.shape[-1]
+    return matmul(x, jnp.full((size, 1), 1 / size, x.dtype))
+
+
 def convolve(x: Array, kernel: Array, stride: int) -> Array:
     """A convolution without padding: x [B, H, W, I], kernel [K, K, I, O].
 

@@ -8,10 +8,11 @@ import pytest
 from experiments.collect import main
 from o2ojax.data import read
 
-HOSTED = Path(__file__).parents[1] / "envs" / "hosted.py"
+ROOT = Path(__file__).parents[2]
+WALK = f"{ROOT / 'tests' / 'envs' / 'hosted.py'}:Walk"
 
 
-def collect(out, *others, env=f"{HOSTED}:Walk"):
+def collect(out, *others, env=WALK):
     return main(
         [
             "--config=sac",
@@ -19,10 +20,10 @@ def collect(out, *others, env=f"{HOSTED}:Walk"):
             "--config.dataset=",
             "--config.replay.name=online",
             "--config.offline.updates=0",
-            "--config.horizon=20",
             "--config.online.envs=3",
             f"--file={out}",
             "--rows=100",
+            *(["--config.horizon=20"] if env == WALK else []),
             *others,
         ]
     )
@@ -48,6 +49,17 @@ def test_a_scripted_policy_is_a_function(tmp_path, capsys):
     np.testing.assert_allclose(read(out, action_bounds=(-2, 2)).transitions.action, 0.5)
     assert collect(out, "--policy=nowhere") == 2
     assert "--policy=nowhere: neither random, nor" in capsys.readouterr().err
+
+
+def test_an_exported_policy_plays(tmp_path, capsys):
+    """SAC's, which draws its actions."""
+    file, out = ROOT / "experiments" / "hopper-medium.o2o", tmp_path / "hopper.npz"
+    assert collect(out, f"--policy={file}", env="hopper") == 0
+    rows = read(out).transitions
+    assert rows.reward.sum() / rows.last.sum() > 300  # random play: some 20
+    capsys.readouterr()
+    assert collect(out, f"--policy={file}") == 2
+    assert "observations of 11 numbers and actions of 3" in capsys.readouterr().err
 
 
 def test_it_goes_to_minari_in_its_units(tmp_path, monkeypatch):

@@ -39,6 +39,9 @@ SMALL = (
 )
 
 
+pytestmark = pytest.mark.usefixtures("one_compilation")
+
+
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -62,7 +65,7 @@ def last_run(workdir, *overrides):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, one_compilation):
     """A run that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("whole")
     os.chdir(ROOT)

@@ -1,5 +1,6 @@
 """The forms of a CPU give what the plain ones give."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,6 +114,30 @@ def test_a_linear_layer_and_its_gradients_are_those_of_jax(lead):
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
             ours,
             theirs,
+        )
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
+@pytest.mark.parametrize("epsilon", [1e-6, 0.1])
+def test_layer_norm_and_its_gradients_are_those_of_flax(cpu, lead, epsilon):
+    """Alone, and as an ensemble's, whose parameters lead; far from 0, too."""
+    x = 20.0 + 3.0 * jax.random.normal(KEY, (*lead, 4))
+    ours, theirs = networks.LayerNorm(epsilon), nn.LayerNorm(epsilon)
+    params = {"params": {"scale": jnp.array([1.0, -2.0, 0.5, 3.0])}}
+    params["params"]["bias"] = jnp.array([0.3, -1.0, 2.0, 0.0])
+    assert jax.tree.structure(ours.init(KEY, x)) == jax.tree.structure(params)
+
+    def slopes(layer):
+        return jax.value_and_grad(
+            lambda *given: jnp.sin(layer.apply(*given)).sum(), (0, 1)
+        )
+
+    two = jax.tree.map(lambda x: jnp.stack([x, -2 * x]), (params, x))
+    for given, of in (((params, x), lambda f: f), (two, jax.vmap)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5),
+            of(slopes(ours))(*given),
+            of(slopes(theirs))(*given),
         )
 
 
