@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.seeds:
         overrides = [*overrides, f"--config.seeds={options.seeds}"]
         part = SEEDS + "-".join(map(str, options.seeds))
-    to_run = [] if options.report else [(d, m) for d in datasets for m in methods]
+    to_run = [(d, m) for d in datasets for m in methods if m in methods_of(study, d)]
+    to_run = [] if options.report else to_run
     try:
         for dataset, method in to_run:
             asked = seeds_asked(study, method, dataset, overrides)
@@ -110,6 +111,11 @@ def _parse(
     if options.seeds and options.report:
         parser.error("--report shows all seeds that have been run")
     return options, overrides
+
+
+def methods_of(study: ModuleType, dataset: str) -> tuple[str, ...]:
+    """The methods that a study has on a dataset: all, unless its METHODS say others."""
+    return getattr(study, "METHODS", {}).get(dataset, study.NAMES)
 
 
 def listed_seeds(text: str) -> tuple[int, ...]:
@@ -179,8 +185,9 @@ def conclude(
     """Draws a figure for each dataset, and writes the tables of all."""
     sections, offline = [], {}
     for dataset in datasets:
-        parts = {method: parts_of(method, workdir / dataset) for method in methods}
-        ended = [method for method in methods if parts[method]]
+        here = [name for name in methods if name in methods_of(study, dataset)]
+        parts = {method: parts_of(method, workdir / dataset) for method in here}
+        ended = [method for method in here if parts[method]]
         results = {method: joined(method, parts[method]) for method in ended}
         offline[dataset] = {name: run.summary for name, run in results.items()}
         online = [results[method] for method in ended if method not in study.OFFLINE]
@@ -191,7 +198,7 @@ def conclude(
                 falls.draw(by_length(parts), out / f"{dataset}-falls.png")
             table = report.markdown([run.summary for run in online])
             sections.append(
-                f"## {dataset}\n\n{table}{note_on_unfinished(methods, results)}"
+                f"## {dataset}\n\n{table}{note_on_unfinished(here, results)}"
             )
     if not any(offline.values()):
         raise UserError(f"no run of {', '.join(datasets)} has ended in {workdir}")

@@ -60,8 +60,9 @@ def pytest_configure(config):
 def one_compilation():
     """Keeps each program, so that processes share it, and with it each last bit.
 
-    XLA orders the arguments of a CPU's kernels anew in each process that compiles them,
-    after which a sum may be fused, and thus rounded, in another way.
+    XLA does not compile to the same machine code in every process: the arguments of
+    some kernels come in another order each time, and of two processes that compiled
+    IQL's update, one was seen, once, to round Adam's second moments otherwise.
     """
     least = "jax_persistent_cache_min_compile_time_secs"
     with pytest.MonkeyPatch.context() as patched:

@@ -239,16 +239,31 @@ def test_the_study_of_lengths_draws_how_far_agents_fall(monkeypatch, tmp_path):
     assert len(names) == 9 and not any(names.values())
 
 
-@pytest.mark.parametrize("method", fowm_study.NAMES)
-@pytest.mark.parametrize("dataset", fowm_study.DATASETS)
+@pytest.mark.parametrize(
+    "dataset, method",
+    [
+        (dataset, method)
+        for dataset in fowm_study.DATASETS
+        for method in study.methods_of(fowm_study, dataset)
+    ],
+)
 def test_every_method_of_fowms_study_has_a_config_that_stands(method, dataset):
     found = fowm_study.get_config(f"{method}/{dataset}")
     if method in fowm_study.STARTS_FROM:
         found.offline["from"] = "runs/some"
     resolve(found)
-    assert found.offline.updates == (0 if method in fowm_study.STARTS_FROM else 5_000)
-    assert found.online.steps == (0 if method == "fowm-offline" else 2_500)
-    assert (found.batch, found.seeds) == (128, 4)
+    starved, on_lift = dataset == fowm_study.LARGE, dataset.startswith("lift")
+    steps = 2_500 if starved else 5_000
+    assert found.offline.updates == (0 if method in fowm_study.STARTS_FROM else 15_000)
+    assert found.online.steps == (0 if method == "fowm-offline" else steps)
+    assert (found.batch, found.seeds) == (128, 8 if on_lift else 4)
+    assert starved == (found.dataset == "datasets/lift-medium-replay.npz")
+
+
+def test_a_study_may_have_few_methods_on_a_dataset():
+    starved = study.methods_of(fowm_study, fowm_study.LARGE)
+    assert set(starved) == {"fowm-offline", "fowm", "fowm-uniform"}
+    assert study.methods_of(fowm_study, "push-medium-replay") == fowm_study.NAMES
 
 
 def test_what_tells_fowms_ablations_apart():
