@@ -36,7 +36,6 @@ drawn of what has been played, and kept once.
 
 import argparse
 import dataclasses
-import functools
 import shlex
 import sys
 import time
@@ -49,9 +48,8 @@ import numpy as np
 
 from o2ojax import agents, data, envs, loop, policies, vision
 from o2ojax.data.files import write_json
-from o2ojax.envs import manipulation, pixels
+from o2ojax.envs import pixels
 from o2ojax.envs.antmaze import MAZES
-from o2ojax.envs.scripted import SCRIPTED
 from o2ojax.errors import GO_ON, UserError, unknown
 from o2ojax.meta import families
 from o2ojax.parallel.compiled import use_cache
@@ -63,9 +61,9 @@ from o2ojax.run.job import Job, Record, prepare
 from o2ojax.run.progress import Progress
 from o2ojax.run.resolve import load, override, resolve
 from o2ojax.run.workdir import surroundings
-from o2ojax.types import EMPTY, Env, EnvSpec, Policy, Run, Transition
+from o2ojax.types import EMPTY, Env, Policy, Run, Transition
 
-from . import CONFIGS, antmaze, entry_point, leave, playing, program
+from . import CONFIGS, antmaze, demonstrations, entry_point, leave, playing, program
 
 # The SAC runs that a kind is made from.
 KINDS = {
@@ -76,24 +74,6 @@ KINDS = {
     "expert": ("expert",),
 }
 PEARL = "pearl"  # the kind of a family of tasks, and who gathers it
-
-# Standard deviations of the noise on a scripted policy's actions. Medium's leaves about
-# half of the episodes a success (in pictures, a third of lift's); reach bears more, and
-# keeps nine in ten. A replay's first episodes have START's, with which all but reach
-# seldom succeed. Where an action is applied twice, as where pictures are seen, the hand
-# is moved twice, and its noise is TWICE's. The gripper goes where it is told, once or
-# twice, and keeps its noise: with less of it, it never closed but at the cube, and
-# agents took closing for success.
-START = {"reach": 2.0, "push": 1.0, "lift": 1.0, "tray": 0.8, "drawer": 0.6}
-MEDIUM = {"reach": 1.5, "push": 0.7, "lift": 0.5, "tray": 0.5, "drawer": 0.42}
-START_TWICE = {"reach": 1.5, "push": 0.6, "lift": 0.5, "tray": 0.4, "drawer": 0.3}
-MEDIUM_TWICE = {"reach": 1.0, "push": 0.35, "lift": 0.3, "tray": 0.25, "drawer": 0.2}
-
-# A replay of a gripper in pictures also has a learner's mistakes, carried through: a
-# random action, for so many decisions, begun with a chance that falls from the first of
-# these to the second. Where none closed the gripper beside the cube and raised it,
-# FOWM, which sees the cube in pictures alone, imagined that this lifts it.
-WANDER, WANDER_STEPS = (0.08, 0.02), 6
 
 # Where AntMaze's walker begins, and is sent.
 PLAYERS = {
@@ -139,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = config.env if physics == "mujoco" else f"{config.env}-{physics}"
         workdir = options.workdir or Path("runs") / "collect" / name
         progress = Progress()
-        needs = dict.fromkeys(KINDS, ()) if is_scripted(config.env) else KINDS
+        by_script = demonstrations.is_scripted(config.env)
+        needs = dict.fromkeys(KINDS, ()) if by_script else KINDS
         needs = needs | {PEARL: (PEARL,)} | dict.fromkeys(antmaze.PLACES, ())
         stages = sorted({stage for kind in kinds for stage in needs[kind]})
         learners = {
@@ -315,7 +296,7 @@ def make(
     if config.env in MAZES:
         policy = antmaze.steered(config.env, kind)
         return play(kind, env, policy, (), num_rows, progress)
-    if is_scripted(config.env):
+    if demonstrations.is_scripted(config.env):
         return demonstrate(kind, env, num_rows, progress)
     if kind == "medium-replay":
         return gathered_while_learning(learners["medium"])
@@ -337,16 +318,11 @@ def options_of(config: RunConfig, **others: Any) -> envs.Options:
     return envs.options(config.env, config.physics, config.simulator, **others)
 
 
-def is_scripted(name: str) -> bool:
-    """Whether a scripted policy plays an environment."""
-    return pixels.task_of(name) in SCRIPTED
-
-
 def demonstrate(kind: str, env: Env, num_rows: int, progress: Progress) -> Transition:
     """Whole episodes of a scripted policy, in order of time, NUM_ENVS at once."""
     rows_at_once = NUM_ENVS * env.spec.horizon
     num_rounds = -(-num_rows // rows_at_once)
-    policy = scripted(kind, env.spec, num_rounds)
+    policy = demonstrations.scripted(kind, env.spec, num_rounds)
     rows = play(kind, env, policy, (), num_rounds * rows_at_once, progress)
 
     def by_time(leaf):
@@ -354,49 +330,6 @@ def demonstrate(kind: str, env: Env, num_rows: int, progress: Progress) -> Trans
         return episodes.swapaxes(0, 1).reshape(leaf.shape)
 
     return jax.tree.map(by_time, rows)
-
-
-def scripted(kind: str, spec: EnvSpec, num_rounds: int) -> Policy:
-    """Who plays one kind of a scripted task's datasets, `num_rounds` episodes."""
-    if kind == "random":
-        return policies.uniform(spec.action_dim)
-    first, last = (
-        np.float32([hand] * 3 + [gripper])[: spec.action_dim]
-        for hand, gripper in noise(kind, spec.name)
-    )
-
-    def between(first, last, num_stopped):
-        return first + (last - first) * num_stopped / max(num_rounds - 1, 1)
-
-    policy = policies.noisy(
-        SCRIPTED[pixels.task_of(spec.name)], functools.partial(between, first, last)
-    )
-    if not wanders(kind, spec.name):
-        return policy
-    chance = functools.partial(between, *WANDER)
-    return policies.wandering(policy, spec.action_dim, chance, WANDER_STEPS)
-
-
-def wanders(kind: str, name: str) -> bool:
-    """Whether actions are repeated at random, too: where a gripper can miss."""
-    if kind != "medium-replay" or name not in envs.PICTURED:
-        return False
-    return pixels.TASKS[pixels.task_of(name)].action_dim == 4
-
-
-def noise(kind: str, name: str) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Its standard deviations in the first episodes and in the last.
-
-    Each is a pair: of the three numbers that move the hand, and of the gripper's.
-    """
-    twice, task = name in envs.PICTURED, pixels.task_of(name).removesuffix("_sparse")
-    medium = (MEDIUM_TWICE if twice else MEDIUM)[task], MEDIUM[task]
-    start = (START_TWICE if twice else START)[task], START[task]
-    return {
-        "medium-replay": (start, medium),
-        "medium": (medium, medium),
-        "expert": ((0.0, 0.0), (0.0, 0.0)),
-    }[kind]
 
 
 def play(
@@ -533,8 +466,9 @@ def save(
         },
         "mean_score": float(data.score(config.env, returns).mean()),
     }
-    if is_scripted(config.env):
-        provenance["success"] = successes(config.env, transitions).mean().item()
+    if demonstrations.is_scripted(config.env):
+        success = demonstrations.successes(config.env, transitions)
+        provenance["success"] = success.mean().item()
     provenance |= surroundings()
     write_json(path.with_suffix(".json"), provenance)
     print(
@@ -556,45 +490,18 @@ def protocol(kind: str, name: str) -> str:
             f" walker of this project with noise of {antmaze.NOISE} on its actions,"
             f" {PLAYERS[kind]}; these are not D4RL's rows"
         )
-    if not is_scripted(name):
+    if not demonstrations.is_scripted(name):
         return (
             "D4RL (Fu et al. 2020, arxiv.org/abs/2004.07219), SAC of this project,"
             " Gymnasium's -v4 task; scores are not D4RL scores"
         )
     halves = ("medium", "expert") if kind == "medium-expert" else (kind,)
-    played = ", then as many rows of ".join(player(half, name) for half in halves)
+    players = [demonstrations.player(half, name) for half in halves]
+    played = ", then as many rows of ".join(players)
     return (
         f"{played}; no learner, not D4RL's; there are no reference scores, mean_score"
         " is the mean return; success is the share of episodes whose last state is one"
     )
-
-
-def player(kind: str, name: str) -> str:
-    """Who played one kind of a scripted task's datasets, in words."""
-    if kind == "random":
-        return "uniform actions"
-    hand, gripper = (
-        f"{first:g}" if first == last else f"{first:g} falling to {last:g}"
-        for first, last in zip(*noise(kind, name), strict=True)
-    )
-    begun, ended = WANDER
-    strays = (
-        f"; at a decision, with a chance of {begun:g} falling to {ended:g}, a random"
-        f" action begins that lasts {WANDER_STEPS}"
-        if wanders(kind, name)
-        else ""
-    )
-    apart = "" if hand == gripper else f", of {gripper} on the gripper's"
-    return (
-        f"scripted policy (o2ojax/envs/scripted.py), Gaussian noise on its actions of"
-        f" standard deviation {hand}{apart}, clipped to [-1, 1]{strays}"
-    )
-
-
-def successes(name: str, transitions: Transition) -> np.ndarray:
-    """Whether each episode of a manipulation task ends in success, bool [episodes]."""
-    seen = manipulation.see(transitions.next_obs[transitions.last])
-    return np.asarray(pixels.TASKS[pixels.task_of(name)].success(seen))
 
 
 if __name__ == "__main__":

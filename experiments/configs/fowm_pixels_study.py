@@ -48,4 +48,6 @@ def get_config(task: str = "fowm/lift-pixels-medium-replay") -> ConfigDict:
     config.pixels.size = SIZE
     config.agent.shift = SIZE // 21  # the authors' share of a side
     config.seeds, config.batch = 3, 64
+    config.offline.updates = min(config.offline.updates, 5_000)
+    config.online.steps = min(config.online.steps, 2_500)
     return config

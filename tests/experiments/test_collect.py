@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from experiments import antmaze, collect
+from experiments import antmaze, collect, demonstrations
 from o2ojax import data
 from o2ojax.data import shipped
 from o2ojax.envs.rendering import find_backend
@@ -159,7 +159,7 @@ def test_less_noise_more_success(scripted):
 
 def test_later_episodes_of_a_scripted_replay_succeed_more_often(scripted):
     rows, _ = lifts(scripted, "medium-replay")
-    success = collect.successes("lift", rows)
+    success = demonstrations.successes("lift", rows)
     assert success[:40].mean() == 0
     assert success[-20:].mean() > 0.25  # the last 20 are medium's
 
@@ -190,10 +190,10 @@ def skip_where_nothing_draws():
 
 @pytest.mark.parametrize("name", SCRIPTED)
 def test_each_scripted_task_has_a_mediums_noise(name):
-    (first, grip_first), (last, grip_last) = collect.noise("medium-replay", name)
+    (first, grip_first), (last, grip_last) = demonstrations.noise("medium-replay", name)
     assert 0 < last < first
     assert (grip_first, grip_last) == (first, last)
-    twice_first, twice_last = collect.noise("medium-replay", f"{name}-pixels")
+    twice_first, twice_last = demonstrations.noise("medium-replay", f"{name}-pixels")
     # The hand is moved twice by an action; the gripper goes where it is told.
     assert 0 < twice_last[0] < twice_first[0] < first and twice_last[0] < last
     assert (twice_first[1], twice_last[1]) == (first, last)
@@ -245,7 +245,9 @@ def test_pictures_are_drawn_of_what_was_played(tmp_path):
 @pytest.mark.parametrize("num_stopped, expected", [(0, 1.0), (1, 0.75), (2, 0.5)])
 def test_a_replays_noise_falls_linearly(num_stopped, expected):
     """Told from how often it leaves an action of 0 within [-1, 1]."""
-    policy = collect.scripted("medium-replay", EnvSpec("lift", vector(18), 4, 50), 3)
+    policy = demonstrations.scripted(
+        "medium-replay", EnvSpec("lift", vector(18), 4, 50), 3
+    )
     obs = jnp.zeros(18)  # hand and cube in one place: there is no way to go along x, y
     keys = jax.random.split(jax.random.key(0), 4_000)
     action, _ = jax.vmap(lambda key: policy.act((), num_stopped, obs, key))(keys)
