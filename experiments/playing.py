@@ -70,11 +70,12 @@ def policy_of(named: str, env: Env) -> tuple[Policy, Any]:
 def of_file(path: str, spec: EnvSpec) -> Policy:
     """An exported policy. One row after another: its programs know no batches."""
     player = exported.load(path)
-    sizes, own = (player.about["num_obs"], len(player.about["low"])), spec.obs_dim
-    if player.about.get("parts") or sizes != (own, spec.action_dim):
+    about, wanted = player.about, (spec.obs_dim, spec.action_dim)
+    sizes = about["num_obs"], len(about["low"])
+    if about.get("parts") or sizes != wanted:
         raise UserError(
             f"--policy={path} has observations of {sizes[0]} numbers and actions of"
-            f" {sizes[1]}; {spec.name} has {own} and {spec.action_dim}"
+            f" {sizes[1]}; {spec.name} has {wanted[0]} and {wanted[1]}"
         )
     start, act, observe = (
         jax.custom_batching.sequential_vmap(player.programs[name])

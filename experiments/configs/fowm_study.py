@@ -50,14 +50,14 @@ def get_config(task: str = "fowm/lift-medium-replay") -> ConfigDict:
     name, _, dataset = task.partition("/")
     if name not in NAMES:
         raise unknown("task", name, NAMES)
-    small = dataset.removesuffix("-250k")
-    published = fowm.get_config(small)
-    config = iql.get_config(small) if name == "iql" else published
+    shipped = dataset.removesuffix("-250k")
+    published = fowm.get_config(shipped)
+    config = iql.get_config(shipped) if name == "iql" else published
     on_manipulation = pixels.task_of(published.env) in manipulation.TASKS
     shrink(config, on_manipulation)
     config.seeds = SEEDS.get(dataset, 4)
     if dataset == LARGE:
-        config.dataset = f"datasets/{small}.npz"
+        config.dataset = f"datasets/{shipped}.npz"
         config.online.steps = 2_500
     if name == "iql":
         config.reward.scale = published.reward.scale

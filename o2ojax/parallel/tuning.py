@@ -100,8 +100,8 @@ repeat_row.defvjp(lambda row, num: (repeat_row(row, num), ()), _repeat_row_gradi
 def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
     """`flax.linen.LayerNorm`: x [..., O], scale [O], bias [O] -> [..., O].
 
-    With the gradients that JAX derives, sums over features and over rows took half of
-    the time of WSRL's ten critics on a CPU. Here they are products with ones.
+    XLA's CPU compiler is slow at sums over features and over rows, of which the
+    gradients that JAX derives have many. Here all are products with ones.
     """
     normal = normalise(x, epsilon)
     num = x.size // scale.size
