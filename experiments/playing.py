@@ -1,6 +1,7 @@
 """Plays an environment by any policy, and writes what it met: `collect --policy=`."""
 
 import os
+import time
 from typing import Any
 
 import jax
@@ -124,11 +125,13 @@ def episodes(
     env.check()
     with progress.phase("online", num_rows, 0) as bar:
         while ended < num_rows:
+            started = time.perf_counter()
             workers, made = collect(workers, jnp.int32(CHUNK * len(parts)))
             parts.append(jax.device_get(made))
             env.check()
             ended = len(_whole(parts).last)
-            bar.advance(min(num_envs * CHUNK, num_rows), 0.0)
+            steps, seconds = num_envs * CHUNK, time.perf_counter() - started
+            bar.advance(min(steps, num_rows), steps / seconds)
     rows = _whole(parts)
     cut = np.flatnonzero(rows.last)
     end = cut[np.searchsorted(cut, num_rows - 1)] + 1

@@ -1,4 +1,4 @@
-"""How long offline? Off2OnRL's hand-over after more and more updates of CQL.
+r"""How long offline? Off2OnRL's hand-over after more and more updates of CQL.
 
 The task is `NAME/DATASET`, as `balanced-20k/hopper-medium`. `cql` trains ensembles of
 five CQL agents, of which checkpoints are kept; what starts from one is named for its
@@ -12,10 +12,15 @@ The data are `medium` of 200,000 rows, in `datasets/`, where
 
     o2ojax collect --config=collect:hopper --kinds=medium --rows=200000
 
-leaves them (and `collect:halfcheetah`). Networks of 64-64, batches of 256, 4 actions in
-CQL's sums, 10k environment steps in rounds of 1000, five times as many updates after
-the first (as published for medium), three seeds. `python -m experiments.study length`
-runs all.
+leaves them (and `collect:halfcheetah`). The policy of hopper's ships, so that seeds run
+elsewhere have rows of the same one:
+
+    o2ojax collect --config=collect:hopper --policy=experiments/hopper-medium.o2o \
+      --config.online.envs=20 --rows=200000 --file=datasets/hopper-medium.npz
+
+Networks of 64-64, batches of 256, 4 actions in CQL's sums, 10k environment steps in
+rounds of 1000, five times as many updates after the first (as published for medium),
+three seeds. `python -m experiments.study length` runs all.
 """
 
 from o2ojax.errors import unknown
