@@ -56,25 +56,6 @@ def pytest_configure(config):
     gc.set_threshold(20_000, 10, 10)
 
 
-@pytest.fixture(scope="module")
-def one_compilation():
-    """Keeps each program, so that processes share it, and with it each last bit.
-
-    XLA does not compile to the same machine code in every process: the arguments of
-    some kernels come in another order each time, and of two processes that compiled
-    IQL's update, one was seen, once, to round Adam's second moments otherwise.
-    """
-    least = "jax_persistent_cache_min_compile_time_secs"
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-        patched.setenv(least.upper(), "0")
-        patched.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-        before = jax.config.jax_persistent_cache_min_compile_time_secs
-        jax.config.update(least, 0.0)
-        yield
-        jax.config.update(least, before)
-
-
 ENOUGH = 2 * 2**30  # bytes of programs, beyond which they are dropped
 _held = 0
 

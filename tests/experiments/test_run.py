@@ -39,9 +39,6 @@ SMALL = (
 )
 
 
-pytestmark = pytest.mark.usefixtures("one_compilation")
-
-
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -65,7 +62,7 @@ def last_run(workdir, *overrides):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, one_compilation):
+def whole(tmp_path_factory):
     """A run that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("whole")
     os.chdir(ROOT)
@@ -73,31 +70,26 @@ def whole(tmp_path_factory, one_compilation):
     return workdir
 
 
-def differing(a, b):
-    """The leaves that differ: how many of their elements, of how many, and which."""
-    a, b = (
-        {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-        for leaves in map(jax.tree.leaves_with_path, (a, b))
-    )
-    assert a.keys() == b.keys()
-    found = {}
-    for name, x in a.items():
-        y = b[name]
-        where = np.argwhere((x != y) & ~((x != x) & (y != y)))  # NaN is as NaN
-        if len(where):
-            found[name] = len(where), x.size, where[:20].tolist()
-    return found
-
-
-def assert_same_end(workdir, other):
-    """Returns, parameters and replay agree bit for bit; metrics do but for the rest."""
+def assert_same_end(workdir, other, tolerance=0.0):
+    """Returns, parameters, replay and metrics agree: bit for bit, unless told less."""
+    pairs = [(lines(workdir), lines(other))]
     with np.load(workdir / "returns.npz") as a, np.load(other / "returns.npz") as b:
-        for name in ("returns", "phase", "step"):
-            np.testing.assert_array_equal(a[name], b[name])
+        pairs += [(a[name], b[name]) for name in ("returns", "phase", "step")]
     (run_a, record_a), (run_b, record_b) = last_run(workdir), last_run(other)
-    assert differing(run_a, run_b) == {}
     assert (record_a.phase, record_a.step) == (record_b.phase, record_b.step)
-    assert lines(workdir) == lines(other)
+    for a, b in [*pairs, (run_a, run_b)]:
+        found = jax.tree.leaves_with_path(jax.tree.map(apart_by, a, b))
+        apart = {jax.tree_util.keystr(path): x for path, x in found}
+        assert {name: x for name, x in apart.items() if not x <= tolerance} == {}
+
+
+def apart_by(a, b):
+    """How far two leaves are apart at most, as a part of what is above 1."""
+    if not isinstance(a, float) and np.dtype(getattr(a, "dtype", str)).kind != "f":
+        return float(np.any(a != b))
+    a, b = np.float64(a), np.float64(b)
+    apart = np.where(a == b, 0.0, np.abs(a - b) / np.maximum(np.abs(a), 1.0))
+    return np.max(apart, initial=0.0)
 
 
 def test_a_run_leaves_what_it_promises(whole):
@@ -209,7 +201,13 @@ def start(workdir, *others):
     )
 
 
-def test_a_killed_run_resumes_to_the_same_end_bit_for_bit(whole, tmp_path):
+# Between processes that each compile their programs. XLA does not make the same machine
+# code in each: of Adam's second moments a last bit was seen to differ, once in some 30
+# times. With one cache for both, `make torture` and test_own_environment.py hold bits.
+ROUNDING = 1e-5
+
+
+def test_a_killed_run_resumes_to_the_same_end(whole, tmp_path):
     """With MuJoCo called by XLA, and called through Python, in turn."""
     for phase, step, native in (("offline", 30, "auto"), ("online", 30, "never")):
         process = start(tmp_path, f"--config.native={native}")
@@ -218,7 +216,7 @@ def test_a_killed_run_resumes_to_the_same_end_bit_for_bit(whole, tmp_path):
         process.wait()
         assert not (tmp_path / "summary.json").exists()
     assert run(tmp_path) == 0
-    assert_same_end(tmp_path, whole)
+    assert_same_end(tmp_path, whole, ROUNDING)
 
 
 def test_a_terminated_run_saves_and_resumes_to_the_same_end(whole, tmp_path):
@@ -230,7 +228,7 @@ def test_a_terminated_run_saves_and_resumes_to_the_same_end(whole, tmp_path):
     saved_at = last_run(tmp_path)[1].step
     assert saved_at >= 30 or last_run(tmp_path)[1].phase == "online"
     assert run(tmp_path) == 0
-    assert_same_end(tmp_path, whole)
+    assert_same_end(tmp_path, whole, ROUNDING)
 
 
 def test_a_run_that_is_told_to_stop_while_it_begins(tmp_path, monkeypatch, capsys):
