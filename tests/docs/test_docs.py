@@ -329,6 +329,28 @@ def test_links_lead_somewhere(page):
             assert anchor in map(slug, heads), (path, anchor)
 
 
+ESTIMATE = r"-?\d+\.\d+ \[-?[\d.]+, -?[\d.]+\]"  # as 28.1 [26.0, 30.1]
+
+
+def words_of(path):
+    return " ".join(path.read_text().replace("**", "").split())
+
+
+def test_scores_are_those_of_the_results():
+    """Timings are others: their figures are in JSON."""
+    docs = ROOT / "docs"
+    pages = [docs / "online.md", *sorted((docs / "algorithms").glob("*.md"))]
+    results = (ROOT / "benchmarks" / "results").rglob("*.md")
+    known = " ".join(map(words_of, sorted(results)))
+    stale = [
+        (page.name, found)
+        for page in pages
+        for found in re.findall(ESTIMATE, words_of(page))
+        if found not in known
+    ]
+    assert not stale
+
+
 def slug(heading):
     """As MkDocs and forges make it of a heading."""
     kept = re.sub(r"[^\w\s-]", "", heading).strip().lower()
