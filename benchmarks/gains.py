@@ -107,7 +107,7 @@ GAINS = {
     "LayerNorm by products with ones": Gain(
         "XLA sums features and rows slowly, and JAX's gradients have many such sums",
         ((tuning, "layer_norm", plain_layer_norm),),
-        {"wsrl offline": 8, "rlpd": 8, "rebrac": 8, "ifql": 8, "fowm": 1},
+        {"wsrl offline": 8, "rlpd": 8, "rebrac": 8, "ifql": 8},
     ),
     "convolutions of blocks and gradients of products": Gain(
         "XLA is slow at three channels, and leaves derived gradients to plain loops",

@@ -12,8 +12,8 @@ The data are `medium` of 200,000 rows, in `datasets/`, where
 
     o2ojax collect --config=collect:hopper --kinds=medium --rows=200000
 
-leaves them (and `collect:halfcheetah`). The policy of hopper's ships, so that seeds run
-elsewhere have rows of the same one:
+leaves them (and `collect:halfcheetah`). The policies that play them ship, so that seeds
+run elsewhere have rows of the same ones (`halfcheetah-medium.o2o`, too):
 
     o2ojax collect --config=collect:hopper --policy=experiments/hopper-medium.o2o \
       --config.online.envs=20 --rows=200000 --file=datasets/hopper-medium.npz

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from o2ojax.agents import base
-from o2ojax.networks import Dense, Ensemble, Init, LayerNorm, orthogonal
+from o2ojax.networks import Dense, Ensemble, Init, orthogonal
 from o2ojax.parallel import tuning
 from o2ojax.types import Array, EnvSpec, Key, Obs, Params
 from o2ojax.vision import LAYERS, Convolutions
@@ -23,8 +23,9 @@ class Latent(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = Dense(self.dim, kernel_init=orthogonal(1.0))(x)
-        return nn.sigmoid(LayerNorm(1e-5)(x))
+        return nn.sigmoid(
+            nn.LayerNorm(1e-5)(Dense(self.dim, kernel_init=orthogonal(1.0))(x))
+        )
 
 
 class Encoder(nn.Module):
@@ -58,7 +59,7 @@ class NormedMLP(nn.Module):
     def __call__(self, x: Array) -> Array:
         for _ in range(2):
             x = Dense(self.width, kernel_init=orthogonal(1.0))(x)
-            x = LayerNorm(1e-5)(x)
+            x = nn.LayerNorm(1e-5)(x)
             x = tuning.mish(x)
         return x
 
@@ -107,7 +108,7 @@ class LatentValue(nn.Module):
     def __call__(self, *inputs: Array) -> Array:
         x = jnp.concatenate(inputs, axis=-1)
         x = Dense(self.width, kernel_init=orthogonal(1.0))(x)
-        x = jnp.tanh(LayerNorm(1e-5)(x))
+        x = jnp.tanh(nn.LayerNorm(1e-5)(x))
         x = nn.elu(Dense(self.width, kernel_init=orthogonal(1.0))(x))
         return Dense(1, kernel_init=self.output_init)(x).squeeze(-1)
 
