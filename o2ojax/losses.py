@@ -3,6 +3,8 @@
 The functions keep the batch axis; the caller takes the mean.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -198,6 +200,35 @@ def soft_clipped_q(q: Array, pessimism: Array) -> Array:
         Q, [...].
     """
     return pessimism * q.min(axis=0) + (1 - pessimism) * q.max(axis=0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def lowest(q: Array, axis: int = 0) -> Array:
+    """The pessimistic estimate: the lowest of an ensemble's, `q.min(axis)`.
+
+    Its gradient goes to the lowest, the first of equals. That of `q.min` goes to where
+    `q == q.min()`, and XLA may compute the two sides of it apart, with other rounding:
+    then a row's gradient is lost.
+
+    Args:
+        q: [..., E, ...], the ensemble along `axis`.
+    Returns:
+        [...], without that axis.
+    """
+    return q.min(axis=axis)
+
+
+def _lowest(q, axis):
+    which = jnp.expand_dims(q.argmin(axis=axis), axis)
+    numbers = jax.lax.broadcasted_iota(which.dtype, q.shape, axis % q.ndim)
+    return q.min(axis=axis), numbers == which
+
+
+def _lowest_gradient(axis, is_lowest, slope):
+    return (jnp.where(is_lowest, jnp.expand_dims(slope, axis), 0),)
+
+
+lowest.defvjp(_lowest, _lowest_gradient)
 
 
 def smoothed_action(action: Array, noise: Array, std: Array, bound: Array) -> Array:

@@ -236,3 +236,25 @@ def test_only_what_is_above_the_mean_is_damped_whatever_the_sign():
 def test_no_damping_counts_all_values_alike():
     weight = losses.overestimation_weight(jnp.array([-1.0, 0.5, 9.0]), 0.0)
     np.testing.assert_array_equal(weight, [1, 1, 1])
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_the_lowest_is_the_minimum_and_so_is_its_gradient(axis):
+    q = jnp.float32(np.random.default_rng(0).normal(size=(3, 4, 5)))
+    slope = jnp.cos(q.min(axis))
+
+    def pulled(lowest):
+        found, pull = jax.vjp(lowest, q)
+        return found, *pull(slope)
+
+    ours = pulled(lambda q: losses.lowest(q, axis))
+    plain = pulled(lambda q: q.min(axis))
+    jax.tree.map(np.testing.assert_array_equal, ours, plain)
+    if axis:
+        mapped = jax.vmap(lambda q: losses.lowest(q, axis - (axis > 0)))(q)
+        np.testing.assert_array_equal(mapped, plain[0])
+
+
+def test_of_equals_the_first_gets_the_gradient():
+    slope = jax.grad(lambda q: losses.lowest(q))(jnp.array([2.0, 1.0, 1.0]))
+    assert slope.tolist() == [0, 1, 0]

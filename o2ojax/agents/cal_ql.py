@@ -169,7 +169,8 @@ def cal_ql(spec: EnvSpec, config: CalQLConfig) -> Agent:
 
         # Actor and temperature: the steps of Soft Actor-Critic.
         def lower_q(action):
-            return critic_net.apply(state.critic.params, data.obs, action).min(axis=0)
+            q = critic_net.apply(state.critic.params, data.obs, action)
+            return losses.lowest(q)
 
         def actor_loss(params):
             policy = actor_net.apply(params, data.obs)

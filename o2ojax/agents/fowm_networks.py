@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from o2ojax import losses
 from o2ojax.agents import base
 from o2ojax.networks import Dense, Ensemble, Init, orthogonal
 from o2ojax.parallel import tuning
@@ -176,7 +177,7 @@ def sample_pair(key: Key, num: int) -> Array:
 
 def min_of_pair(values: Array, key: Key) -> Array:
     """The lower estimate of two critics, drawn among values [E, ...]: [...]."""
-    return values[sample_pair(key, len(values))].min(axis=0)
+    return losses.lowest(values[sample_pair(key, len(values))])
 
 
 def value_of_policy(

@@ -168,7 +168,7 @@ def online(spec: EnvSpec, config: Off2OnConfig) -> Agent:
 
     def lower_q(params: Params, obs: Array, action: Array) -> Array:
         """Each agent's own lower estimate, [N, B]."""
-        return critic_net.apply(params, obs, action).min(axis=1)
+        return losses.lowest(critic_net.apply(params, obs, action), axis=1)
 
     def update(state: sac.SACState, batch: Batch, key: Key):
         data = batch.data

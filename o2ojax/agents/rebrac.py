@@ -166,7 +166,7 @@ def rebrac(
 
         def actor_loss(params):
             action = actor_net.apply(params, data.obs)
-            q = critic_net.apply(critic.params, data.obs, action).min(axis=0)  # [B]
+            q = losses.lowest(critic_net.apply(critic.params, data.obs, action))  # [B]
             distance = losses.squared_distance(action, data.action)
             loss = (actor_penalty * distance - losses.scaled_q(q, 1.0)).mean()
             return loss, {"actor_loss": loss, "distance": distance.mean()}

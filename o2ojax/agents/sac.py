@@ -148,7 +148,8 @@ def sac(spec: EnvSpec, config: SACConfig) -> Agent:
 
         # Actor: raise the critics' lower estimate, and stay unpredictable.
         def lower_q(action):
-            return critic_net.apply(state.critic.params, data.obs, action).min(axis=0)
+            q = critic_net.apply(state.critic.params, data.obs, action)
+            return losses.lowest(q)
 
         def soft_loss(params):
             policy = actor_net.apply(params, here)

@@ -138,7 +138,7 @@ def online(spec: EnvSpec, config: WSRLConfig) -> Agent:
         obs = batch.data.obs
 
         def lowest_q(action):
-            return critic_net.apply(critic.params, obs, action).min(axis=0)
+            return losses.lowest(critic_net.apply(critic.params, obs, action))
 
         def actor_loss(params):
             policy = actor_net.apply(params, obs)

@@ -178,7 +178,7 @@ def pearl(spec: EnvSpec, config: PEARLConfig) -> Agent:
 
         def lower_q(action):
             q = critic_net.apply(state.critic.params["critic"], here, action)
-            return q.min(axis=0)
+            return losses.lowest(q)
 
         def actor_loss(params):
             policy = actor_net.apply(params, here)

@@ -241,7 +241,7 @@ def smac(spec: EnvSpec, config: SMACConfig, online: bool) -> Agent:
             loss = -(imitation * log_prob).mean()
             if online:
                 own, _ = policy.sample_and_log_prob(key_actor)
-                q = critic_net.apply(state.critic.params, here, own).min(axis=0)
+                q = losses.lowest(critic_net.apply(state.critic.params, here, own))
                 loss = loss - config.q_weight * q.mean()
             return loss, {"actor_loss": loss, "advantage": advantage.mean()}
 

@@ -84,18 +84,19 @@ def killed(workdir, given, checkpoint):
     "others",
     [pytest.param((), marks=pytest.mark.slow), ("--config.host.workers=2",)],
 )
-def test_a_killed_run_goes_on_to_the_same_bits(others, tmp_path):
-    """In the middle of episodes: a checkpoint is every 20 steps of an environment."""
+def test_a_killed_run_goes_on_to_the_same_end(others, tmp_path):
+    """In the middle of episodes: a checkpoint is every 20 steps of an environment.
+
+    But for rounding: each process compiles for itself. test_own_environment.py holds
+    bits.
+    """
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     given = ("--config.horizon=37", *others)
     assert command.main(arguments(whole, "Walk", *given)) == 0
     killed(broken, arguments(broken, "Walk", *given), 61)
     assert command.main(arguments(broken, "Walk", *given)) == 0
-    np.testing.assert_array_equal(returns(whole), returns(broken))
-    if "--xla_backend_optimization_level=0" in os.environ["XLA_FLAGS"]:
-        close(metrics(whole), metrics(broken))  # what compiles fast may round otherwise
-    else:
-        assert metrics(whole) == metrics(broken)
+    np.testing.assert_allclose(returns(whole), returns(broken), rtol=1e-4, atol=1e-5)
+    close(metrics(whole), metrics(broken))
     assert len(np.unique(returns(whole))) > 8
 
 
