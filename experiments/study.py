@@ -54,12 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: that of the first run that does not end well, or 0."""
     options, overrides = _parse(arguments)
     study = STUDIES[options.study]
-    methods = options.methods.split(",") if options.methods else study.NAMES
     datasets = options.datasets.split(",") if options.datasets else study.DATASETS
     workdir = options.workdir or Path("runs") / f"{options.study}_study"
+    here = {name for dataset in datasets for name in methods_of(study, dataset)}
+    known = [name for name in study.NAMES if name in here]
+    methods = options.methods.split(",") if options.methods else known
     for method in methods:
-        if method not in study.NAMES:
-            error = unknown("method", method, study.NAMES)
+        if method not in known:
+            error = unknown("method", method, known)
             print(f"error: {error}", file=sys.stderr)
             return 2
     part = ""

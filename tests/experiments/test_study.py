@@ -90,6 +90,13 @@ def test_an_unknown_method_is_refused_before_anything_runs(capsys):
     assert "sca" in capsys.readouterr().err
 
 
+def test_a_method_that_a_dataset_does_not_have_is_refused(capsys):
+    on = f"--datasets={fowm_study.LARGE}"
+    assert study.main(["fowm", on, "--methods=iql"]) == 2
+    error = capsys.readouterr().err
+    assert "unknown method 'iql'. Known: fowm, fowm-offline, fowm-uniform" in error
+
+
 def test_a_run_that_fails_ends_the_study(monkeypatch, tmp_path):
     seen = []
 
