@@ -208,7 +208,7 @@ def lowest(q: Array, axis: int = 0) -> Array:
 
     Its gradient goes to the lowest, the first of equals. That of `q.min` goes to where
     `q == q.min()`, and XLA may compute the two sides of it apart, with other rounding:
-    then a row's gradient is lost.
+    then a row's gradient is lost. Targets, which have none, may as well take `q.min`.
 
     Args:
         q: [..., E, ...], the ensemble along `axis`.
