@@ -20,6 +20,7 @@ from o2ojax.run.readiness import FIGURES
 
 # label -> offline updates that agents have had -> runs that start from these agents
 Falls = Mapping[str, Mapping[int, Sequence[Result]]]
+OUTCOMES = ("dip", "regret")
 
 
 def draw(falls: Falls, path: Path, figure: str = "gap_uniform") -> None:
@@ -27,8 +28,7 @@ def draw(falls: Falls, path: Path, figure: str = "gap_uniform") -> None:
 
     On the left they stand against the offline updates: IQM and 95% interval over
     members. On the right, each member stands where its critics' figure was, with
-    Spearman's rank correlation over all of them; members that began as the same offline
-    agents are not independent, so its interval is too narrow.
+    `foretelling.correlation` over all of them.
 
     Args:
         figure: one of `readiness.FIGURES`.
@@ -43,7 +43,7 @@ def draw(falls: Falls, path: Path, figure: str = "gap_uniform") -> None:
         raise UserError("a figure of falls needs runs that have gone online")
     canvas = Figure(figsize=(10, 7.5), dpi=150, layout="constrained")
     panels = canvas.subplots(2, 2, sharey="row", squeeze=False)
-    for outcome, (left, right) in zip(foretelling.OUTCOMES, panels, strict=True):
+    for outcome, (left, right) in zip(OUTCOMES, panels, strict=True):
         for label, colour in zip(falls, PALETTE, strict=False):
             found = {n: each[outcome] for n, each in values[label].items() if each}
             _draw_lengths(left, found, colour, shown(label))
@@ -67,7 +67,7 @@ def _outcomes(runs: Sequence[Result]) -> dict[str, np.ndarray]:
     for run in runs:
         score = statistics.scores(run.curves, run.config["env"])
         each = statistics.by_member(score, run.curves.phase, step=run.curves.step)
-        for name in foretelling.OUTCOMES:
+        for name in OUTCOMES:
             if "online" in each:
                 found.setdefault(name, []).append(each["online"][name])
     return {name: np.concatenate(parts) for name, parts in found.items()}
@@ -96,21 +96,22 @@ def _number(axes: Axes, updates: Collection[int]) -> None:
 
 def _draw_members(axes: Axes, falls: Falls, outcome: str, figure: str) -> None:
     """Each member by itself; the title is the rank correlation over all."""
-    pairs: list[tuple[float, float]] = []
+    everyone: list[foretelling.Point] = []
     for lengths, colour in zip(falls.values(), PALETTE, strict=False):
         points = [
-            (point[figure], point[outcome])
+            point
             for runs in lengths.values()
             for run in runs
             for point in foretelling.members_of(run)
-            if figure in point and outcome in point
+            if figure in point.said and outcome in point.came
         ]
-        if points:
-            axes.plot(*zip(*points, strict=True), "o", color=colour, alpha=0.7)
-        pairs += points
-    if len(pairs) < 4:
+        pairs = [(point.said[figure], point.came[outcome]) for point in points]
+        if pairs:
+            axes.plot(*zip(*pairs, strict=True), "o", color=colour, alpha=0.7)
+        everyone += points
+    if len(everyone) < 4:
         return
-    found = foretelling.correlation(*zip(*pairs, strict=True))
+    found = foretelling.correlation(everyone, figure, outcome)
     if math.isfinite(found["iqm"]):
         low, high = found["ci95"]
         axes.set_title(

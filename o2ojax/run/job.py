@@ -129,6 +129,7 @@ class Record:
     seconds: time spent in the chunks of each phase, without compilation.
     reached: whether a member has reached the score `online.until`.
     updates_taken: offline updates that the agents did in another run.
+    rise_taken: the `rise` of their critics there, by member; [] if it was not measured.
     due:     whether the evaluation after this step is still to be done.
     """
 
@@ -142,6 +143,7 @@ class Record:
     )
     reached: bool = False
     updates_taken: int = 0
+    rise_taken: list[float] = dataclasses.field(default_factory=list)
     due: bool = False
 
 

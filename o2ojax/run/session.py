@@ -97,8 +97,7 @@ class Session:
         The state before each is kept, unless the last turn of its kind was short.
         """
         after = self.record.step + size
-        left = total_of(self.job, self.record.phase) - after
-        looks = left <= self.job.config.eval.every  # at critics
+        looks = self.looks_at_critics(after)
         kind = self.record.phase, size, self.is_judged(after), looks
         is_long = self._seconds.get(kind, math.inf) > LONG
         if is_long:
@@ -226,7 +225,7 @@ class Session:
         }
         if adapted:
             point["adaptation"] = adapted
-        if self.looks_at_critics():
+        if self.looks_at_critics(record.step):
             told = point["readiness"] = self.readiness(run)
             others |= {f"readiness_{name}": told[name] for name in told}
         record.points.append({"phase": record.phase, "step": record.step} | point)
@@ -246,12 +245,15 @@ class Session:
         if job.config.checkpoint.best and self.is_best():
             self.save_best(run)
 
-    def looks_at_critics(self) -> bool:
-        """Whether it is the last evaluation offline, or the one before."""
-        job, record = self.job, self.record
-        left = job.sizes.offline_updates - record.step
-        near = record.phase == "offline" and left <= job.config.eval.every
-        return near and self._has_critics and record.step + record.updates_taken > 0
+    def looks_at_critics(self, step: int) -> bool:
+        """Whether it is the last evaluation before agents may go online, here or from a
+        checkpoint that is kept for good, or the one before that.
+        """
+        config, record = self.job.config, self.record
+        ends = self.job.sizes.offline_updates, *config.checkpoint.keep
+        near = any(0 <= end - step <= config.eval.every for end in ends)
+        learned = step + record.updates_taken > 0
+        return record.phase == "offline" and self._has_critics and near and learned
 
     def readiness(self, run: Run) -> dict[str, list[float]]:
         """What the critics say, and how that has changed since the last evaluation."""
@@ -262,7 +264,10 @@ class Session:
         now = devices.gather(job.layout, now)
         before = record.points[-1] if record.points else {}
         updates = record.step - before.get("step", 0)
-        return with_rise(now, before.get("readiness"), updates)
+        told = with_rise(now, before.get("readiness"), updates)
+        if record.rise_taken and not record.step:
+            told["rise"] = record.rise_taken
+        return told
 
     def is_best(self) -> bool:
         """Whether the newest point has the best mean score of living members so far."""

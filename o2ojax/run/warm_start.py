@@ -70,6 +70,7 @@ def warm_start(job: Job, given: str, progress: Progress) -> tuple[Run, Record]:
         part=True,
         put=lambda leaf: devices.shard(job.layout, leaf[index]),
     )
+    rise = _rise(checkpoints.record(number)) if phase == "offline" else []
     checkpoints.close()
     adopt = compiled.over_members(adopt, (0, 0), mesh=job.layout.mesh)
     state = adopt(taken.agent, job.members.config)
@@ -77,8 +78,15 @@ def warm_start(job: Job, given: str, progress: Progress) -> tuple[Run, Record]:
     state = jax.tree.map(jnp.copy, state)  # donation needs distinct arrays
     store = job.programs.init(job.members, job.dataset).replay  # always new
     return Run(state, store, ()), Record(
-        updates_taken=updates or described["offline"]["updates"]
+        updates_taken=updates or described["offline"]["updates"],
+        rise_taken=[rise[member] for member in index] if rise else [],
     )
+
+
+def _rise(record: dict[str, Any]) -> list[float]:
+    """How Q rose at last, by member, if that run looked at its critics there."""
+    *_, last = record["points"] or [{}]
+    return last.get("readiness", {}).get("rise", [])
 
 
 def _parts(given: str) -> tuple[Path, str, int | None]:

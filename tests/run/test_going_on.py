@@ -49,6 +49,13 @@ def curves(workdir):
         return file["returns"], list(file["phase"]), list(file["step"])
 
 
+def rises(workdir):
+    """Step of an offline evaluation -> how Q rose before it, by member."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    name = "readiness_rise"
+    return {line["step"]: line[name] for line in lines if name in line}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
@@ -161,6 +168,12 @@ def test_a_run_begins_from_a_kept_checkpoint(tmp_path, capsys):
     np.testing.assert_array_equal(kept, begun)
     assert (kept != last).any()
     assert json.loads((then / "summary.json").read_text())["offline"]["updates"] == 40
+    risen, begun = rises(series), rises(then)
+    assert [*risen] == [40, 120]  # since 20 and 100
+    assert begun == {0: risen[40]}
+    one = tmp_path / "one"
+    assert run(one, 0, 20, f"{start}40", "--config.seeds=1,") == 0
+    assert rises(one) == {0: risen[40][1:]}
     assert run(tmp_path / "none", 0, 20, f"{start}60") == 2
     assert (
         "it has: 20, 40, 100, 120); config.checkpoint.keep" in capsys.readouterr().err

@@ -92,8 +92,9 @@ def test_a_rise_is_told_by_1000_updates():
         ({"q_minus_return": [1.5, 1.5]}, "optimistic, or of a policy that has improve"),
         ({"q_minus_return": [-9.0, -9.0]}, "pessimistic: they value the data's action"),
         ({"q_minus_return": [9.0, np.nan], "spread": [1.0, np.nan]}, "optimistic"),
-        ({"rise": [0.5, 0.5]}, "actions; still rising."),
-        ({"gap_uniform": [0.1, 0.1]}, "hardly worth less are actions that the data do"),
+        ({"rise": [0.5, 0.5]}, "actions; still rising, so that it may be too early"),
+        ({"rise": [-0.5, -0.5]}, "actions; still falling, so"),
+        ({"rise": [0.005, 0.005]}, "calibrated on the data's actions."),
     ],
 )
 def test_the_sentence(changes, said):
