@@ -23,7 +23,9 @@ TASK = "lift-pixels"
 HOST, WARP = "MuJoCo", "MuJoCo Warp"  # who draws
 ROWS = dict(env=TASK, rows=2_000)
 SMALL = dict(capacity=2_000)  # rows of a ring
-ONE_STEP = rlpd.RLPDConfig(critic_steps=1, num_critics=2)  # as it is from pixels
+ONE_STEP = rlpd.RLPDConfig(  # as it is from pixels
+    critic_steps=1, num_target_critics=1, entropy_backup=False
+)
 CASES = {
     "fowm": Case("fowm", **ROWS, sizes=dict(store="symmetric_windows")),
     "bc": Case("bc", **ROWS),

@@ -182,8 +182,8 @@ def eyes(spec: EnvSpec, config: Any) -> Callable[[Params, Obs], Obs]:
 
     Of images, it is the features of the critics' convolutions, without a gradient: the
     critics' loss alone trains these, as in DrQ. All else passes unchanged. A policy
-    acts through the newest convolutions, as in DrQ; RLPD's acts through those with
-    which its last update began.
+    acts through the newest convolutions, as in DrQ; in RLPD's own code it acts through
+    those with which its last update began.
     """
     if not image_parts(spec.obs):
         return lambda critic, obs: obs

@@ -1,9 +1,9 @@
 """Off2OnRL from pictures alone against SAC and BC, sized for two CPU cores.
 
 A sparse task, as the authors' three are: the cube has to be pushed to a goal, and what
-is seen is a picture, without the arm's own state. (Their tasks, data and networks are
-not published, so a comparison with their figures is not possible. A tray to put the
-cube into is nearer to them, and too hard at this size: after 2,750 updates, BC had not
+is seen is a picture, without the arm's own state. (Their released code has nothing of
+these, so a comparison with their figures is not possible. A tray to put the cube into
+is said to be nearer to them, and too hard at this size: after 2,750 updates, BC had not
 once succeeded.) The task is `NAME/DATASET`, whose dataset is a file in `datasets/`, as
 `off2on/push_sparse-pixels-medium-replay`; it is made by
 

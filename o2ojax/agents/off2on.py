@@ -7,9 +7,9 @@ for the `balanced` replay.
 
 Lee et al., "Offline-to-Online Reinforcement Learning via Balanced Replay and
 Pessimistic Q-Ensemble", CoRL 2021, arxiv.org/abs/2107.00591. Where the paper and its
-code differ, this is the code; of the offline phase, it has only checkpoints. Neither
-tells the networks of its tasks from pixels: each of the N agents has RLPD's or DrQ's
-convolutions of its own, see `vision`.
+code differ, this is the code; of the offline phase, it has only checkpoints. The
+code has nothing of its tasks from pixels: here, each of the N agents has RLPD's or
+DrQ's convolutions of its own, see `vision`.
 """
 
 import jax

@@ -7,7 +7,8 @@ of every minibatch is the dataset's, half what was gathered: it is meant for the
 `symmetric` replay. Departures from the authors' code: the temperature's loss is linear
 in its logarithm, not in itself, as in SAC here; and the critics' loss is a sum over
 them, as in most agents here, where theirs is a mean: Adam's steps differ by its epsilon
-alone. Metrics of the critics are means over their steps.
+alone; from pixels, what `vision` and `networks.Joined` say of theirs. Metrics of the
+critics are means over their steps.
 """
 
 from collections.abc import Callable
