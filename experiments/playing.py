@@ -73,10 +73,16 @@ def of_file(path: str, spec: EnvSpec) -> Policy:
     player = exported.load(path)
     about, wanted = player.about, (spec.obs_dim, spec.action_dim)
     sizes = about["num_obs"], len(about["low"])
-    if about.get("parts") or sizes != wanted:
+    if sizes != wanted:
         raise UserError(
             f"--policy={path} has observations of {sizes[0]} numbers and actions of"
             f" {sizes[1]}; {spec.name} has {wanted[0]} and {wanted[1]}"
+        )
+    sees = {name: tuple(form) for name, form in (about.get("parts") or {}).items()}
+    if sees != (shows := api.parts_of(spec)):
+        raise UserError(
+            f"--policy={path} has observations of parts {sees or 'none'}; {spec.name}"
+            f" has {shows or 'none'}"
         )
     start, act, observe = (
         jax.custom_batching.sequential_vmap(player.programs[name])

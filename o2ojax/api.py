@@ -181,6 +181,8 @@ def _restored(
         **{name: described[name] for name in ("algorithm", "env", "dataset")},
         **{name: described.get(name) for name in ("versions", "commit")},
     }
+    if isinstance(spec.obs, dict):
+        provenance["pixels"] = described["pixels"]
     return RunPolicy(acts, agent.oracle, restored.agent, spec, provenance)
 
 
@@ -217,7 +219,7 @@ class RunPolicy(Player):
             "format": exported.FORMAT,
             "obs": list(spec.obs_keys),
             "num_obs": spec.obs_dim,
-            "parts": _parts(spec),
+            "parts": parts_of(spec),
             "low": [float(x) for x in low],
             "high": [float(x) for x in high],
             "provenance": dict(provenance),
@@ -298,7 +300,7 @@ class RunPolicy(Player):
         }
 
 
-def _parts(spec: EnvSpec) -> dict[str, tuple[list[int], str]]:
+def parts_of(spec: EnvSpec) -> dict[str, tuple[list[int], str]]:
     """Shape and dtype of each part of an observation; {} of a vector."""
     if not isinstance(spec.obs, dict):
         return {}

@@ -142,13 +142,16 @@ def _entry(obs: Any, key: str) -> Any:
 
 def _part(obs: Any, name: str, shape: list[int], dtype: str) -> np.ndarray:
     """A part of an observation, which must be as the agent knows it."""
+    wanted = f"it must be {list(shape)} of {dtype}"
+    if not isinstance(obs, Mapping) or name not in obs:
+        given = sorted(obs) if isinstance(obs, Mapping) else type(obs).__name__
+        raise UserError(
+            f"an observation must be a dict with {name}, not {given}; {wanted}"
+        )
     try:
         found = np.asarray(obs[name])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"an observation must be a dict with {name}: {error!r}") from (
-            error
-        )
-    wanted = f"it must be {list(shape)} of {dtype}"
+    except ValueError as error:  # rows of several lengths
+        raise UserError(f"an observation's {name} is no array; {wanted}") from error
     if list(found.shape) != list(shape):
         raise UserError(
             f"an observation's {name} has the shape {list(found.shape)}; {wanted} (of"

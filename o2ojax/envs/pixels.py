@@ -10,6 +10,7 @@ A task whose name ends in `_sparse-pixels` so earns up to `repeat` for each deci
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -153,15 +154,12 @@ def pictured(
         state, made = env.step(before.physics.state, action, key)
         newest, shown = drawing.step(made.next_obs, state.obs, made.last)
         pixels = jnp.concatenate([before.obs["pixels"][..., 3:], newest], axis=-1)
-        begun = jnp.tile(shown, options.stack)
-        success = jnp.asarray(env.success(state, made), jnp.float32)
-        after = EnvState(
-            Seen(state, success),
-            show(jnp.where(made.last, begun, pixels), state.obs),
-            state.age,
-            state.task,
-        )
         next_obs = show(pixels, made.next_obs)
+        begun = show(jnp.tile(shown, options.stack), state.obs)
+        # not seen anew where the episode goes on: two sums of one thing may round apart
+        obs = jax.tree.map(partial(jnp.where, made.last), begun, next_obs)
+        success = jnp.asarray(env.success(state, made), jnp.float32)
+        after = EnvState(Seen(state, success), obs, state.age, state.task)
         return after, made._replace(obs=before.obs, next_obs=next_obs)
 
     picture = jax.ShapeDtypeStruct((size, size, 3 * options.stack), jnp.uint8)

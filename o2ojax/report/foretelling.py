@@ -40,8 +40,8 @@ def table(results: Sequence[Result], num_resamples: int = 2000) -> str:
     points = [point for result in results for point in members_of(result)]
     if len(points) < 4:
         raise UserError(
-            f"{len(points)} members of these runs have critics that were looked at and"
-            " an online phase; a rank correlation needs at least four"
+            "a rank correlation needs at least four members whose critics were looked"
+            f" at and that have gone online; these runs have {len(points)}"
         )
     names = sorted({name for point in points for name in point.said})
     outcomes = [

@@ -148,7 +148,8 @@ def meaning(found: dict[str, Any], over: float) -> str:
     if over > 0.5:
         parts.append("optimistic, or of a policy that has improved on the data")
     elif over < -0.5:
-        parts.append("pessimistic: they value the data's actions below what followed")
+        below = "on average, they value the data's actions below what followed"
+        parts.append(f"pessimistic: {below}")
     else:
         parts.append("calibrated on the data's actions")
     if abs(rise) > MOVING:

@@ -12,6 +12,7 @@ from benchmarks.same_bits import compare
 from experiments import collect
 from experiments import run as command
 from o2ojax import envs, exported
+from o2ojax.data import read
 from o2ojax.envs import rendering
 from o2ojax.errors import GO_ON, UserError
 from o2ojax.run import training
@@ -99,6 +100,32 @@ def test_a_run_that_was_stopped_twice_ends_with_the_same_bits(
     compared, apart = compare(whole, stopped)
     assert compared and not apart
     acts_on_frames(whole, tmp_path / "policy.o2o")
+    plays(tmp_path / "policy.o2o", tmp_path / "played.npz")
+
+
+def plays(policy, out):
+    """`collect` has a policy gather rows, each frame of which stands once."""
+    others = ("dataset=", "replay.name=online", "offline.updates=0", "online.envs=3")
+    given = [
+        f"--config=experiments/configs/sac.py:{TASK}",
+        *SIZE,
+        *(f"--config.{field}" for field in others),
+        f"--policy={policy}",
+        "--rows=50",
+        f"--file={out}",
+    ]
+    assert collect.main(given) == 0
+    found = read(out)
+    rows, inside = found.transitions, ~found.transitions.last[:-1]
+    assert len(inside) >= 49 and rows.obs.keys() == {"pixels", "state"}
+    for name, part in rows.obs.items():
+        after = rows.next_obs[name]
+        np.testing.assert_array_equal(part[1:][inside], after[:-1][inside])
+
+
+def test_random_play_gathers_pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plays("random", tmp_path / "played.npz")
 
 
 def acts_on_frames(run, path):

@@ -90,7 +90,7 @@ def test_a_rise_is_told_by_1000_updates():
     [
         ({}, "The critics are calibrated on the data's actions."),
         ({"q_minus_return": [1.5, 1.5]}, "optimistic, or of a policy that has improve"),
-        ({"q_minus_return": [-9.0, -9.0]}, "pessimistic: they value the data's action"),
+        ({"q_minus_return": [-9.0, -9.0]}, "pessimistic: on average, they value"),
         ({"q_minus_return": [9.0, np.nan], "spread": [1.0, np.nan]}, "optimistic"),
         ({"rise": [0.5, 0.5]}, "actions; still rising, so that it may be too early"),
         ({"rise": [-0.5, -0.5]}, "actions; still falling, so"),
