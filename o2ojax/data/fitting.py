@@ -58,11 +58,13 @@ def _how_seen(dataset: Dataset, spec: EnvSpec) -> str:
 def only_seen(dataset: Dataset, spec: EnvSpec) -> Dataset:
     """A dataset without the parts of observations that an environment does not show.
 
-    Frames of the parts that are left are the same ones. What the data do not have is
-    told by `fit`.
+    Frames of the parts that are left are the same ones. Where the data lack one that it
+    shows, all stay, and `fit` tells: it may be there by another name.
     """
     rows, shown = dataset.transitions, spec.obs
     if not isinstance(rows.obs, Mapping) or not isinstance(shown, Mapping):
+        return dataset
+    if not shown.keys() <= rows.obs.keys():
         return dataset
 
     def seen(parts: Mapping[str, Any]) -> dict[str, Any]:

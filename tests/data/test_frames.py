@@ -399,6 +399,13 @@ def test_parts_that_an_environment_does_not_show_are_left_out():
     assert data.only_seen(dataset, plain) is dataset
 
 
+def test_a_part_by_another_name_is_told():
+    named = spec()._replace(obs={"image": spec().obs["pixels"], "state": vector(2)})
+    told = "parts {pixels: pictures of .*}, but .* has parts {image: pictures of"
+    with pytest.raises(DataError, match=told):
+        data.fit(data.only_seen(from_log(log()), named), named)
+
+
 def test_a_dataset_of_states_is_none_of_pictures():
     columns = log(observations=BEFORE["state"], next_observations=AFTER["state"])
     with pytest.raises(DataError, match="of size 2, but .* {pixels: pictures of 5 x"):
