@@ -19,7 +19,7 @@ from o2ojax.replay.frames import Album, rows_of, take
 from o2ojax.report.statistics import interval
 from o2ojax.types import Agent, AgentState, Array, Key, Transition
 
-MOVING = 0.01  # spreads of Q in 1000 updates; who moved more lost most of the score
+MOVING = 0.01  # spreads of Q in 1000 updates; who moved more lost 2/5 of the score
 NUM_ROWS = 512  # of the dataset, drawn at random, that critics are asked about
 FIGURES = {
     "q": "Q of the data's actions, in the rewards that the agent learns from",
@@ -137,8 +137,8 @@ def meaning(found: dict[str, Any], over: float) -> str:
     """One sentence on what critics carry over to the online phase.
 
     It has what was seen to foretell a fall (benchmarks/results/length): whether Q still
-    moves, and its level. The gap above uniform actions foretold none, and the critics'
-    disagreement, which did, has no bound that holds for several tasks.
+    moves, beside its level. A wide gap above uniform actions foretold no safety, and
+    Q's spread and disagreement, which told, have no bounds that hold for all tasks.
 
     Args:
         over: Q minus the return that followed, in spreads of Q.
