@@ -1,4 +1,4 @@
-"""How well the rise of Q foretells a fall, in the runs of this folder.
+"""What critics said before each hand-over of this folder, and what the rise foretells.
 
 They began before runs from a kept checkpoint were told the `rise` of their agents
 (`o2ojax report --foretell` has it since). Here it is the slope of the logged Q of
@@ -39,7 +39,9 @@ def moved(folder: Path, length: str) -> list[foretelling.Point]:
 
 
 def main() -> None:
-    """Prints what each agent's Q moved by and its runs lost, and the correlations."""
+    """Prints what each agent's Q moved by and its runs lost, what critics said, in the
+    mean of a task's agents, and the correlations.
+    """
     points = []
     for folder in sorted(HERE.glob("*/seeds-*")):
         for length in LENGTHS:
@@ -48,6 +50,13 @@ def main() -> None:
             agent = f"{folder.parent.name} {folder.name} {length:>4}"
             print(f"{agent}: moves {found[0].said['moves']:.3f}, loses {lost}")
             points += found
+    for task in sorted({point.task for point in points}):
+        agents = [x[0].said for x in foretelling.agents(points) if x[0].task == task]
+        for at, length in enumerate(LENGTHS):
+            said = agents[at :: len(LENGTHS)]
+            means = {name: np.mean([x[name] for x in said]) for name in said[0]}
+            told = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+            print(f"{task} {length:>4}: {told}")
     for outcome in foretelling.OUTCOMES:
         found = foretelling.correlation(points, "moves", outcome)
         print(f"{outcome}: {report.estimate(found, 2)}")
