@@ -84,38 +84,55 @@ def correlation(
         {"iqm": the correlation, "ci95": [low, high]}, as `statistics.interval` has it;
         NaN where no task's figures or outcomes differ.
     """
-    tasks: dict[str, list[np.ndarray]] = {}  # of each agent, [2, members]
+    tasks: dict[str, list[list[Point]]] = {}
     for agent in agents([x for x in points if figure in x.said and outcome in x.came]):
-        pairs = [(point.said[figure], point.came[outcome]) for point in agent]
-        tasks.setdefault(agent[0].task, []).append(np.array(pairs).T)
-    whole = _within([np.concatenate(each, axis=1) for each in tasks.values()])
-    rng, drawn = np.random.default_rng(0), []
-    for _ in range(num_resamples):
-        chosen = [
-            np.concatenate(
-                [each[at] for at in rng.integers(0, len(each), len(each))], 1
-            )
-            for each in tasks.values()
-        ]
-        drawn.append(_within(chosen))
+        tasks.setdefault(agent[0].task, []).append(agent)
+    times = _times_drawn([len(each) for each in tasks.values()], num_resamples)
+    sums = np.zeros((3, 1 + num_resamples))
+    for each, drawn in zip(tasks.values(), times, strict=True):
+        members = [(point, at) for at, agent in enumerate(each) for point in agent]
+        weights = drawn[:, [at for _, at in members]]
+        x = np.array([point.said[figure] for point, _ in members])
+        y = np.array([point.came[outcome] for point, _ in members])
+        sums += _products(x, y, weights)
+    xy, xx, yy = sums
+    with np.errstate(invalid="ignore"):
+        whole, *drawn = xy / np.sqrt(xx * yy)
     finite = [each for each in drawn if math.isfinite(each)]
     if not math.isfinite(whole) or not finite:
         return {"iqm": math.nan, "ci95": [math.nan, math.nan]}
     low, high = np.percentile(finite, [2.5, 97.5])
-    return {"iqm": whole, "ci95": [float(low), float(high)]}
+    return {"iqm": float(whole), "ci95": [float(low), float(high)]}
 
 
-def _within(tasks: Sequence[np.ndarray]) -> float:
-    """The correlation of ranks within tasks, each [2, members]."""
-    from scipy.stats import rankdata  # most of a second to import
+def _times_drawn(num_agents: Sequence[int], num_resamples: int) -> list[np.ndarray]:
+    """How often each agent is in a resample, a task's [1 + R, agents]; first, once."""
+    rng = np.random.default_rng(0)
+    times = [np.ones((1 + num_resamples, num)) for num in num_agents]
+    for resample in range(1, 1 + num_resamples):
+        for each, num in zip(times, num_agents, strict=True):
+            each[resample] = np.bincount(rng.integers(0, num, num), minlength=num)
+    return times
 
-    if not tasks:
-        return math.nan
-    ranks = [rankdata(each, axis=1) / each.shape[1] for each in tasks]
-    centred = [each - each.mean(axis=1, keepdims=True) for each in ranks]
-    a, b = np.concatenate(centred, axis=1)
-    squares = (a**2).sum() * (b**2).sum()
-    return float((a * b).sum() / math.sqrt(squares)) if squares else math.nan
+
+def _products(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sums of xy, xx and yy, [3, R], of centred ranks of one task's members.
+
+    Args:
+        weights: how often each member counts, [R, members].
+    """
+    total, centred = weights.sum(axis=1, keepdims=True), []
+    for values in (x, y):
+        different, at = np.unique(values, return_inverse=True)
+        held = weights @ np.eye(len(different))[at]
+        below = held.cumsum(axis=1) - held
+        ranks = (below + (held + 1) / 2)[:, at]
+        mean = (weights * ranks).sum(axis=1, keepdims=True) / total
+        centred.append((ranks - mean) / total)
+    a, b = centred
+    return np.stack(
+        [(weights * c * d).sum(axis=1) for c, d in ((a, b), (a, a), (b, b))]
+    )
 
 
 def members_of(result: Result) -> list[Point]:
